@@ -1,0 +1,32 @@
+# make demo: the whole experiment on real images. make test: lint, types, all tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOWER := .venv-lower
+
+.PHONY: demo test lint bench test-lower-bounds
+
+demo: $(VENV)/.installed
+	$(BIN)/python launch/reproduce.py --config=configs/digits.py --workdir=runs/demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/run.py --out=runs/bench/bench.json
+
+$(VENV)/.installed: setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+test-lower-bounds: setup.py constraints-lower.txt
+	$(PYTHON) -m venv $(LOWER)
+	$(LOWER)/bin/pip install --quiet -c constraints-lower.txt -e '.[dev]'
+	$(LOWER)/bin/python -m pytest

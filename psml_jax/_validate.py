@@ -1,0 +1,86 @@
+"""Checks of concrete arguments at the boundary of the public functions.
+
+Values traced by jax.jit, jax.vmap or jax.grad cannot raise and pass unchecked;
+each public function says what it gives for them.
+"""
+
+import math
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+
+def is_concrete(*values: object) -> bool:
+  """Whether none of the values is traced."""
+  return not any(isinstance(value, jax.core.Tracer) for value in values)
+
+
+def floats(name: str, value: ArrayLike) -> np.ndarray:
+  """The value as a float64 array; ValueError where it holds no numbers."""
+  try:
+    return np.asarray(value, np.float64)
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'{name} must hold numbers, got {value!r}') from error
+
+
+def reject(name: str, values: np.ndarray, bad: np.ndarray, allowed: str) -> None:
+  """Raises a ValueError that names the first bad entry, if there is one."""
+  if np.any(bad):
+    where = tuple(int(i) for i in np.argwhere(bad)[0])
+    at = f'{name}[{", ".join(map(str, where))}]' if where else name
+    raise ValueError(f'{at} is {values[where]!s}; {name} must be {allowed}')
+
+
+def fractions(name: str, value: ArrayLike) -> np.ndarray:
+  """The value as an array of fractions in [0, 1]."""
+  values = floats(name, value)
+  hint = ''
+  if np.any(values > 1.0) and np.all((values >= 0) & (values <= 100)):
+    hint = ' (this looks like percent: divide by 100)'
+  allowed = f'a fraction in [0, 1]{hint}'
+  reject(name, values, ~((values >= 0) & (values <= 1)), allowed)
+  return values
+
+
+def non_negative(name: str, value: ArrayLike) -> np.ndarray:
+  """The value as an array of finite numbers that are at least zero."""
+  values = floats(name, value)
+  reject(name, values, ~(np.isfinite(values) & (values >= 0)), 'finite and >= 0')
+  return values
+
+
+def scale(name: str, value: ArrayLike) -> None:
+  """Checks a concrete noise scale: finite, not negative."""
+  if is_concrete(value):
+    non_negative(name, value)
+
+
+def no_nan(name: str, value: ArrayLike) -> None:
+  """Checks that a concrete value holds no NaN (infinities are allowed)."""
+  if is_concrete(value):
+    values = floats(name, value)
+    reject(name, values, np.isnan(values), 'a number, not NaN')
+
+
+def positive_int(name: str, value: int) -> int:
+  """The value, a whole number of at least one."""
+  if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+    raise ValueError(f'{name} is {value!r}; it must be a whole number >= 1')
+  return int(value)
+
+
+def positive(name: str, value: float) -> float:
+  """The value, a finite number above zero."""
+  if not (math.isfinite(value) and value > 0):
+    raise ValueError(f'{name} is {value!r}; it must be finite and > 0')
+  return float(value)
+
+
+def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
+  """The value, one of the allowed strings."""
+  allowed = sorted(allowed)
+  if value not in allowed:
+    raise ValueError(f'{name} is {value!r}; it must be one of {allowed}')
+  return value

@@ -1,0 +1,103 @@
+"""Disjoint splits of a data set: what the zoo, the attacker and the judge each get."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from psml_jax import _validate
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+  """Images of one data set; no two of them are the same, pixel for pixel.
+
+  Attributes:
+    zoo_x: f32[N, H, W, C], pixels in [0, 1]: what the zoo trains on.
+    zoo_y: i32[N], its classes.
+    pool_x: f32[P, H, W, C], the attacker's images, without labels.
+    test_x: f32[T, H, W, C], what accuracy and fidelity are measured on.
+    test_y: i32[T], its classes.
+    num_classes: K; classes are 0 to K - 1.
+    name: the data set's.
+  """
+
+  zoo_x: np.ndarray
+  zoo_y: np.ndarray
+  pool_x: np.ndarray
+  test_x: np.ndarray
+  test_y: np.ndarray
+  num_classes: int
+  name: str
+
+
+def check_arguments(seed: int, **sizes: int) -> None:
+  """Checks what every data set is asked for, before any file is touched.
+
+  Args:
+    seed: of the shuffle, a whole number >= 0.
+    **sizes: argument name -> how many images, a whole number >= 1.
+
+  Raises:
+    ValueError: one that is not.
+  """
+  whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
+  if not whole or seed < 0:
+    raise ValueError(f'seed is {seed!r}; it must be a whole number >= 0')
+  for argument, size in sizes.items():
+    _validate.positive_int(argument, size)
+
+
+def first_of_each(*parts: np.ndarray) -> list[np.ndarray]:
+  """Finds the images that appear for the first time, over several arrays.
+
+  Args:
+    *parts: arrays of images [N, ...], in order.
+
+  Returns:
+    For each array, i64[...]: indices of the images that occur neither earlier in it
+    nor in an array before it.
+
+  >>> a, b = np.array([[0], [0], [1]]), np.array([[1], [2]])
+  >>> [kept.tolist() for kept in first_of_each(a, b)]
+  [[0, 2], [1]]
+  """
+  seen: set[bytes] = set()
+  kept = []
+  for part in parts:
+    indices = []
+    for i, image in enumerate(part):
+      content = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+      if content not in seen:
+        seen.add(content)
+        indices.append(i)
+    kept.append(np.array(indices, np.int64))
+  return kept
+
+
+def take(what: str, shuffled: np.ndarray, **sizes: int) -> list[np.ndarray]:
+  """Cuts disjoint runs of the given sizes off shuffled indices.
+
+  Args:
+    what: is being shared out, for the error.
+    shuffled: i64[N], indices.
+    **sizes: argument name -> how many.
+
+  Returns:
+    The indices of each run.
+
+  Raises:
+    ValueError: the sizes add up to more than N.
+
+  >>> [run.tolist() for run in take('things', np.array([2, 0, 1]), a=1, b=2)]
+  [[2], [0, 1]]
+  """
+  total = sum(sizes.values())
+  if total > len(shuffled):
+    asked = ' + '.join(f'{argument} ({size})' for argument, size in sizes.items())
+    is_ = f'{asked} is {total}' if len(sizes) > 1 else f'{asked} is too large'
+    raise ValueError(
+      f'{is_}; it must be at most {len(shuffled)}, the number of different {what}'
+    )
+  ends = np.cumsum(list(sizes.values()))
+  return np.split(shuffled[:total], ends[:-1])

@@ -1,0 +1,102 @@
+"""Additive noise on both fields of the spec (paper, section 6)."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from psml_jax import _validate
+from psml_jax.core import Spec, ZooProfile
+from psml_jax.defenses.transform import SpecTransform
+
+
+def laplace(accuracy_scale: ArrayLike, latency_scale_ms: ArrayLike) -> SpecTransform:
+  """Adds independent Laplace noise of density `exp(-|x| / b) / 2b` to each field.
+
+  Args:
+    accuracy_scale: b of the minimum accuracy, a fraction, f32[]; may be traced.
+    latency_scale_ms: b of the maximum latency in milliseconds, f32[]; may be traced.
+
+  Returns:
+    The stateless transform. The key is consumed; query i's noise depends on the
+    key and i alone.
+
+  Raises:
+    ValueError: a concrete scale that is negative, infinite or NaN, or a concrete
+      spec that holds NaN.
+
+  >>> noise = laplace(0.05, 2.0)
+  >>> spec, _ = noise.apply(jax.random.key(0), Spec.of(0.8, 20.0), noise.init())
+  >>> bool(spec.min_accuracy != 0.8)
+  True
+  """
+  return _additive(jax.random.laplace, accuracy_scale, latency_scale_ms)
+
+
+def gaussian(accuracy_scale: ArrayLike, latency_scale_ms: ArrayLike) -> SpecTransform:
+  """Adds independent Gaussian noise to each field.
+
+  Args:
+    accuracy_scale: standard deviation of the minimum accuracy, a fraction, f32[];
+      may be traced.
+    latency_scale_ms: standard deviation of the maximum latency in milliseconds,
+      f32[]; may be traced.
+
+  Returns:
+    The stateless transform. The key is consumed; query i's noise depends on the
+    key and i alone.
+
+  Raises:
+    ValueError: as in `laplace`.
+  """
+  return _additive(jax.random.normal, accuracy_scale, latency_scale_ms)
+
+
+def relative_scale(
+  profile: ZooProfile, scale: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
+  """A scale given as a share of the zoo's range.
+
+  Args:
+    profile: the zoo.
+    scale: f32[], share of the distance between the zoo's lowest and highest
+      accuracy and of that between its lowest and highest latency; may be traced.
+
+  Returns:
+    f32[] the accuracy scale, f32[] the latency scale in milliseconds.
+
+  Raises:
+    ValueError: a concrete scale that is negative, infinite or NaN.
+
+  >>> zoo = ZooProfile([0.5, 0.75], [1.0, 5.0], ('a', 'b'))
+  >>> [float(b) for b in relative_scale(zoo, 0.5)]
+  [0.125, 2.0]
+  """
+  _validate.scale('scale', scale)
+  share = jnp.asarray(scale, jnp.float32)
+  return share * jnp.ptp(profile.accuracy), share * jnp.ptp(profile.latency_ms)
+
+
+def _additive(
+  draw: Callable[[jax.Array, tuple[int, ...]], jax.Array],
+  accuracy_scale: ArrayLike,
+  latency_scale_ms: ArrayLike,
+) -> SpecTransform:
+  _validate.scale('accuracy_scale', accuracy_scale)
+  _validate.scale('latency_scale_ms', latency_scale_ms)
+
+  def apply(key: jax.Array, spec: Spec, state: tuple[()]) -> tuple[Spec, tuple[()]]:
+    spec = Spec.of(spec.min_accuracy, spec.max_latency_ms)
+    accuracy_key, latency_key = jax.random.split(key)
+
+    def noisy(key: jax.Array, field: jax.Array, scale: ArrayLike) -> jax.Array:
+      return field + jnp.asarray(scale, jnp.float32) * draw(key, field.shape)
+
+    noised = Spec(
+      noisy(accuracy_key, spec.min_accuracy, accuracy_scale),
+      noisy(latency_key, spec.max_latency_ms, latency_scale_ms),
+    )
+    return noised, state
+
+  return SpecTransform(lambda: (), apply)

@@ -1,0 +1,269 @@
+"""What an experiment needs to be told: the fields of a config file, and their checks."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from psml_jax import _validate, training
+
+T = TypeVar('T')
+
+MECHANISMS = ('laplace', 'gaussian')
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """Which images, and how many in each of the disjoint splits."""
+
+  name: str
+  zoo_size: int
+  pool_size: int
+  test_size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Zoo:
+  """Models to train: name -> fields of `zoo.create`, and the training they share."""
+
+  models: Mapping[str, Mapping[str, Any]]
+  hyper: training.Hyper
+
+
+@dataclasses.dataclass(frozen=True)
+class Profiling:
+  """How latency is measured: images in one request, rounds over all models."""
+
+  batch_size: int
+  rounds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+  """A zoo that others measured: one of `profiles.names()`, or a CSV file."""
+
+  name: str = ''
+  csv: str = ''
+  name_column: str = 'model'
+  accuracy_column: str = 'top1_percent'
+  latency_column: str = 'latency_ms'
+  accuracy_unit: str = 'percent'
+
+
+@dataclasses.dataclass(frozen=True)
+class Fingerprint:
+  """Where bisection ends: an accuracy (fraction) and a share of the latency budget."""
+
+  accuracy_resolution: float
+  latency_resolution: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Extraction:
+  """The surrogates: architecture, training, query budgets and how many run at once.
+
+  `rows_per_chunk` runs are trained by one call of the compiled program, between two
+  savings; `width` of them run under one vmap on a device (1 on CPUs).
+  """
+
+  query_budgets: tuple[int, ...]
+  surrogate: Mapping[str, Any]
+  hyper: training.Hyper
+  rows_per_chunk: int
+  width: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Defense:
+  """The noise and the honest clients.
+
+  `scales` are shares of the zoo's range. `workload_csv` names a file of client
+  specs; where it is empty, `workload_size` specs uniform over the feasible region.
+  """
+
+  mechanism: str
+  scales: tuple[float, ...]
+  target_goodput: float
+  workload_size: int
+  workload_csv: str = ''
+  workload_accuracy_column: str = 'min_accuracy'
+  workload_latency_column: str = 'max_latency_ms'
+  workload_accuracy_unit: str = 'fraction'
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One experiment.
+
+  Either `published` is given, or `data`, `zoo`, `profiling` and `extraction` are.
+  All randomness comes from `seed`; `seeds` is how many runs each cell of the
+  result has.
+  """
+
+  name: str
+  seed: int
+  seeds: int
+  fingerprint: Fingerprint
+  defense: Defense
+  published: Published | None = None
+  data: Data | None = None
+  zoo: Zoo | None = None
+  profiling: Profiling | None = None
+  extraction: Extraction | None = None
+
+
+def parse(fields: Mapping[str, Any]) -> Config:
+  """Makes a checked `Config` of a config file's nested mapping.
+
+  Args:
+    fields: an `ml_collections.ConfigDict` or any nested mapping.
+
+  Returns:
+    The config.
+
+  Raises:
+    ValueError: an unknown or missing field, or a value that is not allowed; the
+      message names the field, the value and what is allowed.
+  """
+  config = _build(Config, fields, 'config')
+  check(config)
+  return config
+
+
+def check(config: Config) -> None:
+  """Raises a ValueError for the first field whose value is not allowed."""
+  _validate.positive_int('config.seeds', config.seeds)
+  if config.seeds < 2:
+    raise ValueError(f'config.seeds is {config.seeds}; an interval needs at least 2')
+  trained = (config.data, config.zoo, config.profiling, config.extraction)
+  missing = [part is None for part in trained]
+  if config.published is None and any(missing):
+    raise ValueError(
+      'config lacks one of data, zoo, profiling, extraction; give all of them, or '
+      'published'
+    )
+  if config.published is not None and not all(missing):
+    raise ValueError(
+      'config has published beside data, zoo, profiling or extraction; a published '
+      'zoo has no models to run, so give one or the other'
+    )
+  if config.published is not None and not (
+    bool(config.published.name) ^ bool(config.published.csv)
+  ):
+    raise ValueError(
+      f'config.published has name {config.published.name!r} and csv '
+      f'{config.published.csv!r}; give exactly one'
+    )
+  accuracy_resolution = config.fingerprint.accuracy_resolution
+  latency_resolution = config.fingerprint.latency_resolution
+  for name, value in (
+    ('accuracy_resolution', accuracy_resolution),
+    ('latency_resolution', latency_resolution),
+  ):
+    if not 0 < value < 1:
+      raise ValueError(f'config.fingerprint.{name} is {value}; it must be in (0, 1)')
+  _check_defense(config.defense)
+  if config.extraction is not None and config.data is not None:
+    _check_extraction(config.extraction, config.fingerprint, config.data)
+
+
+def _check_defense(defense: Defense) -> None:
+  _validate.one_of('config.defense.mechanism', defense.mechanism, MECHANISMS)
+  for scale in defense.scales:
+    _validate.scale('config.defense.scales', scale)
+  if not 0 < defense.target_goodput <= 1:
+    raise ValueError(
+      f'config.defense.target_goodput is {defense.target_goodput}; it must be a '
+      'fraction in (0, 1]'
+    )
+  _validate.positive_int('config.defense.workload_size', defense.workload_size)
+
+
+def _check_extraction(
+  extraction: Extraction, fingerprint_config: Fingerprint, data: Data
+) -> None:
+  from psml_jax.attacks import fingerprint
+
+  _validate.positive_int('config.extraction.rows_per_chunk', extraction.rows_per_chunk)
+  _validate.positive_int('config.extraction.width', extraction.width)
+  if not extraction.query_budgets:
+    raise ValueError('config.extraction.query_budgets is empty; give at least one')
+  probes = fingerprint.max_probes(
+    1.0,
+    accuracy_resolution=fingerprint_config.accuracy_resolution,
+    latency_resolution_ms=fingerprint_config.latency_resolution,
+  )
+  for budget in extraction.query_budgets:
+    _validate.positive_int('config.extraction.query_budgets', budget)
+    if budget <= probes:
+      raise ValueError(
+        f'config.extraction.query_budgets holds {budget}; it must be above the '
+        f'{probes} probes that the fingerprint needs'
+      )
+    if budget > data.pool_size:
+      raise ValueError(
+        f'config.data.pool_size is {data.pool_size}; it must be at least the query '
+        f'budget {budget}, one image a query'
+      )
+
+
+def _build(kind: type[T], fields: Any, path: str) -> T:
+  if not isinstance(fields, Mapping) and not hasattr(fields, 'items'):
+    raise ValueError(f'{path} is {fields!r}; it must be a mapping of fields')
+  hints = typing.get_type_hints(kind)
+  known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+  given = dict(fields.items())
+  for name in given:
+    if name not in known:
+      near = difflib.get_close_matches(name, known, n=1)
+      hint = f' (did you mean {near[0]!r}?)' if near else ''
+      raise ValueError(
+        f'{path}.{name} is no field{hint}; {path} has {sorted(known)}'
+      )
+  for name, field in known.items():
+    required = (
+      field.default is dataclasses.MISSING
+      and field.default_factory is dataclasses.MISSING
+    )
+    if required and name not in given:
+      raise ValueError(f'{path}.{name} is missing; {path} has {sorted(known)}')
+  values = {
+    name: _convert(hints[name], value, f'{path}.{name}')
+    for name, value in given.items()
+  }
+  try:
+    return kind(**values)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from None
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+  origin, args = typing.get_origin(hint), typing.get_args(hint)
+  if origin is types.UnionType:
+    if value is None:
+      return None
+    return _convert(args[0], value, path)
+  if dataclasses.is_dataclass(hint):
+    return _build(hint, value, path)  # type: ignore[arg-type]
+  if origin is tuple:
+    if not isinstance(value, (list, tuple)):
+      raise ValueError(f'{path} is {value!r}; it must be a list')
+    return tuple(_convert(args[0], item, path) for item in value)
+  if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if hint in (int, float, str, bool):
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+      raise ValueError(f'{path} is {value!r}; it must be of type {hint.__name__}')
+    return value
+  return _plain(value)
+
+
+def _plain(value: Any) -> Any:
+  """A nested mapping as dicts, so that it compares and prints as JSON does."""
+  if hasattr(value, 'items'):
+    return {name: _plain(item) for name, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_plain(item) for item in value]
+  return value

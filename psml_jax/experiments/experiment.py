@@ -1,0 +1,103 @@
+"""An experiment under way: its config, its work directory, and what lies there."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from psml_jax import data, defenses, pareto, routers
+from psml_jax.core import Router, ZooProfile
+from psml_jax.experiments.config import Config
+
+STAGES = (
+  'zoo',
+  'profile',
+  'predictions',
+  'fingerprint',
+  'defense',
+  'extraction',
+  'report',
+)
+"""The stages in their order; a published zoo has no models to train or extract."""
+
+_MECHANISMS = {'laplace': defenses.laplace, 'gaussian': defenses.gaussian}
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """An experiment under way.
+
+  Attributes:
+    config: its config.
+    directory: its work directory, made by `workdir.open_workdir`.
+    data_dir: where image files lie, if the data set needs any.
+  """
+
+  config: Config
+  directory: pathlib.Path
+  data_dir: str | None = None
+
+  def key(self, stage: str) -> jax.Array:
+    """The key of one stage: of the config's seed and the stage alone."""
+    return jax.random.fold_in(jax.random.key(self.config.seed), STAGES.index(stage))
+
+  def images(self) -> data.Splits:
+    """The images in their splits."""
+    config = self.config.data
+    assert config is not None
+    return data.load(
+      config.name,
+      seed=self.config.seed,
+      zoo_size=config.zoo_size,
+      pool_size=config.pool_size,
+      test_size=config.test_size,
+      data_dir=self.data_dir,
+    )
+
+  def profile(self) -> ZooProfile:
+    """The zoo's profile, as the profile stage left it."""
+    return ZooProfile.from_csv(
+      self.directory / 'profile.csv',
+      name_column='name',
+      accuracy_column='accuracy',
+      latency_column='latency_ms',
+      accuracy_unit='fraction',
+    )
+
+  def transform(self, accuracy_scale: Any, latency_scale_ms: Any) -> Any:
+    """The config's defense at an absolute scale."""
+    make = _MECHANISMS[self.config.defense.mechanism]
+    return make(accuracy_scale, latency_scale_ms)
+
+  def defended(self, profile: ZooProfile, scale: Any) -> Router:
+    """The paper's router behind the config's defense, scale a share of the range."""
+    transform = self.transform(*defenses.relative_scale(profile, scale))
+    return defenses.defend(routers.uniform(profile), transform)
+
+
+def latency_budget(profile: ZooProfile, victim: int) -> float:
+  """What an attacker knows of its victim: a latency that its client can afford.
+
+  Half-way between the victim and the next slower model of the frontier, so that the
+  victim is the most accurate model within it; the zoo's largest latency for the
+  last model of the frontier.
+
+  Args:
+    profile: the zoo; concrete values.
+    victim: index of a Pareto-optimal model.
+
+  Returns:
+    Milliseconds.
+
+  Raises:
+    ValueError: the victim is dominated.
+  """
+  pareto.require_optimal(profile, victim)
+  latency = np.asarray(profile.latency_ms, np.float64)
+  slower = latency[pareto.frontier(profile)]
+  slower = slower[slower > latency[victim]]
+  if not slower.size:
+    return float(latency.max())
+  return float((latency[victim] + slower[0]) / 2)

@@ -1,0 +1,197 @@
+"""Goodput: what honest clients lose to a defense (paper, section 6).
+
+Goodput is the share of all offered queries, refused ones included, whose served
+model meets the client's original spec in both accuracy and latency.
+"""
+
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from psml_jax import _validate, metrics, pareto
+from psml_jax.core import Route, Spec, ZooProfile, numbers, read_columns
+
+_SEEDS = 16
+_PRECISION = 1e-3
+_LARGEST_SCALE = 64.0
+
+
+def uniform_workload(key: jax.Array, profile: ZooProfile, num_specs: int) -> Spec:
+  """Specs spread uniformly over the feasible region.
+
+  The region is all specs between the zoo's lowest and highest accuracy and lowest
+  and highest latency that at least one model meets: the area under the Pareto
+  staircase. A step is drawn with probability proportional to its area, then a
+  point in it.
+
+  Args:
+    key: consumed; spec i depends on the key and i alone.
+    profile: the zoo; concrete values.
+    num_specs: how many, at least 1.
+
+  Returns:
+    A spec of shape [num_specs]. In a zoo of one frontier model the region is that
+    model's corner.
+
+  Raises:
+    ValueError: `num_specs` is not a whole number >= 1.
+  """
+  _validate.positive_int('num_specs', num_specs)
+  models = pareto.frontier(profile)
+  accuracy = np.asarray(profile.accuracy, np.float64)
+  latency = np.asarray(profile.latency_ms, np.float64)
+  left = latency[models]
+  right = np.append(left[1:], latency.max())
+  height = accuracy[models] - accuracy.min()
+  area = (right - left) * height
+  if area.sum() == 0:
+    area = np.where(models == models[-1], 1.0, 0.0)
+  step_key, accuracy_key, latency_key = jax.random.split(key, 3)
+  step = jnp.searchsorted(
+    jnp.asarray(np.cumsum(area) / area.sum(), jnp.float32),
+    jax.random.uniform(step_key, (num_specs,)),
+    side='right',
+  )
+  step = jnp.minimum(step, int(np.flatnonzero(area)[-1]))
+  low = jnp.float32(accuracy.min())
+
+  def between(key: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
+    share = jax.random.uniform(key, (num_specs,))
+    return jnp.clip(start + share * (end - start), start, end)
+
+  return Spec(
+    between(accuracy_key, low, profile.accuracy[models][step]),
+    between(
+      latency_key,
+      jnp.asarray(left, jnp.float32)[step],
+      jnp.asarray(right, jnp.float32)[step],
+    ),
+  )
+
+
+def load_workload(
+  path: str | pathlib.Path,
+  *,
+  accuracy_column: str,
+  latency_column: str,
+  accuracy_unit: str,
+) -> Spec:
+  """Reads the specs that a user's clients send.
+
+  Args:
+    path: a CSV file with a header, one spec a row.
+    accuracy_column: the column of minimum accuracies.
+    latency_column: the column of maximum latencies, in milliseconds.
+    accuracy_unit: 'fraction' or 'percent'.
+
+  Returns:
+    A spec of shape [rows].
+
+  Raises:
+    ValueError: no such file, no rows, a missing column, an empty cell, text or NaN
+      where a number belongs, or an accuracy outside its range.
+  """
+  _validate.one_of('accuracy_unit', accuracy_unit, ('fraction', 'percent'))
+  table = read_columns(path, (accuracy_column, latency_column))
+  accuracy = np.array(numbers(path, accuracy_column, table[accuracy_column]))
+  latency = np.array(numbers(path, latency_column, table[latency_column]))
+  if not accuracy.size:
+    raise ValueError(
+      f'path is {str(path)!r}, which has no rows; give at least one spec'
+    )
+  if accuracy_unit == 'percent':
+    accuracy = accuracy / 100
+  _validate.fractions(accuracy_column, accuracy)
+  _validate.no_nan(latency_column, latency)
+  return Spec.of(accuracy, latency)
+
+
+def goodput(profile: ZooProfile, spec: Spec, route: Route) -> jax.Array:
+  """Share of the offered queries that got what they asked for.
+
+  Args:
+    profile: the zoo.
+    spec: the clients' original specs, f32[Q] each.
+    route: the models that answered, i32[Q]; -1 counts as a failure.
+
+  Returns:
+    f32[], a fraction.
+
+  >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('a', 'b'))
+  >>> spec = Spec.of([0.8, 0.8], [9.0, 2.0])
+  >>> route = Route(jnp.array([1, 1]), jnp.array([1, 0]))
+  >>> float(goodput(zoo, spec, route))
+  0.5
+  """
+  model = jnp.maximum(route.model, 0)
+  met = (
+    (route.model >= 0)
+    & (profile.accuracy[model] >= spec.min_accuracy)
+    & (profile.latency_ms[model] <= spec.max_latency_ms)
+  )
+  return jnp.mean(met, dtype=jnp.float32)
+
+
+class Calibration(NamedTuple):
+  """The outcome of `calibrate`.
+
+  Attributes:
+    scale: the largest scale found that keeps the target.
+    goodput: mean and 95 % interval of the goodput at it.
+  """
+
+  scale: float
+  goodput: metrics.Interval
+
+
+def calibrate(
+  key: jax.Array,
+  goodput_at: Callable[[jax.Array, jax.Array], jax.Array],
+  *,
+  target: float = 0.8,
+) -> Calibration:
+  """The strongest noise that honest clients can live with.
+
+  Bisects the scale, to a thousandth of it, for the largest one whose goodput over
+  16 seeds has a lower 95 % bound of at least the target. All scales share their
+  random numbers, so the curve that is bisected is smooth.
+
+  Args:
+    key: consumed.
+    goodput_at: `(key, scale f32[]) -> f32[]`, the goodput of one seed; traced
+      once, under jit and vmap.
+    target: the goodput to keep, a fraction in (0, 1].
+
+  Returns:
+    The scale and its goodput; a scale of 64 if even that keeps the target. Measure
+    the goodput again with fresh keys before reporting it.
+
+  Raises:
+    ValueError: a target outside (0, 1], or one that even scale 0 misses.
+  """
+  if not 0 < target <= 1:
+    raise ValueError(f'target is {target}; it must be a fraction in (0, 1]')
+  keys = jax.random.split(key, _SEEDS)
+  measure = jax.jit(jax.vmap(goodput_at, in_axes=(0, None)))
+
+  def at(scale: float) -> metrics.Interval:
+    return metrics.interval(np.asarray(measure(keys, jnp.float32(scale))))
+
+  if at(0.0).low < target:
+    raise ValueError(
+      f'target is {target}, but the goodput without noise is {at(0.0).mean:.4f}; '
+      'it must be at most that'
+    )
+  low, high = 0.0, 1 / 16
+  while high < _LARGEST_SCALE and at(high).low >= target:
+    low, high = high, 2 * high
+  if high >= _LARGEST_SCALE and at(high).low >= target:
+    return Calibration(high, at(high))
+  while high - low > _PRECISION * high:
+    middle = (low + high) / 2
+    low, high = (middle, high) if at(middle).low >= target else (low, middle)
+  return Calibration(low, at(low))

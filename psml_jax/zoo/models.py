@@ -1,0 +1,99 @@
+"""The families of models: linear, MLP and CNN, each on down-sampled images if wanted."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from psml_jax.zoo.conv import conv3x3
+
+
+def pool_to(images: jax.Array, size: int) -> jax.Array:
+  """Averages square blocks so that images become `size` x `size`.
+
+  Args:
+    images: f32[N, H, W, C].
+    size: a divisor of H and W; 0 keeps the images as they are.
+
+  Returns:
+    f32[N, size, size, C].
+
+  Raises:
+    ValueError: `size` does not divide the image.
+  """
+  if not size:
+    return images
+  batch, height, width, channels = images.shape
+  if height % size or width % size:
+    raise ValueError(
+      f'size is {size}; it must divide the image height {height} and width {width}'
+    )
+  blocks = images.reshape(batch, size, height // size, size, width // size, channels)
+  return jnp.mean(blocks, axis=(2, 4))
+
+
+class Linear(nn.Module):
+  """Logistic regression: f32[N, H, W, C] -> f32[N, num_classes] logits."""
+
+  num_classes: int
+  size: int = 0
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> jax.Array:
+    x = pool_to(images, self.size)
+    return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
+
+
+class MLP(nn.Module):
+  """Dense ReLU layers: f32[N, H, W, C] -> f32[N, num_classes] logits."""
+
+  num_classes: int
+  widths: Sequence[int]
+  size: int = 0
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> jax.Array:
+    x = pool_to(images, self.size)
+    x = x.reshape(len(x), -1)
+    for width in self.widths:
+      x = nn.relu(nn.Dense(width)(x))
+    return nn.Dense(self.num_classes)(x)
+
+
+class Conv3x3(nn.Module):
+  """A 3 x 3 convolution with bias: f32[N, H, W, C] -> f32[N, H, W, features]."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> jax.Array:
+    shape = (3, 3, images.shape[-1], self.features)
+    kernel = self.param('kernel', nn.initializers.he_normal(), shape)
+    bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
+    return conv3x3(images, kernel) + bias.reshape(1, 1, 1, -1)
+
+
+class CNN(nn.Module):
+  """Stages of 3 x 3 convolutions, halved in size between them.
+
+  f32[N, H, W, C] -> f32[N, num_classes] logits. Each stage has `depth` convolutions
+  of one width, then takes the maximum over blocks of 2 x 2; the last stage averages
+  over what is left.
+  """
+
+  num_classes: int
+  widths: Sequence[int]
+  depth: int = 1
+  size: int = 0
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> jax.Array:
+    x = pool_to(images, self.size)
+    for stage, width in enumerate(self.widths):
+      if stage:
+        batch, height, breadth, channels = x.shape
+        x = x.reshape(batch, height // 2, 2, breadth // 2, 2, channels).max((2, 4))
+      for _ in range(self.depth):
+        x = nn.relu(Conv3x3(width)(x))
+    return nn.Dense(self.num_classes)(x.mean((1, 2)))

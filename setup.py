@@ -1,0 +1,43 @@
+"""Installs psml_jax; `pip install -e '.[dev]'` for work on it."""
+
+import setuptools
+
+setuptools.setup(
+  name='psml-jax',
+  version='0.1.0',
+  description='Fingerprinting and securing inference-serving systems, in JAX',
+  long_description=open('README.md', encoding='utf-8').read(),
+  long_description_content_type='text/markdown',
+  python_requires='>=3.11',
+  packages=setuptools.find_packages(include=['psml_jax', 'psml_jax.*']),
+  package_data={'psml_jax': ['py.typed', 'profiles/*.csv', 'report/*.html']},
+  install_requires=[
+    'absl-py>=2.1',
+    'chex>=0.1.91',
+    'flax>=0.12.0',
+    'jax>=0.8.0',
+    'jinja2>=3.1',
+    'matplotlib>=3.9',
+    'ml_collections>=1.0',
+    'numpy>=2.0',
+    'optax>=0.2.5',
+    'orbax-checkpoint>=0.11.25',
+    'pooch>=1.8',
+    'scikit-learn>=1.5',
+    'scipy>=1.13',
+    'tqdm>=4.66',
+  ],
+  extras_require={
+    'cuda12': ['jax[cuda12]>=0.8.0'],
+    'bench': ['psutil>=5.9', 'torch>=2.4'],
+    'dev': [
+      'hypothesis>=6.100',
+      'ipykernel>=6.29',
+      'mypy>=1.13',
+      'nbclient>=0.10',
+      'nbformat>=5.10',
+      'pytest>=8.2',
+      'ruff>=0.8',
+    ],
+  },
+)
