@@ -57,7 +57,8 @@ def frontier(profile: ZooProfile) -> np.ndarray:
   >>> frontier(zoo).tolist()
   [2, 0]
   """
-  (optimal,) = np.nonzero(np.asarray(pareto_mask(profile)))
+  with jax.ensure_compile_time_eval():
+    (optimal,) = np.nonzero(np.asarray(pareto_mask(profile)))
   return optimal[np.argsort(np.asarray(profile.latency_ms)[optimal], kind='stable')]
 
 
@@ -87,8 +88,9 @@ def require_optimal(profile: ZooProfile, model: int) -> None:
   """
   if not 0 <= model < len(profile):
     raise ValueError(f'model is {model}; it must be in [0, {len(profile) - 1}]')
-  if not bool(pareto_mask(profile)[model]):
-    names = [profile.names[i] for i in frontier(profile)]
+  optimal = frontier(profile)
+  if model not in optimal:
+    names = [profile.names[i] for i in optimal]
     shown = ', '.join(names[:20]) + (', ...' if len(names) > 20 else '')
     raise ValueError(
       f'victim is {profile.names[model]!r}, which is not Pareto-optimal: another model '

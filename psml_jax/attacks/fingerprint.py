@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
@@ -85,8 +86,8 @@ class Brackets:
 def bisection(
   latency_budget_ms: ArrayLike,
   *,
-  accuracy_resolution: float,
-  latency_resolution_ms: float,
+  accuracy_resolution: ArrayLike,
+  latency_resolution_ms: ArrayLike,
 ) -> Fingerprinter:
   """Finds the corner of the most accurate model within a latency budget.
 
@@ -97,8 +98,10 @@ def bisection(
 
   Args:
     latency_budget_ms: f32[], milliseconds; may be traced (vmap over victims).
-    accuracy_resolution: width of the accuracy bracket to end at, a fraction.
-    latency_resolution_ms: width of the latency bracket to end at, milliseconds.
+    accuracy_resolution: f32[], width of the accuracy bracket to end at, a fraction;
+      may be traced.
+    latency_resolution_ms: f32[], width of the latency bracket to end at,
+      milliseconds; may be traced.
 
   Returns:
     The machine; `result` gives a `Corner`.
@@ -177,8 +180,8 @@ def sweep(
   latency_budget_ms: ArrayLike,
   *,
   max_corners: int,
-  accuracy_resolution: float,
-  latency_resolution_ms: float,
+  accuracy_resolution: ArrayLike,
+  latency_resolution_ms: ArrayLike,
 ) -> Fingerprinter:
   """Finds every corner of the frontier, from the most accurate model down.
 
@@ -312,11 +315,14 @@ def max_probes(
   )
 
 
-def _check_resolution(budget: ArrayLike, accuracy: float, latency: float) -> None:
-  if _validate.is_concrete(budget):
-    _validate.positive('latency_budget_ms', float(budget))  # type: ignore[arg-type]
-  _validate.positive('accuracy_resolution', accuracy)
-  _validate.positive('latency_resolution_ms', latency)
+def _check_resolution(budget: ArrayLike, accuracy: ArrayLike, latency: ArrayLike) -> None:
+  for name, value in (
+    ('latency_budget_ms', budget),
+    ('accuracy_resolution', accuracy),
+    ('latency_resolution_ms', latency),
+  ):
+    if _validate.is_concrete(value):
+      _validate.positive(name, float(np.asarray(value)))
 
 
 def _brackets(latency_budget_ms: ArrayLike, accuracy_refused: jax.Array) -> Brackets:
@@ -331,11 +337,11 @@ def _brackets(latency_budget_ms: ArrayLike, accuracy_refused: jax.Array) -> Brac
 
 
 def _open(
-  state: Brackets, accuracy_resolution: float, latency_resolution_ms: float
+  state: Brackets, accuracy_resolution: ArrayLike, latency_resolution_ms: ArrayLike
 ) -> tuple[jax.Array, jax.Array]:
   """Whether each bracket is wider than its resolution and float32 can halve it."""
 
-  def wide(low: jax.Array, high: jax.Array, resolution: float) -> jax.Array:
+  def wide(low: jax.Array, high: jax.Array, resolution: ArrayLike) -> jax.Array:
     middle = (low + high) / 2
     return (high - low > resolution) & (low < middle) & (middle < high)
 

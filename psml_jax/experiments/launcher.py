@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from psml_jax import report
@@ -40,6 +40,7 @@ def _job(
   def job(argv: Sequence[str]) -> None:
     if len(argv) > 1:
       raise app.UsageError(f'unknown arguments {argv[1:]}; all settings are flags')
+    logging.set_verbosity(logging.WARNING)
     try:
       parsed = parse(config.value)
       directory = run(parsed, workdir.value, until=until, data_dir=data_dir.value)

@@ -7,6 +7,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import (
   FixedLocator,
   FuncFormatter,
@@ -30,7 +31,8 @@ _ATTACKS = {
 
 def subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple:
   """A figure of that size in inches and its axes, an array [rows, columns]."""
-  figure = Figure(figsize=size, dpi=150, layout='constrained')
+  layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+  figure = Figure(figsize=size, dpi=150, layout=layout)
   FigureCanvasAgg(figure)
   grid = figure.subplots(rows, columns, squeeze=False)
   for axes in grid.flat:
@@ -91,10 +93,10 @@ def latency_ticks(axes: Axes, limits: tuple[float, float]) -> None:
   axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
 
 
-def query_ticks(axes: Axes, budgets: Sequence[int]) -> None:
+def query_ticks(axes: Axes, budgets: Sequence[int], billed: Sequence[float]) -> None:
   """At most five of the query budgets, on a logarithmic axis."""
   axes.set_xscale('log')
-  axes.set_xlim(budgets[0] / 1.15, budgets[-1] * 1.15)
+  axes.set_xlim(min(*budgets, *billed) / 1.15, max(*budgets, *billed) * 1.15)
   step = -(-len(budgets) // 5)
   axes.xaxis.set_major_locator(FixedLocator(budgets[::-1][::step]))
   axes.xaxis.set_minor_locator(NullLocator())

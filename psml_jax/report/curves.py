@@ -12,7 +12,7 @@ from psml_jax.report.summary import Estimate, Summary
 
 _METRICS = ('accuracy', 'fidelity')
 _DASHES = ('--', ':', '-.')
-_FAMILIES = ((canvas.BLUE, 'o'), (canvas.RED, '^'), (canvas.GREEN, 's'))
+_FAMILIES = ((canvas.GREEN, 'o'), (canvas.ORANGE, 'v'), ('black', 'P'))
 _TARGET = f'goodput target, {100 * summaries.GOODPUT_TARGET:g} %'
 
 
@@ -21,16 +21,17 @@ def extraction(summary: Summary) -> Figure:
   figure, grid = canvas.subplots(2, 3, (12, 7.4))
   defenses = summaries.shown_defenses(summary)
   budgets = sorted({row['query_budget'] for row in summary['extraction']})
+  billed = [row['queries_billed'] for row in summary['extraction']]
   for panels, size in zip(grid.T, summaries.SIZES, strict=True):
     victim = summary['victims'][size]
     name = labels.plain(labels.short(victim, 30))
     panels[0].set_title(f'{size} victim\n{name}', fontsize=FONT)
     for axes, metric in zip(panels, _METRICS, strict=True):
       _draw_extraction(axes, summary, victim, metric, defenses)
-      canvas.query_ticks(axes, budgets)
+      canvas.query_ticks(axes, budgets, billed)
   for axes, metric in zip(grid[:, 0], _METRICS, strict=True):
     axes.set_ylabel(f'Surrogate {metric} (%)', fontsize=FONT)
-  figure.supxlabel('Queries billed, probes included', fontsize=FONT)
+  grid[1, 1].set_xlabel('Queries billed, probes included', fontsize=FONT)
   canvas.legend(figure, grid.flat, 4)
   canvas.freeze(figure)
   return figure
@@ -77,7 +78,7 @@ def protection(summary: Summary) -> Figure:
       color, marker = canvas.attack_style(attack)
       canvas.error_line(axes, x, y, color, marker, label=f'{attack} attack')
       texts[-1] += [
-        Label(at.mean, up.mean, f'{row["scale"]:.3g}', color, optional=True)
+        Label(at.mean, up.mean, f'{row["scale"]:.3g}', color)
         for row, at, up in zip(line, x, y, strict=True)
       ]
     axes.axvline(
@@ -94,14 +95,13 @@ def protection(summary: Summary) -> Figure:
   canvas.legend(figure, [*panels, last], 5)
   canvas.freeze(figure)
   for axes, written in zip(panels, texts, strict=True):
-    data = [labels.pixels(axes, [t.x], [t.y]) for t in written]
+    data = [labels.along(axes, [100 * summaries.GOODPUT_TARGET] * 2, axes.get_ylim())]
     data += [
       labels.along(axes, [t.x for t in line], [t.y for t in line])
       for color in dict.fromkeys(t.color for t in written)
       if (line := [t for t in written if t.color == color])
     ]
-    if data:
-      labels.place(axes, written, np.concatenate(data))
+    labels.place(axes, written, np.concatenate(data))
   return figure
 
 

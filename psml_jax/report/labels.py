@@ -1,23 +1,23 @@
 """Names beside points: each where it covers neither data nor another name."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
-_DIRECTIONS = (
-  *((1, 0), (-1, 0), (0, 1), (0, -1)),
-  *((1, 1), (-1, 1), (1, -1), (-1, -1)),
-)
-_DISTANCES = (9.0, 18.0, 32.0, 48.0)
-_COVERS_NAME, _COVERS_DATA, _DISTANCE = 1000.0, 10.0, 0.1
+_DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))
+_DISTANCES = (11.0, 18.0, 28.0, 40.0, 55.0)
+_CLEAR = 7.0
+_COVERS_NAME, _COVERS_DATA, _PER_POINT = 1000.0, 10.0, 0.1
 
 
 class Label(NamedTuple):
-  """A text at a point in data coordinates; optional ones may be left out."""
+  """A text at a point in data coordinates; an optional one needs room close by."""
 
   x: float
   y: float
@@ -53,23 +53,15 @@ def pixels(axes: Axes, x: Iterable[float], y: Iterable[float]) -> np.ndarray:
   return np.asarray(axes.transData.transform(np.column_stack([list(x), list(y)])))
 
 
-def place(
-  axes: Axes, labels: Sequence[Label], data: np.ndarray, size: float = 10.0
-) -> None:
+def place(axes: Axes, labels: Sequence[Label], data: np.ndarray) -> None:
   """Draws the labels, first ones first, each at its least crowded place.
 
-  Ends the figure's automatic layout, so call it when all else is drawn.
-
   Args:
-    axes: where to draw.
+    axes: where to draw, its layout final.
     labels: the texts, most important first.
     data: f64[N, 2], pixels that texts should not cover.
-    size: font size in points.
   """
-  figure = axes.figure
-  frame = axes.get_window_extent()
-  scale = figure.dpi / 72
-  taken: list[tuple[float, float, float, float]] = []
+  taken: list[Bbox] = []
   for label in labels:
     text = axes.annotate(
       plain(label.text),
@@ -77,46 +69,48 @@ def place(
       (0, 0),
       textcoords='offset points',
       color=label.color,
-      fontsize=size,
+      fontsize=10,
       ha='center',
       va='center',
       path_effects=[withStroke(linewidth=2.5, foreground='white')],
-      annotation_clip=False,
+      arrowprops={'arrowstyle': '-', 'color': '#777777', 'lw': 0.7, 'shrinkB': 4},
     )
-    box = text.get_window_extent()
-    anchor = pixels(axes, [label.x], [label.y])[0]
-    best = (np.inf, (0.0, 0.0), (0.0, 0.0, 0.0, 0.0))
-    for distance in _DISTANCES:
-      for right, up in _DIRECTIONS:
-        dx = right * (distance * scale / (1.4 if up else 1) + box.width / 2)
-        dy = up * (distance * scale / (1.4 if right else 1) + box.height / 2)
-        x0, y0 = anchor[0] + dx - box.width / 2, anchor[1] + dy - box.height / 2
-        place_ = (x0, y0, x0 + box.width, y0 + box.height)
-        if x0 < frame.x0 + 4 or y0 < frame.y0 + 4:
-          continue
-        if place_[2] > frame.x1 - 4 or place_[3] > frame.y1 - 4:
-          continue
-        cost = _DISTANCE * distance
-        cost += _COVERS_NAME * sum(_overlap(place_, other) for other in taken)
-        cost += _COVERS_DATA * _inside(place_, data, 3 * scale)
-        if cost < best[0]:
-          best = (cost, (dx / scale, dy / scale), place_)
-    if label.optional and best[0] >= _COVERS_DATA:
+    size = Text.get_window_extent(text)
+    cost, distance, offset, box = min(
+      _places(axes, label, (size.width, size.height), taken, data),
+      key=lambda place: place[0],
+      default=(np.inf, 0.0, (0.0, 0.0), size),
+    )
+    if label.optional and cost >= _COVERS_DATA:
       text.remove()
       continue
-    text.set_position(best[1])
-    taken.append(best[2])
+    text.set_position(offset)
+    if text.arrow_patch is not None:
+      text.arrow_patch.set_visible(distance > _DISTANCES[0])
+    taken.append(box)
 
 
-def _overlap(
-  a: tuple[float, float, float, float], b: tuple[float, float, float, float]
-) -> bool:
-  return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _inside(
-  box: tuple[float, float, float, float], points: np.ndarray, margin: float
-) -> int:
-  x, y = points[:, 0], points[:, 1]
-  inside = (x > box[0] - margin) & (x < box[2] + margin)
-  return int(np.sum(inside & (y > box[1] - margin) & (y < box[3] + margin)))
+def _places(
+  axes: Axes,
+  label: Label,
+  size: tuple[float, float],
+  taken: list[Bbox],
+  data: np.ndarray,
+) -> Iterator[tuple[float, float, tuple[float, float], Bbox]]:
+  """The cost, distance and offset in points, and box in pixels of each place."""
+  frame = axes.get_window_extent()
+  point = axes.figure.dpi / 72
+  distances = _DISTANCES[:2] if label.optional else _DISTANCES
+  x, y = pixels(axes, [label.x], [label.y])[0]
+  for distance, (right, up) in itertools.product(distances, _DIRECTIONS):
+    gap = distance * point / np.hypot(right, up)
+    dx, dy = right * (gap + size[0] / 2), up * (gap + size[1] / 2)
+    box = Bbox.from_bounds(x + dx - size[0] / 2, y + dy - size[1] / 2, *size)
+    if (
+      frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 < box.y1 < frame.y1
+    ):
+      padded = box.padded((_CLEAR if label.optional else 3) * point)
+      cost = _PER_POINT * distance
+      cost += _COVERS_NAME * padded.count_overlaps(taken)
+      cost += _COVERS_DATA * padded.count_contains(data)
+      yield cost, distance, (dx / point, dy / point), box

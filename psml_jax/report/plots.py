@@ -78,7 +78,14 @@ def zoo(summary: Summary) -> Figure:
     )
   axes.plot(*_xy(optimal), 'o', ms=size + 1, color=BLUE, label='Pareto-optimal model')
   axes.plot(
-    *_xy(victims), '*', ms=17, color=ORANGE, mec='black', mew=0.8, label='victim'
+    *_xy(victims),
+    '*',
+    ms=16,
+    color=ORANGE,
+    mec='black',
+    mew=0.8,
+    zorder=5,
+    label='victim',
   )
   probes = _draw_probes(axes, summary, x_range, y_range)
   canvas.legend(figure, [axes], 3)
@@ -88,13 +95,14 @@ def zoo(summary: Summary) -> Figure:
   data = [
     labels.along(axes, corners[1:, 0], corners[:-1, 1]),
     labels.pixels(axes, x, y),
+    labels.pixels(axes, *probes),
   ]
   named = [*victims, *(m for m in (*optimal, *dominated) if few and m not in victims)]
   texts = [
-    Label(at, up, labels.short(m['name'], 40), optional=m not in victims)
+    Label(at, up, _name(summary, m['name']), optional=m not in victims)
     for m, at, up in zip(named, *_xy(named), strict=True)
   ]
-  labels.place(axes, texts, np.concatenate([*data, probes]))
+  labels.place(axes, texts, np.concatenate(data))
   return figure
 
 
@@ -102,17 +110,22 @@ def _xy(models: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
   return [m['latency_ms'] for m in models], [100 * m['accuracy'] for m in models]
 
 
+def _name(summary: Summary, model: str) -> str:
+  sizes = [size for size in SIZES if summary['victims'][size] == model]
+  return labels.short(model, 40) + (f' ({", ".join(sizes)})' if sizes else '')
+
+
 def _draw_probes(
   axes: Axes,
   summary: Summary,
   x_range: tuple[float, float],
   y_range: tuple[float, float],
-) -> np.ndarray:
-  """Draws one fingerprint, probes beyond the axes on their edge; its pixels."""
+) -> tuple[np.ndarray, np.ndarray]:
+  """Draws one fingerprint, probes beyond the axes on their edge; their places."""
   victim = summary['victims']['medium']
   trail = next((row for row in summary['probes'] if row['victim'] == victim), None)
   if trail is None or not trail['served']:
-    return np.zeros((0, 2))
+    return np.zeros(0), np.zeros(0)
   x = np.clip(np.asarray(trail['max_latency_ms'], float), *x_range)
   y = np.clip(100 * np.asarray(trail['min_accuracy'], float), *y_range)
   served = np.asarray(trail['served'], bool)
@@ -131,4 +144,4 @@ def _draw_probes(
       zorder=4,
       label=f'probe for the medium victim, {outcome}',
     )
-  return labels.pixels(axes, x, y)
+  return x, y

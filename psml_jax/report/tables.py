@@ -205,7 +205,7 @@ def _goodput(summary: Summary) -> Table:
 
 
 def _spread(summary: Summary) -> str:
-  return f'Means and 95 % intervals over {summary["seeds"]} seeds.'
+  return f'Mean (95 % interval); seeds: {summary["seeds"]}.'
 
 
 def _left_out(section: str) -> str:

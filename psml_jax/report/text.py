@@ -71,4 +71,4 @@ def markdown(summary: Summary) -> str:
 
 def _escape(text: str) -> str:
   """The text as it is, whatever Markdown or HTML it looks like."""
-  return re.sub(r'([\\`*_|<>\[\]&#])', r'\\\1', ' '.join(text.split()))
+  return re.sub(r'([\\`*~|<>\[\]&]|\b_|_\b)', r'\\\1', ' '.join(text.split()))

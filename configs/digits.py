@@ -1,0 +1,45 @@
+"""The whole experiment on scikit-learn's digits: what `make demo` runs.
+
+python launch/reproduce.py --config=configs/digits.py --workdir=runs/digits
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  """The experiment's fields; `psml_jax.experiments.config` says what each means."""
+  return ConfigDict(
+    {
+      'name': 'digits',
+      'seed': 0,
+      'seeds': 16,
+      'data': {'name': 'digits', 'zoo_size': 600, 'pool_size': 797, 'test_size': 400},
+      'zoo': {
+        'models': {
+          'linear2': {'family': 'linear', 'size': 2},
+          'mlp2': {'family': 'mlp', 'size': 2, 'widths': [64, 64]},
+          'mlp2-deep': {'family': 'mlp', 'size': 2, 'widths': [256, 256]},
+          'mlp4': {'family': 'mlp', 'size': 4, 'widths': [256, 256]},
+          'mlp8': {'family': 'mlp', 'widths': [512, 512]},
+          'cnn8': {'family': 'cnn', 'widths': [16, 32]},
+          'cnn8-deep': {'family': 'cnn', 'widths': [24, 48], 'depth': 2},
+        },
+        'hyper': {'steps': 600, 'batch_size': 64, 'learning_rate': 3e-3},
+      },
+      'profiling': {'batch_size': 256, 'rounds': 60},
+      'fingerprint': {'accuracy_resolution': 1e-3, 'latency_resolution': 5e-3},
+      'extraction': {
+        'query_budgets': (100, 200, 400),
+        'surrogate': {'family': 'mlp', 'widths': [64]},
+        'hyper': {'steps': 600, 'batch_size': 64, 'learning_rate': 3e-3},
+        'rows_per_chunk': 56,
+        'width': 1,
+      },
+      'defense': {
+        'mechanism': 'laplace',
+        'scales': (0.02, 0.05, 0.1, 0.2, 0.4),
+        'target_goodput': 0.8,
+        'workload_size': 4096,
+      },
+    }
+  )
