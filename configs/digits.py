@@ -17,11 +17,11 @@ def get_config() -> ConfigDict:
       'zoo': {
         'models': {
           'linear2': {'family': 'linear', 'size': 2},
-          'mlp2': {'family': 'mlp', 'size': 2, 'widths': [64, 64]},
-          'mlp2-deep': {'family': 'mlp', 'size': 2, 'widths': [256, 256]},
-          'mlp4': {'family': 'mlp', 'size': 4, 'widths': [256, 256]},
-          'mlp8': {'family': 'mlp', 'widths': [512, 512]},
+          'mlp2': {'family': 'mlp', 'size': 2, 'widths': [256, 128]},
+          'mlp2-wide': {'family': 'mlp', 'size': 2, 'widths': [1024, 512]},
+          'mlp4': {'family': 'mlp', 'size': 4, 'widths': [512, 256]},
           'cnn8': {'family': 'cnn', 'widths': [16, 32]},
+          'mlp8': {'family': 'mlp', 'widths': [1024, 1024]},
           'cnn8-deep': {'family': 'cnn', 'widths': [24, 48], 'depth': 2},
         },
         'hyper': {'steps': 600, 'batch_size': 64, 'learning_rate': 3e-3},

@@ -24,7 +24,6 @@ class Hyper:
     batch_size: images in each, drawn with replacement.
     learning_rate: its peak.
     weight_decay: decoupled, of every parameter.
-    augment: whether images are mirrored and shifted by up to an eighth at random.
 
   Raises:
     ValueError: a number outside its range.
@@ -34,7 +33,6 @@ class Hyper:
   batch_size: int
   learning_rate: float
   weight_decay: float = 0.0
-  augment: bool = False
 
   def __post_init__(self) -> None:
     _validate.positive_int('steps', self.steps)
@@ -111,14 +109,11 @@ def advance(
     return -jnp.mean(jnp.sum(wanted * log_probabilities, axis=-1))
 
   def step(state: TrainState, _: None) -> tuple[TrainState, jax.Array]:
-    draw_key, augment_key = jax.random.split(jax.random.fold_in(key, state.step))
-    drawn = jax.random.randint(
-      draw_key, (hyper.batch_size,), 0, jnp.maximum(count, 1)
+    step_key = jax.random.fold_in(key, state.step)
+    drawn = jax.random.randint(step_key, (hyper.batch_size,), 0, jnp.maximum(count, 1))
+    value, gradient = jax.value_and_grad(loss)(
+      state.variables, inputs[drawn], targets[drawn]
     )
-    images = inputs[drawn]
-    if hyper.augment:
-      images = _augment(augment_key, images)
-    value, gradient = jax.value_and_grad(loss)(state.variables, images, targets[drawn])
     updates, moments = optimiser.update(gradient, state.moments, state.variables)
     updates = jax.tree.map(lambda u: jnp.where(count > 0, u, 0.0), updates)
     variables = optax.apply_updates(state.variables, updates)
@@ -162,22 +157,3 @@ def _optimiser(hyper: Hyper) -> optax.GradientTransformation:
     0.0, hyper.learning_rate, warm_up, max(hyper.steps, warm_up + 1)
   )
   return optax.adamw(schedule, weight_decay=hyper.weight_decay)
-
-
-def _augment(key: jax.Array, images: jax.Array) -> jax.Array:
-  """Mirrors and shifts each image at random; what a shift uncovers is black."""
-  count, height, width, channels = images.shape
-  margin = max(1, height // 8)
-  mirror_key, shift_key = jax.random.split(key)
-  mirrored = jax.random.bernoulli(mirror_key, shape=(count, 1, 1, 1))
-  images = jnp.where(mirrored, images[:, :, ::-1], images)
-  border = (margin, margin)
-  padded = jnp.pad(images, ((0, 0), border, border, (0, 0)))
-  corners = jax.random.randint(shift_key, (count, 2), 0, 2 * margin + 1)
-
-  def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_slice(
-      image, (corner[0], corner[1], 0), (height, width, channels)
-    )
-
-  return jax.vmap(crop)(padded, corners)

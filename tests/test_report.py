@@ -197,7 +197,9 @@ def test_pictures_are_whole(kind, request):
 
 
 def test_zoo_names_models_without_overlap(summary):
-  (axes,) = plots.zoo(summary).axes
+  figure = plots.zoo(summary)
+  figure.draw_without_rendering()
+  (axes,) = figure.axes
   boxes = [Text.get_window_extent(text) for text in axes.texts]
   assert {text.get_text().split(' ')[0] for text in axes.texts} == set(NAMES)
   assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))

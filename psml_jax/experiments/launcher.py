@@ -1,8 +1,10 @@
 """What the launch scripts share: their flags, and running up to their stage."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -41,6 +43,7 @@ def _job(
     if len(argv) > 1:
       raise app.UsageError(f'unknown arguments {argv[1:]}; all settings are flags')
     logging.set_verbosity(logging.WARNING)
+    jax.config.update('jax_num_cpu_devices', os.cpu_count())
     try:
       parsed = parse(config.value)
       directory = run(parsed, workdir.value, until=until, data_dir=data_dir.value)

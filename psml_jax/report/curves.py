@@ -1,5 +1,7 @@
 """Pictures of surrogates and goodput: lines of means with their 95 % intervals."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -68,25 +70,10 @@ def protection(summary: Summary) -> Figure:
   victim = summary['victims']['medium']
   rows = [row for row in summary['protection'] if row['victim'] == victim]
   rows.sort(key=lambda row: (summaries.attack_order(row['attack']), row['scale']))
-  texts: list[list[Label]] = []
-  for axes, metric in zip(panels, _METRICS, strict=True):
-    texts.append([])
-    for attack in dict.fromkeys(row['attack'] for row in rows):
-      line = [row for row in rows if row['attack'] == attack]
-      x = [summaries.percent(row['goodput']) for row in line]
-      y = [summaries.percent(row[metric]) for row in line]
-      color, marker = canvas.attack_style(attack)
-      canvas.error_line(axes, x, y, color, marker, label=f'{attack} attack')
-      texts[-1] += [
-        Label(at.mean, up.mean, f'{row["scale"]:.3g}', color)
-        for row, at, up in zip(line, x, y, strict=True)
-      ]
-    axes.axvline(
-      100 * summaries.GOODPUT_TARGET, color='black', ls=':', lw=1.5, label=_TARGET
-    )
-    axes.margins(0.12)
-    axes.set_xlabel('Goodput (%)', fontsize=FONT)
-    axes.set_ylabel(f'Surrogate {metric} (%)', fontsize=FONT)
+  written = [
+    _draw_protection(axes, rows, metric)
+    for axes, metric in zip(panels, _METRICS, strict=True)
+  ]
   name = labels.plain(labels.short(victim, 40))
   figure.suptitle(
     f'medium victim {name}; numbers at points: noise scale b', fontsize=FONT + 1
@@ -94,15 +81,45 @@ def protection(summary: Summary) -> Figure:
   _draw_goodput(last, summary)
   canvas.legend(figure, [*panels, last], 5)
   canvas.freeze(figure)
-  for axes, written in zip(panels, texts, strict=True):
+  for axes, lines in zip(panels, written, strict=True):
     data = [labels.along(axes, [100 * summaries.GOODPUT_TARGET] * 2, axes.get_ylim())]
     data += [
-      labels.along(axes, [t.x for t in line], [t.y for t in line])
-      for color in dict.fromkeys(t.color for t in written)
-      if (line := [t for t in written if t.color == color])
+      labels.along(axes, [t.x for t in line], [t.y for t in line]) for line in lines
     ]
-    labels.place(axes, written, np.concatenate(data))
+    labels.place(axes, [text for line in lines for text in line], np.concatenate(data))
   return figure
+
+
+def _draw_protection(
+  axes: Axes, rows: list[dict[str, Any]], metric: str
+) -> list[list[Label]]:
+  """Draws a line per attack; the scales to write beside each line's points."""
+  written = []
+  for attack in dict.fromkeys(row['attack'] for row in rows):
+    line = [
+      row
+      for row in rows
+      if row['attack'] == attack and summaries.known(row[metric], row['goodput'])
+    ]
+    if not line:
+      continue
+    x = [summaries.percent(row['goodput']) for row in line]
+    y = [summaries.percent(row[metric]) for row in line]
+    color, marker = canvas.attack_style(attack)
+    canvas.error_line(axes, x, y, color, marker, label=f'{attack} attack')
+    written.append(
+      [
+        Label(at.mean, up.mean, f'{row["scale"]:.3g}', color)
+        for row, at, up in zip(line, x, y, strict=True)
+      ]
+    )
+  axes.axvline(
+    100 * summaries.GOODPUT_TARGET, color='black', ls=':', lw=1.5, label=_TARGET
+  )
+  axes.margins(0.12)
+  axes.set_xlabel('Goodput (%)', fontsize=FONT)
+  axes.set_ylabel(f'Surrogate {metric} (%)', fontsize=FONT)
+  return written
 
 
 def goodput(summary: Summary) -> Figure:

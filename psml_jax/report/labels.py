@@ -101,8 +101,9 @@ def _places(
   frame = axes.get_window_extent()
   point = axes.figure.dpi / 72
   distances = _DISTANCES[:2] if label.optional else _DISTANCES
+  directions = _DIRECTIONS[:4] if label.optional else _DIRECTIONS
   x, y = pixels(axes, [label.x], [label.y])[0]
-  for distance, (right, up) in itertools.product(distances, _DIRECTIONS):
+  for distance, (right, up) in itertools.product(distances, directions):
     gap = distance * point / np.hypot(right, up)
     dx, dy = right * (gap + size[0] / 2), up * (gap + size[1] / 2)
     box = Bbox.from_bounds(x + dx - size[0] / 2, y + dy - size[1] / 2, *size)

@@ -15,7 +15,8 @@ _CAPTIONS = {
   'zoo': (
     'The zoo by latency and accuracy. Specs in the shaded region are served, all '
     'others refused; crosses are the probes that fingerprint the medium victim, '
-    'those beyond the axes drawn on their edge.'
+    'those beyond the axes drawn on their edge. Dominated models are named where '
+    'there is room.'
   ),
   'extraction': (
     'Accuracy and fidelity of surrogates at equal bills, mean and 95 % interval; '

@@ -99,7 +99,7 @@ def zoo(summary: Summary) -> Figure:
   ]
   named = [*victims, *(m for m in (*optimal, *dominated) if few and m not in victims)]
   texts = [
-    Label(at, up, _name(summary, m['name']), optional=m not in victims)
+    Label(at, up, _name(summary, m['name']), optional=not m['pareto'])
     for m, at, up in zip(named, *_xy(named), strict=True)
   ]
   labels.place(axes, texts, np.concatenate(data))

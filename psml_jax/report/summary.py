@@ -97,6 +97,11 @@ def percent(estimate: Mapping[str, Any]) -> Estimate:
   return Estimate(100 * mean, 100 * low, 100 * high)
 
 
+def known(*estimates: Mapping[str, Any]) -> bool:
+  """Whether all of the means are numbers."""
+  return all(math.isfinite(number(estimate['mean'])) for estimate in estimates)
+
+
 def number(value: float | None) -> float:
   """The value, NaN for JSON's null."""
   return math.nan if value is None else float(value)

@@ -231,5 +231,5 @@ def _milliseconds(value: float | None) -> str:
 
 def _estimate(estimate: Mapping[str, Any]) -> str:
   mean, low, high = summaries.percent(estimate)
-  spread = '' if low == high else f' ({low:.1f}–{high:.1f})'
+  spread = f' ({low:.1f}–{high:.1f})' if low < high else ''
   return _number(mean, '.1f') + spread

@@ -9,27 +9,28 @@ import jax.numpy as jnp
 from psml_jax.zoo.conv import conv3x3
 
 
-def pool_to(images: jax.Array, size: int) -> jax.Array:
-  """Averages square blocks so that images become `size` x `size`.
+def prepare(images: jax.Array, size: int) -> jax.Array:
+  """Centres the pixels, and averages square blocks so that images become smaller.
 
   Args:
-    images: f32[N, H, W, C].
-    size: a divisor of H and W; 0 keeps the images as they are.
+    images: f32[N, H, W, C], pixels in [0, 1].
+    size: a divisor of H and W; 0 keeps the images' size.
 
   Returns:
-    f32[N, size, size, C].
+    f32[N, size, size, C], pixels in [-2, 2].
 
   Raises:
     ValueError: `size` does not divide the image.
   """
+  centred = 4 * images - 2
   if not size:
-    return images
+    return centred
   batch, height, width, channels = images.shape
   if height % size or width % size:
     raise ValueError(
       f'size is {size}; it must divide the image height {height} and width {width}'
     )
-  blocks = images.reshape(batch, size, height // size, size, width // size, channels)
+  blocks = centred.reshape(batch, size, height // size, size, width // size, channels)
   return jnp.mean(blocks, axis=(2, 4))
 
 
@@ -41,7 +42,7 @@ class Linear(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
-    x = pool_to(images, self.size)
+    x = prepare(images, self.size)
     return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
 
 
@@ -54,7 +55,7 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
-    x = pool_to(images, self.size)
+    x = prepare(images, self.size)
     x = x.reshape(len(x), -1)
     for width in self.widths:
       x = nn.relu(nn.Dense(width)(x))
@@ -78,8 +79,7 @@ class CNN(nn.Module):
   """Stages of 3 x 3 convolutions, halved in size between them.
 
   f32[N, H, W, C] -> f32[N, num_classes] logits. Each stage has `depth` convolutions
-  of one width, then takes the maximum over blocks of 2 x 2; the last stage averages
-  over what is left.
+  of one width; the maximum over blocks of 2 x 2 leads to the next.
   """
 
   num_classes: int
@@ -89,11 +89,11 @@ class CNN(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
-    x = pool_to(images, self.size)
+    x = prepare(images, self.size)
     for stage, width in enumerate(self.widths):
       if stage:
         batch, height, breadth, channels = x.shape
         x = x.reshape(batch, height // 2, 2, breadth // 2, 2, channels).max((2, 4))
       for _ in range(self.depth):
         x = nn.relu(Conv3x3(width)(x))
-    return nn.Dense(self.num_classes)(x.mean((1, 2)))
+    return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
