@@ -156,9 +156,10 @@ def calibrate(
 ) -> Calibration:
   """The strongest noise that honest clients can live with.
 
-  Bisects the scale, to a thousandth of it, for the largest one whose goodput over
-  16 seeds has a lower 95 % bound of at least the target. All scales share their
-  random numbers, so the curve that is bisected is smooth.
+  Bisects the scale, to a thousandth of it, for the largest one whose mean goodput
+  over 16 seeds is above the target by at least twice the half-width of its 95 %
+  interval, so that a fresh measurement of the same size keeps the target too. All
+  scales share their random numbers, so the curve that is bisected is smooth.
 
   Args:
     key: consumed.
@@ -181,17 +182,21 @@ def calibrate(
   def at(scale: float) -> metrics.Interval:
     return metrics.interval(np.asarray(measure(keys, jnp.float32(scale))))
 
-  if at(0.0).low < target:
+  def keeps(scale: float) -> bool:
+    mean, low, _ = at(scale)
+    return mean - 2 * (mean - low) >= target
+
+  if not keeps(0.0):
     raise ValueError(
       f'target is {target}, but the goodput without noise is {at(0.0).mean:.4f}; '
       'it must be at most that'
     )
   low, high = 0.0, 1 / 16
-  while high < _LARGEST_SCALE and at(high).low >= target:
+  while high < _LARGEST_SCALE and keeps(high):
     low, high = high, 2 * high
-  if high >= _LARGEST_SCALE and at(high).low >= target:
+  if high >= _LARGEST_SCALE and keeps(high):
     return Calibration(high, at(high))
   while high - low > _PRECISION * high:
     middle = (low + high) / 2
-    low, high = (middle, high) if at(middle).low >= target else (low, middle)
+    low, high = (middle, high) if keeps(middle) else (low, middle)
   return Calibration(low, at(low))

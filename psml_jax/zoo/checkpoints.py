@@ -46,9 +46,7 @@ def restore(path: str | pathlib.Path, abstract: Any) -> Any:
       if stored.get(name) != wanted.get(name)
     )
     if differing:
-      raise ValueError(
-        f'{path} holds another architecture: {"; ".join(differing[:5])}'
-      )
+      raise ValueError(f'{path} holds another architecture: {"; ".join(differing[:5])}')
     return checkpointer.restore(directory, abstract)
 
 

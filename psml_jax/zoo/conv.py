@@ -39,9 +39,7 @@ def shifted(images: jax.Array, kernel: jax.Array) -> jax.Array:
   """
   batch, height, width, channels = images.shape
   padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)))
-  views = [
-    padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)
-  ]
+  views = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
   columns = jnp.concatenate(views, axis=-1).reshape(-1, 9 * channels)
   product = columns @ kernel.reshape(9 * channels, -1)
   return product.reshape(batch, height, width, -1)

@@ -1,4 +1,4 @@
-"""The families of models: linear, MLP and CNN, each on down-sampled images if wanted."""
+"""The families of models: linear, MLP and CNN, on images of any square size."""
 
 from collections.abc import Sequence
 
@@ -76,10 +76,10 @@ class Conv3x3(nn.Module):
 
 
 class CNN(nn.Module):
-  """Stages of 3 x 3 convolutions, halved in size between them.
+  """Stages of 3 x 3 convolutions: f32[N, H, W, C] -> f32[N, num_classes] logits.
 
-  f32[N, H, W, C] -> f32[N, num_classes] logits. Each stage has `depth` convolutions
-  of one width; the maximum over blocks of 2 x 2 leads to the next.
+  Each stage has `depth` convolutions of one width, then halves height and width by
+  the maximum over blocks of 2 x 2. No norms, so the model is stateless.
   """
 
   num_classes: int
@@ -90,10 +90,16 @@ class CNN(nn.Module):
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
     x = prepare(images, self.size)
-    for stage, width in enumerate(self.widths):
-      if stage:
-        batch, height, breadth, channels = x.shape
-        x = x.reshape(batch, height // 2, 2, breadth // 2, 2, channels).max((2, 4))
+    factor = 2 ** len(self.widths)
+    if x.shape[1] % factor or x.shape[2] % factor:
+      raise ValueError(
+        f'widths has {len(self.widths)} stages, which halve images of '
+        f'{x.shape[1]} x {x.shape[2]}; both must be divisible by {factor}'
+      )
+    for width in self.widths:
       for _ in range(self.depth):
         x = nn.relu(Conv3x3(width)(x))
+      batch, height, breadth, channels = x.shape
+      blocks = x.reshape(batch, height // 2, 2, breadth // 2, 2, channels)
+      x = blocks.max(axis=(2, 4))
     return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
