@@ -1,0 +1,228 @@
+"""Configs: those that ship parse, and every mistake is named before work starts."""
+
+import copy
+import pathlib
+import runpy
+
+import pytest
+from ml_collections import ConfigDict
+
+from psml_jax.experiments import config
+from psml_jax.experiments.config import Config, parse
+
+CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').glob('*.py'))
+
+
+def fields():
+  return {
+    'name': 'digits',
+    'seed': 0,
+    'seeds': 2,
+    'data': {'name': 'digits', 'zoo_size': 300, 'pool_size': 100, 'test_size': 100},
+    'zoo': {
+      'models': {
+        'linear': {'family': 'linear', 'size': 2},
+        'mlp': {'family': 'mlp', 'widths': [32]},
+      },
+      'hyper': {'steps': 10, 'batch_size': 8, 'learning_rate': 1e-3},
+    },
+    'profiling': {'batch_size': 16, 'rounds': 3},
+    'fingerprint': {'accuracy_resolution': 0.02, 'latency_resolution': 0.05},
+    'extraction': {
+      'query_budgets': (30, 60),
+      'surrogate': {'family': 'mlp', 'widths': [16]},
+      'hyper': {'steps': 10, 'batch_size': 8, 'learning_rate': 1e-3},
+      'rows_per_chunk': 4,
+      'width': 1,
+    },
+    'defense': {
+      'mechanism': 'laplace',
+      'scales': (0.05, 0.1),
+      'target_goodput': 0.8,
+      'workload_size': 256,
+    },
+  }
+
+
+def published():
+  whole = fields()
+  chosen = ('name', 'seed', 'seeds', 'fingerprint', 'defense')
+  return {name: whole[name] for name in chosen} | {
+    'published': {'name': 'cifar10_published'}
+  }
+
+
+def changed(path, value, base=fields):
+  """The fields with one of them, named by a dotted path, set to another value."""
+  result = copy.deepcopy(base())
+  *parents, last = path.split('.')
+  inner = result
+  for name in parents:
+    inner = inner[name]
+  inner[last] = value
+  return result
+
+
+def without(path, base=fields):
+  result = copy.deepcopy(base())
+  *parents, last = path.split('.')
+  inner = result
+  for name in parents:
+    inner = inner[name]
+  del inner[last]
+  return result
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_parse(path):
+  parsed = parse(runpy.run_path(str(path))['get_config']())
+  assert isinstance(parsed, Config)
+  assert parsed.seeds >= 2
+
+
+def test_a_config_dict_and_a_dict_give_the_same_config():
+  assert parse(ConfigDict(fields())) == parse(fields())
+
+
+def test_the_order_of_models_is_no_part_of_the_experiment():
+  backwards = copy.deepcopy(fields())
+  backwards['zoo']['models'] = dict(reversed(backwards['zoo']['models'].items()))
+  forwards = parse(fields()).zoo.models
+  assert list(parse(backwards).zoo.models) == list(forwards)
+
+
+def test_values_are_converted_to_plain_types():
+  parsed = parse(changed('fingerprint.latency_resolution', 0.05))
+  assert parsed.extraction.query_budgets == (30, 60)
+  assert parsed.zoo.models['mlp'] == {'family': 'mlp', 'widths': [32]}
+  whole = parse(changed('defense.target_goodput', 1))
+  assert isinstance(whole.defense.target_goodput, float)
+
+
+def test_none_stands_for_a_part_that_is_not_given():
+  parsed = parse(published() | {'data': None})
+  assert parsed.data is None
+  assert parsed.published.name == 'cifar10_published'
+
+
+def test_not_a_mapping():
+  with pytest.raises(ValueError, match='config is 3; it must be a mapping'):
+    parse(3)
+
+
+@pytest.mark.parametrize(
+  ('path', 'hint'),
+  [
+    ('seedz', r"config\.seedz is no field \(did you mean 'seeds'\?\)"),
+    ('defense.scale', r"config\.defense\.scale is .*did you mean 'scales'"),
+    ('zoo.hyper.step', r"config\.zoo\.hyper\.step is .*did you mean 'steps'"),
+    ('xyzzy', r'config\.xyzzy is no field; config has \['),
+  ],
+)
+def test_unknown_field(path, hint):
+  with pytest.raises(ValueError, match=hint):
+    parse(changed(path, 3))
+
+
+@pytest.mark.parametrize(
+  'path', ['name', 'seed', 'defense', 'defense.scales', 'zoo.hyper.steps', 'data.name']
+)
+def test_missing_field(path):
+  with pytest.raises(ValueError, match=rf'config\.{path} is missing'):
+    parse(without(path))
+
+
+@pytest.mark.parametrize(
+  ('path', 'value', 'message'),
+  [
+    ('seeds', '3', 'of type int'),
+    ('seeds', True, 'of type int'),
+    ('seeds', 2.5, 'of type int'),
+    ('name', 3, 'of type str'),
+    ('defense.target_goodput', '0.8', 'of type float'),
+    ('defense.target_goodput', True, 'of type float'),
+    ('zoo.hyper.augment', 1, 'of type bool'),
+    ('extraction.query_budgets', 60, 'a list'),
+    ('defense.scales', '0.1', 'a list'),
+    ('zoo', 3, 'a mapping'),
+    ('zoo.models', ['mlp'], 'a mapping'),
+    ('zoo.models.mlp', 'mlp', 'a mapping'),
+    ('extraction.surrogate', 'mlp', 'a mapping'),
+  ],
+)
+def test_wrong_type(path, value, message):
+  with pytest.raises(ValueError, match=rf'config\.{path} is .*{message}'):
+    parse(changed(path, value))
+
+
+def test_wrong_type_within_a_list():
+  with pytest.raises(ValueError, match=r"query_budgets is '60'.*of type int"):
+    parse(changed('extraction.query_budgets', (30, '60')))
+
+
+NAN = float('nan')
+
+
+@pytest.mark.parametrize(
+  ('path', 'value', 'message'),
+  [
+    ('seeds', 1, r'config\.seeds is 1; an interval needs at least 2'),
+    ('seeds', 0, r'config\.seeds is 0'),
+    ('fingerprint.accuracy_resolution', 0.0, r'accuracy_resolution is 0\.0'),
+    ('fingerprint.accuracy_resolution', NAN, 'accuracy_resolution is nan'),
+    ('fingerprint.latency_resolution', 1.0, r'latency_resolution is 1\.0'),
+    ('fingerprint.latency_resolution', -0.1, r'latency_resolution is -0\.1'),
+    ('defense.mechanism', 'uniform', "mechanism is 'uniform'.*gaussian.*laplace"),
+    ('defense.scales', (0.1, -0.1), r'config\.defense\.scales is -0\.1'),
+    ('defense.scales', (NAN,), r'config\.defense\.scales is nan'),
+    ('defense.scales', (float('inf'),), r'config\.defense\.scales is inf'),
+    ('defense.target_goodput', 0.0, r'target_goodput is 0\.0'),
+    ('defense.target_goodput', 80.0, r'target_goodput is 80\.0'),
+    ('defense.target_goodput', NAN, 'target_goodput is nan'),
+    ('defense.workload_size', 0, r'workload_size is 0'),
+    ('extraction.rows_per_chunk', 0, r'rows_per_chunk is 0'),
+    ('extraction.width', 0, r'width is 0'),
+    ('extraction.query_budgets', (), 'query_budgets is empty'),
+    ('extraction.query_budgets', (30, 0), 'query_budgets is 0'),
+    ('extraction.query_budgets', (11, 30), 'holds 11; it must be above the 11 probes'),
+    ('extraction.query_budgets', (101,), 'pool_size is 100.*budget 101'),
+    ('zoo.hyper.steps', 0, r'config\.zoo\.hyper: steps is 0'),
+    ('extraction.hyper.learning_rate', 0.0, r'extraction\.hyper: learning_rate is 0'),
+    ('zoo.models', {}, r'config\.zoo\.models is empty'),
+    ('zoo.models.mlp.family', 'mpl', r"config\.zoo\.models\.mlp: .*did you mean 'mlp'"),
+    ('zoo.models.mlp', {'widths': [3]}, r'config\.zoo\.models\.mlp\.family is missing'),
+    ('zoo.models.mlp.width', 3, r'config\.zoo\.models\.mlp: .*width'),
+    ('zoo.models.mlp.num_classes', 3, r'config\.zoo\.models\.mlp.*num_classes'),
+    ('extraction.surrogate.family', 'x', r"config\.extraction\.surrogate: .*is 'x'"),
+  ],
+)
+def test_value_not_allowed(path, value, message):
+  with pytest.raises(ValueError, match=message):
+    parse(changed(path, value))
+
+
+def test_a_budget_of_one_query_beyond_the_probes_is_allowed():
+  assert parse(changed('extraction.query_budgets', (12, 100)))
+
+
+@pytest.mark.parametrize('part', ['data', 'zoo', 'profiling', 'extraction'])
+def test_a_trained_zoo_needs_all_its_parts(part):
+  with pytest.raises(ValueError, match='config lacks one of data, zoo'):
+    parse(without(part))
+
+
+def test_published_beside_a_trained_zoo():
+  with pytest.raises(ValueError, match='config has published beside data'):
+    parse(fields() | {'published': {'name': 'cifar10_published'}})
+  with pytest.raises(ValueError, match='config has published beside data'):
+    parse(published() | {'data': fields()['data']})
+
+
+@pytest.mark.parametrize('given', [{}, {'name': 'a', 'csv': 'b.csv'}])
+def test_published_needs_a_name_or_a_file(given):
+  with pytest.raises(ValueError, match=r'config\.published has name .*exactly one'):
+    parse(changed('published', given, published))
+
+
+def test_check_takes_what_parse_made():
+  config.check(parse(fields()))

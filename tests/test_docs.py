@@ -1,0 +1,61 @@
+"""The README's code and commands, and the notebook, do what they say."""
+
+import pathlib
+import re
+import shlex
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / 'README.md').read_text('utf-8')
+
+
+def _blocks(language):
+  return re.findall(rf'```{language}\n(.*?)```', README, re.DOTALL)
+
+
+@pytest.mark.parametrize('block', _blocks('python'))
+def test_readme_code_runs_and_prints_what_it_says(block, capsys):
+  exec(compile(block, 'README.md', 'exec'), {})
+  printed = capsys.readouterr().out
+  expected = re.findall(r'^print\(.*\)  # (.+)$', block, re.MULTILINE)
+  for text in expected:
+    assert text in printed, f'README says {text!r}, printed: {printed}'
+
+
+def test_readme_commands_name_files_that_exist():
+  commands = [
+    line.strip()
+    for block in _blocks('sh')
+    for line in block.replace('\\\n', ' ').splitlines()
+  ] + re.findall(r'`(python [^`]+)`', README)
+  scripts = 0
+  for command in commands:
+    words = shlex.split(command, comments=True)
+    if words[0] == 'make':
+      assert re.search(rf'^{words[1]}:', (ROOT / 'Makefile').read_text(), re.MULTILINE)
+    for word in words[1:]:
+      path = word.removeprefix('--config=').split(':')[0]
+      if path.startswith(('launch/', 'configs/')):
+        assert (ROOT / path).is_file(), command
+        scripts += 1
+  assert scripts >= 8
+
+
+def test_links_point_at_files_that_exist():
+  for document in (ROOT / 'README.md', ROOT / 'docs' / 'design.md'):
+    for target in re.findall(r'\]\((?!http)([^)#]+)', document.read_text('utf-8')):
+      assert (document.parent / target).exists(), f'{document.name}: {target}'
+
+
+def test_notebook_is_stored_clean_and_runs(tmp_path):
+  notebook = nbformat.read(ROOT / 'colabs' / 'quickstart.ipynb', as_version=4)
+  for cell in notebook.cells:
+    if cell.cell_type == 'code':
+      assert not cell.outputs
+      assert cell.execution_count is None
+  NotebookClient(
+    notebook, timeout=300, resources={'metadata': {'path': str(tmp_path)}}
+  ).execute()

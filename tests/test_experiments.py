@@ -1,0 +1,324 @@
+"""Whole experiments on a tiny zoo: what they write, and that a killed one continues."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from psml_jax import experiments
+from psml_jax.experiments import workdir
+
+ROOT = pathlib.Path(__file__).parents[1]
+HYPER = {'steps': 60, 'batch_size': 16, 'learning_rate': 5e-3}
+DEFENSE = {
+  'mechanism': 'laplace',
+  'scales': [0.1],
+  'target_goodput': 0.8,
+  'workload_size': 256,
+}
+TINY = {
+  'name': 'tiny',
+  'seed': 0,
+  'seeds': 2,
+  'data': {'name': 'digits', 'zoo_size': 600, 'pool_size': 200, 'test_size': 200},
+  'zoo': {
+    'models': {
+      'linear': {'family': 'linear', 'size': 2},
+      'mlp': {'family': 'mlp', 'widths': [512, 256], 'size': 4},
+      'mlp-wide': {'family': 'mlp', 'widths': [2048, 2048]},
+    },
+    'hyper': HYPER,
+  },
+  'profiling': {'batch_size': 128, 'rounds': 5},
+  'fingerprint': {'accuracy_resolution': 0.005, 'latency_resolution': 0.02},
+  'extraction': {
+    'query_budgets': [30, 40, 60],
+    'surrogate': {'family': 'mlp', 'widths': [32]},
+    'hyper': HYPER,
+    'rows_per_chunk': 10,
+    'width': 1,
+  },
+  'defense': DEFENSE,
+}
+PUBLISHED = {
+  'name': 'published',
+  'seed': 0,
+  'seeds': 2,
+  'fingerprint': {'accuracy_resolution': 1e-3, 'latency_resolution': 1e-3},
+  'defense': DEFENSE,
+  'published': {'name': 'cifar10_published'},
+}
+PARTIAL = ('extraction.jsonl', 'summary.json', 'results.md', 'report.html')
+
+
+def read(directory, name='summary.json'):
+  return json.loads((directory / name).read_text('utf-8'))
+
+
+def records(directory):
+  return workdir.read_jsonl(directory / 'extraction.jsonl')
+
+
+def without_time(summary):
+  return {name: value for name, value in summary.items() if name != 'wall_seconds'}
+
+
+@pytest.fixture(scope='session')
+def tiny(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('tiny') / 'run'
+  return experiments.run(experiments.parse(TINY), directory)
+
+
+@pytest.fixture
+def before_extraction(tiny, tmp_path):
+  """A copy of the tiny run's work directory, as before its extraction stage."""
+  directory = tmp_path / 'run'
+  shutil.copytree(tiny, directory)
+  for path in directory.iterdir():
+    if path.name in PARTIAL or path.suffix == '.png':
+      path.unlink()
+  return directory
+
+
+def assert_estimate(estimate):
+  low, high = estimate['ci95']
+  assert 0 <= low <= estimate['mean'] <= high <= 1
+
+
+def test_every_artifact_is_there(tiny):
+  names = {path.name for path in tiny.iterdir()}
+  assert names >= {
+    'config.json',
+    'zoo_metrics.jsonl',
+    'zoo',
+    'zoo.json',
+    'profile.csv',
+    'profile.json',
+    'predictions.npz',
+    'fingerprint.json',
+    'defense.json',
+    'extraction.jsonl',
+    'summary.json',
+    'results.md',
+    'seconds.json',
+    'report.html',
+    'zoo.png',
+    'extraction.png',
+    'protection.png',
+  }
+  assert not [name for name in names if name.startswith('.') or '.part.' in name]
+  assert {path.name for path in (tiny / 'zoo').iterdir()} == set(TINY['zoo']['models'])
+  for path in tiny.glob('*.png'):
+    assert path.read_bytes().startswith(b'\x89PNG')
+  assert '</html>' in (tiny / 'report.html').read_text('utf-8')
+  assert set(read(tiny, 'seconds.json')) == set(experiments.STAGES)
+
+
+def test_summary_schema(tiny):
+  summary = read(tiny)
+  assert summary['seeds'] == 2
+  assert summary['dataset'] == 'tiny'
+  assert set(summary['wall_seconds']) == set(experiments.STAGES) - {'report'}
+  assert {model['name'] for model in summary['zoo']} == set(TINY['zoo']['models'])
+  assert set(summary['victims']) == {'small', 'medium', 'large'}
+  for entry in summary['extraction']:
+    assert entry['queries_served'] <= entry['queries_billed'] <= entry['query_budget']
+    assert (entry['defense'] == 'none') == (entry['scale'] == 0)
+    for name in ('accuracy', 'fidelity'):
+      assert_estimate(entry[name])
+  for entry in summary['protection']:
+    assert entry['victim'] == summary['victims']['medium']
+    for name in ('accuracy', 'fidelity', 'goodput'):
+      assert_estimate(entry[name])
+  for entry in summary['goodput']:
+    assert_estimate(entry['goodput'])
+  assert [claim['claim'].split('.')[0] for claim in summary['claims']] == [
+    '1',
+    '2a',
+    '2b',
+    '3',
+    '4',
+  ]
+  assert all(isinstance(claim['holds'], bool) for claim in summary['claims'])
+
+
+def test_every_model_of_the_frontier_is_fingerprinted(tiny):
+  summary = read(tiny)
+  optimal = {model['name'] for model in summary['zoo'] if model['pareto']}
+  assert len(optimal) >= 2
+  assert {entry['victim'] for entry in summary['fingerprint']} == optimal
+  for entry in summary['fingerprint']:
+    assert entry['identified'], entry['victim']
+    assert entry['bound'] <= entry['probes'] <= entry['bound'] + 2
+  for entry in summary['probes']:
+    assert len(entry['served']) == len(entry['min_accuracy'])
+
+
+def test_every_cell_has_every_seed(tiny):
+  summary, runs = read(tiny), records(tiny)
+  assert len(runs) == 2 * len(summary['extraction'])
+  found = {
+    (r['victim'], r['attack'], r['scale'], r['query_budget'], r['seed']) for r in runs
+  }
+  assert len(found) == len(runs)
+  for victim in summary['victims'].values():
+    for attack in ('explicit', 'naive', 'fingerprint'):
+      for budget in (30, 40, 60):
+        for seed in (0, 1):
+          assert (victim, attack, 0.0, budget, seed) in found
+
+
+def test_the_bill_is_the_server_log(tiny):
+  for run in records(tiny):
+    assert run['queries_billed'] == run['queries_logged'] == run['query_budget'], run
+    assert 0 <= run['queries_served'] <= run['queries_billed']
+
+
+def test_undefended_answers_come_from_the_victim(tiny):
+  shares = {'explicit': [], 'fingerprint': [], 'naive': []}
+  for run in records(tiny):
+    if run['scale'] == 0:
+      shares[run['attack']].append(run['victim_purity'])
+  assert set(shares['explicit']) == {1.0}
+  assert set(shares['fingerprint']) == {1.0}
+  assert min(shares['naive']) < 0.9
+
+
+def test_the_explicit_attack_has_every_query_answered(tiny):
+  for run in records(tiny):
+    if run['attack'] == 'explicit':
+      assert run['queries_served'] == run['query_budget']
+
+
+def test_predictions_agree_with_the_profile(tiny):
+  from psml_jax import data
+
+  images = data.load('digits', seed=0, zoo_size=600, pool_size=200, test_size=200)
+  with np.load(tiny / 'predictions.npz') as outputs:
+    found = (outputs['test'].argmax(-1) == images.test_y).mean(-1)
+  profile = {model['name']: model['accuracy'] for model in read(tiny)['zoo']}
+  np.testing.assert_allclose(found, list(profile.values()), atol=1e-6)
+
+
+def test_a_finished_run_is_left_alone(tiny):
+  before = {path: path.stat().st_mtime_ns for path in tiny.rglob('*')}
+  experiments.run(experiments.parse(TINY), tiny)
+  assert {path: path.stat().st_mtime_ns for path in tiny.rglob('*')} == before
+
+
+def test_another_config_is_refused(tiny):
+  other = experiments.parse(TINY | {'seed': 1})
+  before = {path: path.stat().st_mtime_ns for path in tiny.rglob('*')}
+  with pytest.raises(ValueError, match=r'config\.seed is 0 there and 1 here'):
+    experiments.run(other, tiny)
+  assert {path: path.stat().st_mtime_ns for path in tiny.rglob('*')} == before
+
+
+def test_unknown_stage(tmp_path):
+  with pytest.raises(ValueError, match="until is 'attack'; this experiment has .*zoo"):
+    experiments.run(experiments.parse(TINY), tmp_path / 'run', until='attack')
+  with pytest.raises(ValueError, match="until is 'extraction'; .*profile, fingerprint"):
+    experiments.run(experiments.parse(PUBLISHED), tmp_path / 'run', until='extraction')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_an_interrupted_extraction_continues(tiny, before_extraction, monkeypatch):
+  calls = []
+
+  def interrupt(path, written):
+    calls.append(path.name)
+    if len(calls) > 1:
+      raise KeyboardInterrupt
+    write(path, written)
+
+  write = workdir.write_jsonl
+  monkeypatch.setattr(workdir, 'write_jsonl', interrupt)
+  config = experiments.parse(TINY)
+  with pytest.raises(KeyboardInterrupt):
+    experiments.run(config, before_extraction)
+  monkeypatch.undo()
+  assert calls == ['extraction.part.jsonl'] * 2
+  assert len(workdir.read_jsonl(before_extraction / 'extraction.part.jsonl')) == 10
+  assert not (before_extraction / 'extraction.jsonl').exists()
+  experiments.run(config, before_extraction)
+  assert without_time(read(before_extraction)) == without_time(read(tiny))
+  spent = read(before_extraction)['wall_seconds']
+  assert spent['zoo'] == read(tiny)['wall_seconds']['zoo']
+
+
+KILLED = """
+import runpy, sys, time
+from psml_jax.experiments import workdir
+
+writes = []
+
+def stall(path, records):
+  writes.append(path)
+  if len(writes) < 3:
+    return write(path, records)
+
+  def half(temporary):
+    temporary.write_text('{"victim": ')
+    print('halfway', flush=True)
+    time.sleep(600)
+
+  workdir.write(path, half)
+
+write, workdir.write_jsonl = workdir.write_jsonl, stall
+sys.argv = ['reproduce.py', *sys.argv[1:]]
+runpy.run_path('launch/reproduce.py', run_name='__main__')
+"""
+
+
+def test_a_killed_extraction_continues(tiny, before_extraction, tmp_path):
+  """SIGKILL while the third chunk is being written."""
+  config = tmp_path / 'config.py'
+  config.write_text(
+    'from ml_collections import ConfigDict\n'
+    f'def get_config():\n  return ConfigDict({TINY!r})\n'
+  )
+  with subprocess.Popen(
+    [
+      sys.executable,
+      '-c',
+      KILLED,
+      f'--config={config}',
+      f'--workdir={before_extraction}',
+    ],
+    cwd=ROOT,
+    env=os.environ
+    | {'PYTHONPATH': str(ROOT), 'JAX_NUM_CPU_DEVICES': str(len(jax.devices()))},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  ) as process:
+    reached = process.stdout.readline()
+    process.kill()
+    _, errors = process.communicate()
+  assert reached == 'halfway\n', errors
+  assert process.returncode == -9
+  assert len(workdir.read_jsonl(before_extraction / 'extraction.part.jsonl')) == 20
+  experiments.run(experiments.parse(TINY), before_extraction)
+  assert without_time(read(before_extraction)) == without_time(read(tiny))
+
+
+def test_a_published_zoo_runs_to_its_report(tmp_path):
+  directory = experiments.run(experiments.parse(PUBLISHED), tmp_path / 'run')
+  summary = read(directory)
+  assert len(summary['zoo']) == 22
+  assert summary['extraction'] == summary['protection'] == []
+  assert all(entry['identified'] for entry in summary['fingerprint'])
+  assert summary['frontier']['corners_found'] == summary['frontier']['corners']
+  assert [claim['claim'][0] for claim in summary['claims']] == ['1', '4']
+  assert all(claim['holds'] for claim in summary['claims'])
+  for entry in summary['goodput']:
+    assert_estimate(entry['goodput'])
+  assert '</html>' in (directory / 'report.html').read_text('utf-8')
+  assert (directory / 'zoo.png').exists()
+  assert not (directory / 'zoo').exists()

@@ -1,0 +1,108 @@
+"""Surrogates: a population gives the same however it is batched and sharded."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from psml_jax import surrogates, training
+from psml_jax.attacks.extraction import Harvest
+from psml_jax.zoo.models import CNN, MLP
+
+NUM_ROWS = 5
+HYPER = training.Hyper(steps=6, batch_size=8, learning_rate=1e-2)
+SHAPE = (4, 4, 1)
+
+
+def close(one, other):
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+@pytest.fixture(scope='module')
+def pool():
+  return jax.random.uniform(jax.random.key(0), (30, *SHAPE))
+
+
+@pytest.fixture(scope='module')
+def rows():
+  """Keys and harvests of different sizes, one of them empty."""
+  keys = jax.random.split(jax.random.key(1), NUM_ROWS)
+  inputs = jax.vmap(lambda key: jax.random.permutation(key, 30)[:12])(keys)
+  targets = jax.nn.softmax(jax.random.normal(jax.random.key(2), (NUM_ROWS, 12, 3)))
+  count = jnp.array([12, 1, 0, 7, 12], jnp.int32)
+  return keys, Harvest(inputs.astype(jnp.int32), targets, count)
+
+
+def population(pool, width, module=None):
+  module = MLP(num_classes=3, widths=(8,)) if module is None else module
+
+  def one(row):
+    key, harvest = row
+    return surrogates.fit(key, module, pool, harvest, HYPER)
+
+  return jax.jit(
+    lambda rows: surrogates.over_population(one, rows, width=width)
+  )
+
+
+@pytest.fixture(scope='module')
+def trained(pool, rows):
+  """The population, each row trained alone."""
+  module = MLP(num_classes=3, widths=(8,))
+  one = jax.jit(lambda key, harvest: surrogates.fit(key, module, pool, harvest, HYPER))
+  alone = [one(rows[0][i], jax.tree.map(lambda x, i=i: x[i], rows[1])) for i in range(5)]
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *alone)
+
+
+@pytest.mark.parametrize('width', [1, 2, 4])
+def test_width_does_not_matter(pool, rows, trained, width):
+  assert len(jax.devices()) == 2
+  close(population(pool, width)(rows), trained)
+
+
+def test_the_number_of_devices_does_not_matter(pool, rows, trained, monkeypatch):
+  first = jax.devices()[:1]
+  monkeypatch.setattr(jax, 'devices', lambda: first)
+  close(population(pool, 2)(rows), trained)
+
+
+def test_a_row_does_not_depend_on_its_neighbours(pool, rows, trained):
+  order = np.array([3, 0, 4, 1, 2])
+  shuffled = jax.tree.map(lambda leaf: leaf[order], rows)
+  keys, harvest = shuffled
+  poisoned = harvest.targets.at[1:].set(jnp.nan)
+  replaced = Harvest(harvest.inputs, poisoned, harvest.count)
+  found = population(pool, 4)((keys, replaced))
+  first = jax.tree.map(lambda leaf: leaf[0], found)
+  close(first, jax.tree.map(lambda leaf: leaf[order[0]], trained))
+
+
+def test_convolutions_train_under_vmap_as_alone(pool, rows):
+  module = CNN(num_classes=3, widths=(4,))
+  close(population(pool, 1, module)(rows), population(pool, 3, module)(rows))
+
+
+@pytest.mark.parametrize('num_rows', [1, 2, 3, 7])
+@pytest.mark.parametrize('width', [1, 3])
+def test_any_number_of_rows(num_rows, width):
+  rows = {'x': jnp.arange(num_rows, dtype=jnp.float32), 'y': jnp.ones((num_rows, 2))}
+  run = functools.partial(surrogates.over_population, width=width)
+  found = jax.jit(lambda rows: run(lambda row: row['x'] + row['y'], rows))(rows)
+  np.testing.assert_array_equal(found, np.arange(num_rows)[:, None] + np.ones((1, 2)))
+
+
+def test_an_empty_harvest_leaves_the_initial_parameters(pool, rows):
+  module = MLP(num_classes=3, widths=(8,))
+  key, harvest = rows[0][2], jax.tree.map(lambda leaf: leaf[2], rows[1])
+  fitted = surrogates.fit(key, module, pool, harvest, HYPER)
+  started = training.start(jax.random.split(key)[0], module, SHAPE, HYPER)
+  close(fitted, started.variables)
+
+
+@pytest.mark.parametrize('width', [0, -1, 1.0, True])
+def test_width_must_be_a_whole_number(width):
+  with pytest.raises(ValueError, match=f'width is {width}'):
+    surrogates.over_population(lambda x: x, jnp.arange(3), width=width)
