@@ -1,4 +1,4 @@
-"""The whole experiment: train a zoo, fingerprint it, extract from it, defend it, report.
+"""The whole experiment: train a zoo, fingerprint it, extract, defend, report.
 
 python launch/reproduce.py --config=configs/digits.py --workdir=runs/digits
 """

@@ -105,7 +105,9 @@ def advance(
   optimiser = _optimiser(hyper)
 
   def loss(variables: Any, images: jax.Array, wanted: jax.Array) -> jax.Array:
-    log_probabilities = jax.nn.log_softmax(module.apply(variables, images))
+    logits = module.apply(variables, images)
+    assert isinstance(logits, jax.Array)
+    log_probabilities = jax.nn.log_softmax(logits)
     return -jnp.mean(jnp.sum(wanted * log_probabilities, axis=-1))
 
   def step(state: TrainState, _: None) -> tuple[TrainState, jax.Array]:

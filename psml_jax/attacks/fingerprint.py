@@ -315,7 +315,9 @@ def max_probes(
   )
 
 
-def _check_resolution(budget: ArrayLike, accuracy: ArrayLike, latency: ArrayLike) -> None:
+def _check_resolution(
+  budget: ArrayLike, accuracy: ArrayLike, latency: ArrayLike
+) -> None:
   for name, value in (
     ('latency_budget_ms', budget),
     ('accuracy_resolution', accuracy),

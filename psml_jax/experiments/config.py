@@ -1,4 +1,4 @@
-"""What an experiment needs to be told: the fields of a config file, and their checks."""
+"""What an experiment is told: the fields of a config file, and their checks."""
 
 import dataclasses
 import difflib
@@ -219,9 +219,7 @@ def _build(kind: type[T], fields: Any, path: str) -> T:
     if name not in known:
       near = difflib.get_close_matches(name, known, n=1)
       hint = f' (did you mean {near[0]!r}?)' if near else ''
-      raise ValueError(
-        f'{path}.{name} is no field{hint}; {path} has {sorted(known)}'
-      )
+      raise ValueError(f'{path}.{name} is no field{hint}; {path} has {sorted(known)}')
   for name, field in known.items():
     required = (
       field.default is dataclasses.MISSING

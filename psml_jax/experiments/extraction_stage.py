@@ -14,7 +14,7 @@ from psml_jax import pareto, routers, surrogates, zoo
 from psml_jax.core import Spec, ZooProfile
 from psml_jax.experiments import workdir
 from psml_jax.experiments.experiment import Experiment, latency_budget
-from psml_jax.experiments.harness import ATTACKS, Outcome, Run, Setting, attack
+from psml_jax.experiments.harness import ATTACKS, Outcome, Run, Setting, Tables, attack
 
 
 class Cell(NamedTuple):
@@ -74,20 +74,14 @@ def run(experiment: Experiment) -> None:
     for seed in range(experiment.config.seeds)
   ]
   rows = _rows(experiment, profile, described)
-  setting = _setting(experiment, profile)
+  setting, tables = _setting(experiment, profile)
   size = config.rows_per_chunk
 
   @jax.jit
-  def outcomes(setting_arrays: dict[str, jax.Array], chunk: Run) -> Outcome:
-    whole = setting._replace(**setting_arrays)
-    return surrogates.over_population(
-      functools.partial(attack, whole), chunk, width=config.width
-    )
+  def outcomes(tables: Tables, chunk: Run) -> Outcome:
+    row = functools.partial(attack, setting, tables)
+    return surrogates.over_population(row, chunk, width=config.width)
 
-  arrays = {
-    name: getattr(setting, name)
-    for name in ('pool', 'pool_outputs', 'test', 'test_labels', 'test_outputs')
-  }
   progress = tqdm(
     total=len(described), initial=len(records), desc='extraction', unit='run'
   )
@@ -95,7 +89,7 @@ def run(experiment: Experiment) -> None:
     began = time.perf_counter()
     indices = np.minimum(np.arange(start, start + size), len(described) - 1)
     chunk = jax.tree.map(lambda leaf, i=indices: leaf[i], rows)
-    result = jax.tree.map(np.asarray, outcomes(arrays, chunk))
+    result = jax.tree.map(np.asarray, outcomes(tables, chunk))
     end = min(start + size, len(described))
     seconds = (time.perf_counter() - began) / (end - start)
     for i in range(start, end):
@@ -127,26 +121,29 @@ def _rows(
   )
 
 
-def _setting(experiment: Experiment, profile: ZooProfile) -> Setting:
+def _setting(experiment: Experiment, profile: ZooProfile) -> tuple[Setting, Tables]:
   config, images = experiment.config.extraction, experiment.images()
   assert config is not None
   with np.load(experiment.directory / 'predictions.npz') as outputs:
     pool_outputs, test_outputs = outputs['pool'], outputs['test']
-  return Setting(
+  setting = Setting(
     profile=profile,
     router=routers.uniform(profile),
     defense=experiment.transform,
-    pool=jnp.asarray(images.pool_x),
-    pool_outputs=jnp.asarray(pool_outputs),
-    test=jnp.asarray(images.test_x),
-    test_labels=jnp.asarray(images.test_y),
-    test_outputs=jnp.asarray(test_outputs),
     surrogate=zoo.create(num_classes=images.num_classes, **config.surrogate),
     hyper=config.hyper,
     max_queries=max(config.query_budgets),
     accuracy_resolution=experiment.config.fingerprint.accuracy_resolution,
     latency_resolution=experiment.config.fingerprint.latency_resolution,
   )
+  tables = Tables(
+    pool=jnp.asarray(images.pool_x),
+    pool_outputs=jnp.asarray(pool_outputs),
+    test=jnp.asarray(images.test_x),
+    test_labels=jnp.asarray(images.test_y),
+    test_outputs=jnp.asarray(test_outputs),
+  )
+  return setting, tables
 
 
 def _record(

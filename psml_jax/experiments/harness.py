@@ -67,6 +67,24 @@ class Outcome:
   log: Bill
 
 
+class Tables(NamedTuple):
+  """The arrays that all runs of an experiment share.
+
+  Attributes:
+    pool: f32[P, H, W, C], the attacker's images.
+    pool_outputs: f32[M, P, K], every model's probabilities for them.
+    test: f32[N, H, W, C].
+    test_labels: i32[N].
+    test_outputs: f32[M, N, K].
+  """
+
+  pool: jax.Array
+  pool_outputs: jax.Array
+  test: jax.Array
+  test_labels: jax.Array
+  test_outputs: jax.Array
+
+
 class Setting(NamedTuple):
   """What all runs of an experiment share.
 
@@ -74,11 +92,6 @@ class Setting(NamedTuple):
     profile: the zoo, M models.
     router: the undefended router.
     defense: `(accuracy_scale, latency_scale_ms) -> SpecTransform`.
-    pool: f32[P, H, W, C], the attacker's images.
-    pool_outputs: f32[M, P, K], every model's probabilities for them.
-    test: f32[N, H, W, C].
-    test_labels: i32[N].
-    test_outputs: f32[M, N, K].
     surrogate: the surrogate's architecture.
     hyper: its training.
     max_queries: the largest query budget.
@@ -89,11 +102,6 @@ class Setting(NamedTuple):
   profile: ZooProfile
   router: Router
   defense: Callable[[Any, Any], defenses.SpecTransform]
-  pool: jax.Array
-  pool_outputs: jax.Array
-  test: jax.Array
-  test_labels: jax.Array
-  test_outputs: jax.Array
   surrogate: nn.Module
   hyper: training.Hyper
   max_queries: int
@@ -140,11 +148,12 @@ def interrogate(
   return jax.lax.while_loop(carry_on, probe, start)
 
 
-def attack(setting: Setting, run: Run) -> Outcome:
+def attack(setting: Setting, tables: Tables, run: Run) -> Outcome:
   """Runs one attack to its end: probes, queries, surrogate, score.
 
   Args:
     setting: the experiment.
+    tables: its images and the zoo's answers.
     run: one row, without leading axis.
 
   Returns:
@@ -153,9 +162,9 @@ def attack(setting: Setting, run: Run) -> Outcome:
   image_key, surrogate_key = jax.random.split(run.pairing_key)
   probe_key, query_key = jax.random.split(run.serving_key)
   server = oracles.table(
-    _router(setting, run), setting.profile.latency_ms, setting.pool_outputs
+    _router(setting, run), setting.profile.latency_ms, tables.pool_outputs
   )
-  inputs = extraction.choose_inputs(image_key, len(setting.pool), setting.max_queries)
+  inputs = extraction.choose_inputs(image_key, len(tables.pool), setting.max_queries)
   machine = fingerprint.bisection(
     run.latency_budget_ms,
     accuracy_resolution=setting.accuracy_resolution,
@@ -173,15 +182,15 @@ def attack(setting: Setting, run: Run) -> Outcome:
   variables = surrogates.fit(
     surrogate_key,
     setting.surrogate,
-    setting.pool,
+    tables.pool,
     extraction.harvest(inputs, observation),
     setting.hyper,
   )
-  logits = setting.surrogate.apply(variables, setting.test)
+  logits = setting.surrogate.apply(variables, tables.test)
   assert isinstance(logits, jax.Array)
   return Outcome(
-    accuracy=metrics.accuracy(logits, setting.test_labels),
-    fidelity=metrics.fidelity(logits, setting.test_outputs[run.victim]),
+    accuracy=metrics.accuracy(logits, tables.test_labels),
+    fidelity=metrics.fidelity(logits, tables.test_outputs[run.victim]),
     purity=metrics.purity(transcript, run.victim),
     bill=bill.charge(sent, observation.served),
     log=log.charge(transcript.sent, transcript.model >= 0),

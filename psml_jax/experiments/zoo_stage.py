@@ -71,13 +71,11 @@ def predict(experiment: Experiment) -> None:
   """Writes predictions.npz: pool f32[M, P, K] and test f32[M, N, K] probabilities."""
   images = experiment.images()
   models = _models(experiment, images)
-  outputs = {
-    split: np.stack([zoo.predict(model, batch) for model in models.values()])
-    for split, batch in (('pool', images.pool_x), ('test', images.test_x))
-  }
+  pool = np.stack([zoo.predict(model, images.pool_x) for model in models.values()])
+  test = np.stack([zoo.predict(model, images.test_x) for model in models.values()])
   workdir.write(
     experiment.directory / 'predictions.npz',
-    lambda temporary: np.savez(temporary, **outputs),
+    lambda temporary: np.savez(temporary, pool=pool, test=test),
   )
 
 
