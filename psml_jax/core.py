@@ -100,7 +100,7 @@ class ZooProfile:
       )
     if len(self.names) != accuracy.size:
       raise ValueError(
-        f'names has {len(self.names)} entries; it must have {accuracy.size}, one a model'
+        f'names has {len(self.names)} entries; it must have {accuracy.size}'
       )
     seen: set[str] = set()
     for name in self.names:

@@ -7,6 +7,7 @@ each `Observation`; an `Oracle` is the same server as a client sees it.
 import time
 from collections.abc import Callable, Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,10 +31,13 @@ def table(router: Router, latency_ms: jax.Array, outputs: jax.Array) -> Server:
     have the spec's shape. The key is consumed; query i's route depends on the key
     and i alone.
   """
+  chex.assert_rank(outputs, 3)
+  chex.assert_equal_shape_prefix([latency_ms, outputs], 1)
 
   def serve(
     key: jax.Array, inputs: jax.Array, spec: Spec, sent: jax.Array
   ) -> tuple[Observation, Transcript]:
+    chex.assert_equal_shape([inputs, spec.min_accuracy, spec.max_latency_ms, sent])
     model = jnp.where(sent, router(key, spec).model, -1)
     served = model >= 0
     answering = jnp.maximum(model, 0)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -102,6 +103,8 @@ def advance(
   Returns:
     The state after them, and f32[num_steps] losses.
   """
+  chex.assert_rank([inputs, targets, count], [4, 2, 0])
+  chex.assert_equal_shape_prefix([inputs, targets], 1)
   optimiser = _optimiser(hyper)
 
   def loss(variables: Any, images: jax.Array, wanted: jax.Array) -> jax.Array:

@@ -113,7 +113,7 @@ def test_not_a_mapping():
 @pytest.mark.parametrize(
   ('path', 'hint'),
   [
-    ('seedz', r"config\.seedz is no field \(did you mean 'seeds'\?\)"),
+    ('seeds_', r"config\.seeds_ is no field \(did you mean 'seeds'\?\)"),
     ('defense.scale', r"config\.defense\.scale is .*did you mean 'scales'"),
     ('zoo.hyper.step', r"config\.zoo\.hyper\.step is .*did you mean 'steps'"),
     ('xyzzy', r'config\.xyzzy is no field; config has \['),
@@ -188,9 +188,9 @@ NAN = float('nan')
     ('extraction.query_budgets', (101,), 'pool_size is 100.*budget 101'),
     ('zoo.hyper.steps', 0, r'config\.zoo\.hyper: steps is 0'),
     ('extraction.hyper.learning_rate', 0.0, r'extraction\.hyper: learning_rate is 0'),
-    ('zoo.models', {}, r'config\.zoo\.models is empty'),
+    ('zoo.models', {}, r'config\.zoo\.models is \{\}; .*at least one'),
     ('zoo.models.mlp.family', 'mpl', r"config\.zoo\.models\.mlp: .*did you mean 'mlp'"),
-    ('zoo.models.mlp', {'widths': [3]}, r'config\.zoo\.models\.mlp\.family is missing'),
+    ('zoo.models.mlp', {'widths': [3]}, r'config\.zoo\.models\.mlp is .*with a family'),
     ('zoo.models.mlp.width', 3, r'config\.zoo\.models\.mlp: .*width'),
     ('zoo.models.mlp.num_classes', 3, r'config\.zoo\.models\.mlp.*num_classes'),
     ('extraction.surrogate.family', 'x', r"config\.extraction\.surrogate: .*is 'x'"),

@@ -136,9 +136,7 @@ def test_vmap_equals_loop(subject):
 def test_longer_batch_starts_the_same(subject, num_specs):
   key, spec = jax.random.key(3), make_spec(2)
   head = jax.tree.map(lambda x: x[:num_specs], spec)
-  close(
-    jax.tree.map(lambda x: x[:num_specs], subject(key, spec)), subject(key, head)
-  )
+  close(jax.tree.map(lambda x: x[:num_specs], subject(key, spec)), subject(key, head))
 
 
 def test_keeps_shape(subject):
@@ -198,7 +196,9 @@ def test_infinite_spec_stays(name):
 @pytest.mark.parametrize('name', NOISE)
 def test_zero_noise_is_the_identity(name, traced):
   spec = make_spec(6, 200)
-  spec = Spec(*(jnp.append(x, jnp.array([jnp.inf, 0.0])) for x in spec.__dict__.values()))
+  spec = Spec(
+    *(jnp.append(x, jnp.array([jnp.inf, 0.0])) for x in spec.__dict__.values())
+  )
 
   def apply(scale):
     return NOISE[name](scale, scale).apply(jax.random.key(8), spec, ())[0]

@@ -30,8 +30,8 @@ TINY = {
   'zoo': {
     'models': {
       'linear': {'family': 'linear', 'size': 2},
-      'mlp': {'family': 'mlp', 'widths': [512, 256], 'size': 4},
-      'mlp-wide': {'family': 'mlp', 'widths': [2048, 2048]},
+      'mlp': {'family': 'mlp', 'widths': [64], 'size': 4},
+      'mlp-wide': {'family': 'mlp', 'widths': [1024, 1024]},
     },
     'hyper': HYPER,
   },

@@ -37,7 +37,17 @@ def check(profile, spec, infeasible):
 @references.PROPERTY
 @given(references.profiles(), references.specs(), INFEASIBLE)
 def test_matches_reference(profile, spec, infeasible):
-  check(profile, spec, infeasible)
+  with jax.disable_jit():  # every router would compile anew
+    check(profile, spec, infeasible)
+
+
+@pytest.mark.parametrize('size', [1, 6, 65])
+def test_compiled_matches_reference(size):
+  rng = np.random.default_rng(size)
+  accuracy = np.concatenate([rng.random(60), rng.integers(0, 13, 40) / 12])
+  latency = np.concatenate([rng.integers(-1, 13, 60) * 1.5, rng.uniform(-1, 19, 40)])
+  for infeasible in routers.INFEASIBLE:
+    check(references.random_profile(size, size), Spec.of(accuracy, latency), infeasible)
 
 
 @pytest.mark.parametrize('infeasible', routers.INFEASIBLE)

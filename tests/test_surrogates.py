@@ -43,9 +43,7 @@ def population(pool, width, module=None):
     key, harvest = row
     return surrogates.fit(key, module, pool, harvest, HYPER)
 
-  return jax.jit(
-    lambda rows: surrogates.over_population(one, rows, width=width)
-  )
+  return jax.jit(lambda rows: surrogates.over_population(one, rows, width=width))
 
 
 @pytest.fixture(scope='module')
@@ -53,7 +51,9 @@ def trained(pool, rows):
   """The population, each row trained alone."""
   module = MLP(num_classes=3, widths=(8,))
   one = jax.jit(lambda key, harvest: surrogates.fit(key, module, pool, harvest, HYPER))
-  alone = [one(rows[0][i], jax.tree.map(lambda x, i=i: x[i], rows[1])) for i in range(5)]
+  alone = [
+    one(rows[0][i], jax.tree.map(lambda x, i=i: x[i], rows[1])) for i in range(5)
+  ]
   return jax.tree.map(lambda *leaves: np.stack(leaves), *alone)
 
 

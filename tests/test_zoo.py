@@ -13,7 +13,7 @@ import pytest
 from psml_jax import data, pareto, training, zoo
 from psml_jax.core import ZooProfile
 from psml_jax.zoo import conv, registry
-from psml_jax.zoo.models import pool_to
+from psml_jax.zoo.models import prepare
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 FIELDS = {
@@ -100,16 +100,18 @@ class TestModels:
       assert found.shape == (6, 5)
       np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
-  def test_pooling_averages_blocks(self):
-    images = jnp.arange(32.0).reshape(2, 4, 4, 1)
-    pooled = np.asarray(pool_to(images, 2))
+  def test_images_are_centred_and_averaged_over_blocks(self):
+    images = jnp.linspace(0.0, 1.0, 32).reshape(2, 4, 4, 1)
+    smaller = np.asarray(prepare(images, 2))
     blocks = np.asarray(images)[:, :2, :2, 0].mean((1, 2))
-    np.testing.assert_allclose(pooled[:, 0, 0, 0], blocks)
-    assert pool_to(images, 0) is images
+    np.testing.assert_allclose(smaller[:, 0, 0, 0], 4 * blocks - 2, atol=1e-6)
+    np.testing.assert_allclose(prepare(images, 0), 4 * images - 2)
 
-  def test_pooling_to_no_divisor(self, images):
-    with pytest.raises(ValueError, match='size is 3; it must divide the image height 8'):
-      pool_to(images, 3)
+  def test_a_size_that_divides_no_image(self, images):
+    with pytest.raises(
+      ValueError, match='size is 3; it must divide the image height 8'
+    ):
+      prepare(images, 3)
 
 
 class TestRegistry:
@@ -174,8 +176,8 @@ class TestCheckpoints:
   @pytest.mark.parametrize(
     ('family', 'fields', 'message'),
     [
-      ('cnn', {'widths': [6]}, r"Conv3x3_0.*kernel.* is \(3, 3, 1, 4\), not "),
-      ('cnn', {'widths': [4, 4]}, r"Conv3x3_1.*bias.* is absent, not \(4,\)"),
+      ('cnn', {'widths': [6]}, r'Conv3x3_0.*kernel.* is \(3, 3, 1, 4\), not '),
+      ('cnn', {'widths': [4, 4]}, r'Conv3x3_1.*bias.* is absent, not \(4,\)'),
       ('linear', {}, r'Conv3x3_0.* is .*, not absent'),
     ],
   )
@@ -186,7 +188,9 @@ class TestCheckpoints:
 
   def test_missing_directory(self, saved, tmp_path):
     module = zoo.create('linear', num_classes=3)
-    with pytest.raises(ValueError, match='path is .*nowhere.*directory of a checkpoint'):
+    with pytest.raises(
+      ValueError, match='path is .*nowhere.*directory of a checkpoint'
+    ):
       zoo.restore(tmp_path / 'nowhere', zoo.abstract_variables(module, (8, 8, 1)))
 
 

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from psml_jax import _validate, training
+from psml_jax import _validate, training, zoo
 
 T = TypeVar('T')
 
@@ -165,6 +165,8 @@ def check(config: Config) -> None:
     if not 0 < value < 1:
       raise ValueError(f'config.fingerprint.{name} is {value}; it must be in (0, 1)')
   _check_defense(config.defense)
+  if config.zoo is not None:
+    _check_models(config.zoo.models)
   if config.extraction is not None and config.data is not None:
     _check_extraction(config.extraction, config.fingerprint, config.data)
 
@@ -181,11 +183,32 @@ def _check_defense(defense: Defense) -> None:
   _validate.positive_int('config.defense.workload_size', defense.workload_size)
 
 
+def _check_models(models: Any) -> None:
+  if not isinstance(models, Mapping) or not models:
+    raise ValueError(
+      f'config.zoo.models is {models!r}; it must be a mapping of at least one model'
+    )
+  for name, fields in models.items():
+    _check_module(f'config.zoo.models.{name}', fields)
+
+
+def _check_module(path: str, fields: Any) -> None:
+  if not isinstance(fields, Mapping) or 'family' not in fields:
+    raise ValueError(f'{path} is {fields!r}; it must be a mapping with a family')
+  if 'num_classes' in fields:
+    raise ValueError(f'{path}.num_classes is no field; the data set tells the classes')
+  try:
+    zoo.create(num_classes=2, **fields)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from None
+
+
 def _check_extraction(
   extraction: Extraction, fingerprint_config: Fingerprint, data: Data
 ) -> None:
   from psml_jax.attacks import fingerprint
 
+  _check_module('config.extraction.surrogate', extraction.surrogate)
   _validate.positive_int('config.extraction.rows_per_chunk', extraction.rows_per_chunk)
   _validate.positive_int('config.extraction.width', extraction.width)
   if not extraction.query_budgets:
@@ -259,9 +282,9 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-  """A nested mapping as dicts, so that it compares and prints as JSON does."""
+  """A nested mapping as dicts sorted by name, as a `ConfigDict` and JSON have it."""
   if hasattr(value, 'items'):
-    return {name: _plain(item) for name, item in value.items()}
+    return {name: _plain(item) for name, item in sorted(value.items())}
   if isinstance(value, (list, tuple)):
     return [_plain(item) for item in value]
   return value

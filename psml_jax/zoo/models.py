@@ -78,8 +78,8 @@ class Conv3x3(nn.Module):
 class CNN(nn.Module):
   """Stages of 3 x 3 convolutions: f32[N, H, W, C] -> f32[N, num_classes] logits.
 
-  Each stage has `depth` convolutions of one width, then halves height and width by
-  the maximum over blocks of 2 x 2. No norms, so the model is stateless.
+  Each stage has `depth` convolutions of one width; the maximum over blocks of 2 x 2
+  leads to the next. No norms, so the model is stateless.
   """
 
   num_classes: int
@@ -90,16 +90,16 @@ class CNN(nn.Module):
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
     x = prepare(images, self.size)
-    factor = 2 ** len(self.widths)
+    factor = 2 ** max(len(self.widths) - 1, 0)
     if x.shape[1] % factor or x.shape[2] % factor:
       raise ValueError(
-        f'widths has {len(self.widths)} stages, which halve images of '
-        f'{x.shape[1]} x {x.shape[2]}; both must be divisible by {factor}'
+        f'widths has {len(self.widths)} stages, which need images whose height and '
+        f'width are divisible by {factor}, not {x.shape[1]} x {x.shape[2]}'
       )
-    for width in self.widths:
+    for stage, width in enumerate(self.widths):
+      if stage:
+        batch, height, breadth, channels = x.shape
+        x = x.reshape(batch, height // 2, 2, breadth // 2, 2, channels).max((2, 4))
       for _ in range(self.depth):
         x = nn.relu(Conv3x3(width)(x))
-      batch, height, breadth, channels = x.shape
-      blocks = x.reshape(batch, height // 2, 2, breadth // 2, 2, channels)
-      x = blocks.max(axis=(2, 4))
     return nn.Dense(self.num_classes)(x.reshape(len(x), -1))

@@ -1,0 +1,269 @@
+"""The noise's distribution, and how defenses combine."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from psml_jax import defenses, routers
+from psml_jax.core import Spec
+from psml_jax.defenses import SpecTransform
+from tests import references
+
+FAMILIES = {
+  'laplace': (defenses.laplace, scipy.stats.laplace),
+  'gaussian': (defenses.gaussian, scipy.stats.norm),
+}
+ACCURACY_SCALE, LATENCY_SCALE = 0.07, 3.0
+BAD_SCALES = (-0.1, -1e-9, np.nan, np.inf)
+NUM_QUERIES = 20_000
+
+
+def noise(make, accuracy_scale, latency_scale, spec=(0.0, 0.0)):
+  """What the transform adds to many copies of one spec, both fields."""
+  batch = Spec.of(np.full(NUM_QUERIES, spec[0]), spec[1])
+  transform = make(accuracy_scale, latency_scale)
+  noised, _ = transform.apply(jax.random.key(11), batch, transform.init())
+  return (
+    np.asarray(noised.min_accuracy - batch.min_accuracy, np.float64),
+    np.asarray(noised.max_latency_ms - batch.max_latency_ms, np.float64),
+  )
+
+
+def p_value(sample, family, scale):
+  return scipy.stats.kstest(sample, family(0.0, scale).cdf).pvalue
+
+
+@pytest.mark.parametrize('spec', [(0.0, 0.0), (0.8, 20.0)])
+@pytest.mark.parametrize('name', FAMILIES)
+def test_scale(name, spec):
+  make, family = FAMILIES[name]
+  samples = noise(make, ACCURACY_SCALE, LATENCY_SCALE, spec)
+  for sample, scale in zip(samples, (ACCURACY_SCALE, LATENCY_SCALE)):
+    assert p_value(sample, family, scale) > 0.01
+    for wrong in (2 / 3, 3 / 2):
+      assert p_value(sample, family, wrong * scale) < 1e-9
+      assert p_value(wrong * sample, family, scale) < 1e-9
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_family(name):
+  """The other family is rejected even at the same standard deviation."""
+  make, family = FAMILIES[name]
+  (other,) = (right for _, right in FAMILIES.values() if right is not family)
+  for sample in noise(make, ACCURACY_SCALE, LATENCY_SCALE):
+    assert p_value(sample, other, sample.std() / other.std()) < 1e-9
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_noise_is_independent(name):
+  """Of the other field and of the other queries, also in size."""
+  accuracy, latency = noise(FAMILIES[name][0], 1.0, 1.0)
+  for change in (lambda x: x, abs):
+    a, b = change(accuracy), change(latency)
+    for one, other in ((a, b), (a[:-1], a[1:]), (b[:-1], b[1:])):
+      assert abs(np.corrcoef(one, other)[0, 1]) < 4 / np.sqrt(NUM_QUERIES)
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_one_field_alone(name):
+  accuracy, latency = noise(FAMILIES[name][0], 0.0, 1.0)
+  assert not accuracy.any()
+  assert latency.all()
+
+
+@pytest.mark.parametrize('bad', BAD_SCALES)
+@pytest.mark.parametrize('name', FAMILIES)
+def test_rejects_bad_scale(name, bad):
+  make, _ = FAMILIES[name]
+  with pytest.raises(ValueError, match=f'accuracy_scale is {bad}; .* finite and >= 0'):
+    make(bad, 1.0)
+  with pytest.raises(ValueError, match=f'latency_scale_ms is {bad}'):
+    make(1.0, bad)
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_rejects_nan_spec(name):
+  make, _ = FAMILIES[name]
+  with pytest.raises(ValueError, match='max_latency_ms is nan'):
+    make(1.0, 1.0).apply(
+      jax.random.key(0), Spec(jnp.float32(0), jnp.float32('nan')), ()
+    )
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_traced_negative_scale_is_its_absolute_value(name):
+  make, family = FAMILIES[name]
+  samples = jax.jit(
+    lambda b: make(b, b).apply(
+      jax.random.key(1), Spec.of(jnp.zeros(NUM_QUERIES), 0.0), ()
+    )[0]
+  )(-0.5)
+  for sample in (samples.min_accuracy, samples.max_latency_ms):
+    assert p_value(np.asarray(sample), family, 0.5) > 0.01
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_traced_nan_scale_is_refused(name):
+  router = routers.uniform(references.random_profile(0, 5))
+  spec = Spec.of(jnp.zeros(3), jnp.inf)
+
+  @jax.jit
+  def route(scale):
+    return defenses.defend(router, FAMILIES[name][0](scale, 0.0))(
+      jax.random.key(0), spec
+    )
+
+  assert route(jnp.nan).model.tolist() == [-1] * 3
+  assert (route(0.0).model >= 0).all()
+
+
+def test_relative_scale():
+  zoo = references.random_profile(0, 9)
+  accuracy, latency = references.arrays(zoo)
+  for scale in (
+    defenses.relative_scale(zoo, 0.25),
+    jax.jit(defenses.relative_scale)(zoo, 0.25),
+  ):
+    np.testing.assert_allclose(scale, [np.ptp(accuracy) / 4, np.ptp(latency) / 4])
+  assert float(jax.jit(defenses.relative_scale)(zoo, -1.0)[0]) < 0
+
+
+@pytest.mark.parametrize('bad', BAD_SCALES)
+def test_relative_scale_rejects(bad):
+  with pytest.raises(ValueError, match=f'scale is {bad}'):
+    defenses.relative_scale(references.random_profile(0, 3), bad)
+
+
+def shift(by):
+  return SpecTransform(
+    lambda: (),
+    lambda key, spec, state: (
+      Spec.of(spec.min_accuracy + by, spec.max_latency_ms),
+      state,
+    ),
+  )
+
+
+def double():
+  return SpecTransform(
+    lambda: (),
+    lambda key, spec, state: (
+      Spec.of(spec.min_accuracy * 2, spec.max_latency_ms),
+      state,
+    ),
+  )
+
+
+def counter():
+  """Adds to the latency how often it was called."""
+
+  def apply(key, spec, state):
+    return Spec.of(spec.min_accuracy, spec.max_latency_ms + state), state + 1
+
+  return SpecTransform(lambda: jnp.float32(0), apply)
+
+
+def run(transform, spec, state=None, key=None):
+  return transform.apply(
+    jax.random.key(0) if key is None else key,
+    spec,
+    transform.init() if state is None else state,
+  )
+
+
+def test_chain_applies_the_first_first():
+  spec = Spec.of(0.25, 1.0)
+  assert float(run(defenses.chain(shift(0.5), double()), spec)[0].min_accuracy) == 1.5
+  assert float(run(defenses.chain(double(), shift(0.5)), spec)[0].min_accuracy) == 1.0
+
+
+def test_empty_chain_and_identity_change_nothing():
+  spec = Spec.of(0.25, 1.0)
+  for transform in (defenses.chain(), defenses.identity()):
+    assert run(transform, spec)[0] is spec
+
+
+def test_chain_keeps_every_state():
+  transform = defenses.chain(counter(), shift(0.1), counter())
+  spec = Spec.of(0.0, 0.0)
+  first, state = run(transform, spec)
+  second, state = run(transform, spec, state)
+  assert (float(first.max_latency_ms), float(second.max_latency_ms)) == (0.0, 2.0)
+  assert jax.tree.map(float, state) == (2.0, (), 2.0)
+
+
+def test_chain_draws_each_noise_with_its_own_key():
+  key, spec = jax.random.key(4), Spec.of(jnp.zeros(6), 0.0)
+  one = defenses.gaussian(1.0, 1.0)
+  chained, _ = run(defenses.chain(one, one), spec, key=key)
+  step = spec
+  for i in range(2):
+    step, _ = run(one, step, key=jax.random.fold_in(key, i))
+  np.testing.assert_allclose(chained.min_accuracy, step.min_accuracy, rtol=1e-6)
+  np.testing.assert_allclose(chained.max_latency_ms, step.max_latency_ms, rtol=1e-6)
+  single, _ = run(one, spec, key=jax.random.fold_in(key, 0))
+  assert not np.allclose(chained.min_accuracy, 2 * single.min_accuracy)
+
+
+def test_chained_noise_adds_its_variances():
+  def chained(accuracy_scale, latency_scale):
+    half = defenses.gaussian(accuracy_scale * 0.6, latency_scale * 0.6)
+    return defenses.chain(
+      half, defenses.gaussian(accuracy_scale * 0.8, latency_scale * 0.8)
+    )
+
+  for sample in noise(chained, 1.0, 1.0):
+    assert p_value(sample, scipy.stats.norm, 1.0) > 0.01
+
+
+def test_defend_routes_the_transformed_spec():
+  zoo = references.make_profile([0.5, 0.9], [1.0, 2.0])
+  router = routers.fastest(zoo)
+  route = defenses.defend(router, shift(0.3))(
+    jax.random.key(0), Spec.of([0.1, 0.4, 0.8], 9.0)
+  )
+  assert route.model.tolist() == [0, 1, -1]
+  assert route.num_feasible.tolist() == [2, 1, 0]
+
+
+def test_defend_gives_noise_and_route_different_keys():
+  keys = []
+
+  def spy(key, spec, state):
+    keys.append(key)
+    return spec, state
+
+  def router(key, spec):
+    keys.append(key)
+    return spec
+
+  key = jax.random.key(3)
+  defenses.defend(router, SpecTransform(lambda: (), spy))(key, Spec.of(0.1, 1.0))
+  data = {tuple(np.asarray(jax.random.key_data(k))) for k in (key, *keys)}
+  assert len(data) == 3
+
+
+def test_noise_makes_the_infeasible_feasible_and_the_reverse():
+  zoo = references.make_profile([0.5], [1.0])
+  router = defenses.defend(routers.uniform(zoo), defenses.laplace(0.1, 0.1))
+  spec = Spec.of(np.repeat([0.45, 0.55], 500), 1.05)
+  served = np.asarray(router(jax.random.key(0), spec).model).reshape(2, 500) >= 0
+  assert (served.any(axis=1) & ~served.all(axis=1)).all()
+
+
+@pytest.mark.parametrize(
+  'transform', [counter(), defenses.chain(defenses.identity(), counter())]
+)
+def test_defend_rejects_state(transform):
+  router = routers.uniform(references.make_profile([0.5], [1.0]))
+  with pytest.raises(ValueError, match='transform has state'):
+    defenses.defend(router, transform)
+
+
+def test_chains_of_stateless_transforms_can_be_defenses():
+  router = routers.uniform(references.make_profile([0.5], [1.0]))
+  chained = defenses.chain(defenses.chain(), defenses.identity(), shift(0.0))
+  route = defenses.defend(router, chained)(jax.random.key(0), Spec.of(0.5, 1.0))
+  assert int(route.model) == 0

@@ -1,0 +1,196 @@
+"""Goodput, the uniform workload, users' own workloads and the calibration."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from psml_jax import defenses, goodput, routers
+from psml_jax.core import Route, Spec
+from tests import references
+from tests.references import make_profile
+
+KEY = jax.random.key(21)
+
+
+@references.PROPERTY
+@given(
+  references.profiles(),
+  references.specs(),
+  st.lists(st.integers(-1, 69), min_size=16, max_size=16),
+)
+def test_matches_reference(profile, spec, models):
+  models = np.minimum(np.array(models, np.int32), len(profile) - 1)
+  route = Route(jnp.asarray(models), jnp.ones(16, jnp.int32))
+  got = goodput.goodput(profile, spec, route)
+  assert float(got) == pytest.approx(references.goodput(profile, spec, models))
+
+
+def test_undefended_goodput_is_one():
+  profile = references.random_profile(0, 20)
+  spec = goodput.uniform_workload(KEY, profile, 500)
+  route = routers.uniform(profile)(KEY, spec)
+  assert float(goodput.goodput(profile, spec, route)) == 1.0
+
+
+def rosenblatt(profile, spec):
+  """The specs mapped to the unit square: uniform if they are so on the region."""
+  accuracy, latency = (x.astype(np.float64) for x in references.arrays(profile))
+  grid = np.unique(latency)
+  heights = np.array([accuracy[latency <= x].max() - accuracy.min() for x in grid[:-1]])
+  cumulative = np.concatenate([[0.0], np.cumsum(heights * np.diff(grid))])
+  at = np.asarray(spec.max_latency_ms, np.float64)
+  step = np.clip(np.searchsorted(grid, at, side='right') - 1, 0, len(heights) - 1)
+  above = np.asarray(spec.min_accuracy, np.float64) - accuracy.min()
+  return np.interp(at, grid, cumulative) / cumulative[-1], above / heights[step]
+
+
+@pytest.mark.parametrize(
+  'profile',
+  [
+    make_profile([0.5, 0.7, 0.75, 0.95], [1.0, 2.0, 6.0, 7.0]),
+    make_profile([0.3, 0.6, 0.2, 0.9, 0.1], [1.0, 2.0, 4.0, 5.0, 11.0]),
+    make_profile([0.9, 0.5], [1.0, 5.0]),
+    references.random_profile(3, 40),
+  ],
+  ids=['frontier', 'dominated models widen the box', 'one step', 'random'],
+)
+def test_workload_is_uniform_over_the_region(profile):
+  spec = goodput.uniform_workload(KEY, profile, 20_000)
+  accuracy, latency = references.arrays(profile)
+  for min_accuracy, max_latency in list(references.each(spec))[:2000]:
+    assert references.feasible_set(profile, min_accuracy, max_latency)
+  assert (np.asarray(spec.min_accuracy) >= accuracy.min()).all()
+  assert (np.asarray(spec.max_latency_ms) >= latency.min()).all()
+  assert (np.asarray(spec.max_latency_ms) <= latency.max()).all()
+  first, second = rosenblatt(profile, spec)
+  assert scipy.stats.kstest(first, 'uniform').pvalue > 0.01
+  assert scipy.stats.kstest(second, 'uniform').pvalue > 0.01
+  assert abs(np.corrcoef(first, second)[0, 1]) < 4 / np.sqrt(20_000)
+
+
+def test_uniformity_test_rejects_steps_of_equal_weight():
+  profile = make_profile([0.5, 0.7, 0.75, 0.95], [1.0, 2.0, 6.0, 7.0])
+  rng = np.random.default_rng(0)
+  step = rng.integers(0, 3, 20_000)
+  latency = np.array([1.0, 2.0, 6.0])[step] + np.array([1.0, 4.0, 1.0])[
+    step
+  ] * rng.random(20_000)
+  first, _ = rosenblatt(profile, Spec.of(np.full(20_000, 0.5), latency))
+  assert scipy.stats.kstest(first, 'uniform').pvalue < 1e-9
+
+
+@pytest.mark.parametrize(
+  ('accuracy', 'latency', 'corner'),
+  [([0.5], [3.0], (0.5, 3.0)), ([0.5, 0.5], [2.0, 9.0], (0.5, 2.0))],
+)
+def test_workload_of_a_region_without_area(accuracy, latency, corner):
+  spec = goodput.uniform_workload(KEY, make_profile(accuracy, latency), 50)
+  np.testing.assert_array_equal(spec.min_accuracy, np.full(50, corner[0]))
+  assert (np.asarray(spec.max_latency_ms) >= corner[1]).all()
+  assert (np.asarray(spec.max_latency_ms) <= max(latency)).all()
+
+
+def test_longer_workload_starts_the_same():
+  profile = references.random_profile(0, 10)
+  long, short = (goodput.uniform_workload(KEY, profile, n) for n in (100, 7))
+  np.testing.assert_array_equal(long.min_accuracy[:7], short.min_accuracy)
+  np.testing.assert_array_equal(long.max_latency_ms[:7], short.max_latency_ms)
+
+
+@pytest.mark.parametrize('num_specs', [0, -1, 1.5, True, '9'])
+def test_workload_rejects(num_specs):
+  with pytest.raises(ValueError, match='num_specs is .*whole number >= 1'):
+    goodput.uniform_workload(KEY, make_profile([0.5], [1.0]), num_specs)
+
+
+def load(path, unit='fraction'):
+  return goodput.load_workload(
+    path, accuracy_column='acc', latency_column='ms', accuracy_unit=unit
+  )
+
+
+def test_load_workload(tmp_path):
+  path = tmp_path / 'specs.csv'
+  path.write_text('ms,acc,who\n1.5,50,x\ninf,100,y\n')
+  spec = load(path, 'percent')
+  np.testing.assert_array_equal(spec.min_accuracy, [0.5, 1.0])
+  np.testing.assert_array_equal(spec.max_latency_ms, [1.5, np.inf])
+
+
+@pytest.mark.parametrize(
+  ('text', 'unit', 'message'),
+  [
+    ('acc,ms\n', 'fraction', 'which has no rows'),
+    ('acc,latency\n0.5,1\n', 'fraction', "column 'ms' is missing"),
+    ('acc,ms\n0.5,\n', 'fraction', 'ms in line 2 of .* is empty'),
+    ('acc,ms\n0.5,soon\n', 'fraction', "ms in line 2 of .* is 'soon'"),
+    ('acc,ms\n0.5,nan\n', 'fraction', r'ms\[0\] is nan'),
+    ('acc,ms\nnan,1\n', 'fraction', r'acc\[0\] is nan'),
+    ('acc,ms\n0.5,1\n-0.5,1\n', 'fraction', r'acc\[1\] is -0.5'),
+    ('acc,ms\n50,1\n', 'fraction', 'looks like percent'),
+    ('acc,ms\n120,1\n', 'percent', r'acc\[0\] is 1.2'),
+    ('acc,ms\n50,1\n', 'share', "accuracy_unit is 'share'"),
+  ],
+)
+def test_load_workload_rejects(tmp_path, text, unit, message):
+  path = tmp_path / 'specs.csv'
+  path.write_text(text)
+  with pytest.raises(ValueError, match=message):
+    load(path, unit)
+
+
+def test_load_workload_rejects_missing_file(tmp_path):
+  with pytest.raises(ValueError, match='it must be a CSV file'):
+    load(tmp_path / 'no.csv')
+
+
+@pytest.mark.parametrize('edge', [0.01, 0.2, 7.0])
+def test_calibrate_finds_the_largest_scale(edge):
+  found = goodput.calibrate(KEY, lambda key, b: 1 - 0.2 * b / edge, target=0.8)
+  assert edge * (1 - 2e-3) <= found.scale <= edge * (1 + 1e-5)
+  assert found.goodput.mean == pytest.approx(0.8, abs=1e-3)
+
+
+def test_calibrate_leaves_room_for_the_interval():
+  def at(key, scale):
+    return 1 - scale + 0.02 * jax.random.normal(key)
+
+  found = goodput.calibrate(KEY, at, target=0.8)
+  assert found.goodput.low >= 0.8 > found.goodput.low - 1e-3
+  assert found.goodput.mean > 0.805
+
+
+def test_calibrate_of_a_router():
+  profile = references.random_profile(0, 12)
+  spec = goodput.uniform_workload(jax.random.key(1), profile, 400)
+  router = routers.uniform(profile)
+
+  def at(key, scale):
+    noise = defenses.laplace(*defenses.relative_scale(profile, scale))
+    return goodput.goodput(profile, spec, defenses.defend(router, noise)(key, spec))
+
+  found = goodput.calibrate(KEY, at, target=0.8)
+  assert found.goodput.low >= 0.8
+  again = [float(at(jax.random.key(i), found.scale * 1.2)) for i in range(8)]
+  assert np.mean(again) < found.goodput.mean
+  assert 0.01 < found.scale < 1
+
+
+def test_calibrate_stops_at_its_largest_scale():
+  found = goodput.calibrate(KEY, lambda key, b: 1.0 - 0.0 * b, target=1.0)
+  assert (found.scale, found.goodput.mean) == (64.0, 1.0)
+
+
+def test_calibrate_rejects_unreachable_target():
+  with pytest.raises(ValueError, match='goodput without noise is 0.5'):
+    goodput.calibrate(KEY, lambda key, b: 0.5 - 0.0 * b, target=0.8)
+
+
+@pytest.mark.parametrize('target', [0.0, -0.5, 1.01, np.nan])
+def test_calibrate_rejects_target(target):
+  with pytest.raises(ValueError, match=f'target is {target}'):
+    goodput.calibrate(KEY, lambda key, b: 1.0 - b, target=target)
