@@ -12,7 +12,7 @@ setuptools.setup(
   packages=setuptools.find_packages(include=['psml_jax', 'psml_jax.*']),
   package_data={'psml_jax': ['py.typed', 'profiles/*.csv', 'report/*.html']},
   install_requires=[
-    'absl-py>=2.1',
+    'absl-py>=2.3.1',
     'chex>=0.1.91',
     'flax>=0.12.0',
     'jax>=0.8.0',

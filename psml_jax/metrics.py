@@ -25,7 +25,9 @@ def accuracy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
   >>> float(accuracy(jnp.eye(2), jnp.array([0, 0])))
   0.5
   """
-  return jnp.mean(jnp.argmax(outputs, axis=-1) == labels, axis=-1, dtype=jnp.float32)
+  predicted = jnp.argmax(outputs, axis=-1)
+  hits = predicted == jnp.broadcast_to(labels, predicted.shape)
+  return jnp.mean(hits, axis=-1, dtype=jnp.float32)
 
 
 def fidelity(outputs: jax.Array, victim_outputs: jax.Array) -> jax.Array:

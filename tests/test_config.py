@@ -141,7 +141,6 @@ def test_missing_field(path):
     ('name', 3, 'of type str'),
     ('defense.target_goodput', '0.8', 'of type float'),
     ('defense.target_goodput', True, 'of type float'),
-    ('zoo.hyper.augment', 1, 'of type bool'),
     ('extraction.query_budgets', 60, 'a list'),
     ('defense.scales', '0.1', 'a list'),
     ('zoo', 3, 'a mapping'),

@@ -113,6 +113,11 @@ class TestModels:
     ):
       prepare(images, 3)
 
+  def test_more_stages_than_the_image_can_be_halved(self):
+    module = zoo.create('cnn', num_classes=3, widths=[4, 4, 4])
+    with pytest.raises(ValueError, match='widths has 3 stages.*by 4, not 6 x 6'):
+      zoo.abstract_variables(module, (6, 6, 1))
+
 
 class TestRegistry:
   def test_unknown_family_names_the_nearest(self):
@@ -155,7 +160,8 @@ class TestRegistry:
 
 class TestCheckpoints:
   @pytest.fixture(scope='class')
-  def saved(self, tmp_path_factory):
+  @classmethod
+  def saved(cls, tmp_path_factory):
     module = zoo.create('cnn', num_classes=3, widths=[4])
     variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
     path = tmp_path_factory.mktemp('zoo') / 'model'
@@ -196,11 +202,13 @@ class TestCheckpoints:
 
 class TestProfiling:
   @pytest.fixture(scope='class')
-  def splits(self):
+  @classmethod
+  def splits(cls):
     return data.load('digits', seed=0, zoo_size=600, pool_size=100, test_size=400)
 
   @pytest.fixture(scope='class')
-  def demo(self, splits):
+  @classmethod
+  def demo(cls, splits):
     """The demo's models, trained for long enough to tell their accuracies apart."""
     models = runpy.run_path(str(CONFIGS / 'digits.py'))['get_config']().zoo.models
     return {

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from psml_jax.zoo.conv import conv3x3
 
@@ -22,16 +21,15 @@ def prepare(images: jax.Array, size: int) -> jax.Array:
   Raises:
     ValueError: `size` does not divide the image.
   """
-  centred = 4 * images - 2
-  if not size:
-    return centred
-  batch, height, width, channels = images.shape
-  if height % size or width % size:
-    raise ValueError(
-      f'size is {size}; it must divide the image height {height} and width {width}'
-    )
-  blocks = centred.reshape(batch, size, height // size, size, width // size, channels)
-  return jnp.mean(blocks, axis=(2, 4))
+  if size:
+    batch, height, width, channels = images.shape
+    if height % size or width % size:
+      raise ValueError(
+        f'size is {size}; it must divide the image height {height} and width {width}'
+      )
+    rows = images.reshape(batch, size, height // size, width * channels).mean(2)
+    images = rows.reshape(batch, size, size, width // size, channels).mean(3)
+  return 4 * images - 2
 
 
 class Linear(nn.Module):
