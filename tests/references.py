@@ -8,7 +8,7 @@ from psml_jax.core import Spec, ZooProfile
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=20, database=None)
 NUM_SPECS = 16
-SIZES = (1, 2, 3, 7, 20, 64, 70)  # few, for every size compiles once
+SIZES = (1, 3, 20, 70)  # few, for every size compiles once
 
 
 def make_profile(accuracy, latency_ms):

@@ -166,7 +166,7 @@ def test_calibrate_leaves_room_for_twice_the_interval():
 
 
 def test_calibrate_of_a_router():
-  profile = references.random_profile(0, 12)
+  profile = references.random_profile(0, 7)
   spec = goodput.uniform_workload(jax.random.key(1), profile, 400)
   router = routers.uniform(profile)
 

@@ -9,11 +9,13 @@ import pytest
 
 from psml_jax import surrogates, training
 from psml_jax.attacks.extraction import Harvest
-from psml_jax.zoo.models import CNN, MLP
+from psml_jax.zoo.models import CNN, Linear
 
 NUM_ROWS = 5
+ORDER = np.array([3, 0, 4, 1, 2])
 HYPER = training.Hyper(steps=6, batch_size=8, learning_rate=1e-2)
 SHAPE = (4, 4, 1)
+MODULE = Linear(num_classes=3)
 
 
 def close(one, other):
@@ -36,9 +38,7 @@ def rows():
   return keys, Harvest(inputs.astype(jnp.int32), targets, count)
 
 
-def population(pool, width, module=None):
-  module = MLP(num_classes=3, widths=(8,)) if module is None else module
-
+def population(pool, width, module=MODULE):
   def one(row):
     key, harvest = row
     return surrogates.fit(key, module, pool, harvest, HYPER)
@@ -49,35 +49,27 @@ def population(pool, width, module=None):
 @pytest.fixture(scope='module')
 def trained(pool, rows):
   """The population, each row trained alone."""
-  module = MLP(num_classes=3, widths=(8,))
-  one = jax.jit(lambda key, harvest: surrogates.fit(key, module, pool, harvest, HYPER))
-  alone = [
-    one(rows[0][i], jax.tree.map(lambda x, i=i: x[i], rows[1])) for i in range(5)
-  ]
+  one = jax.jit(lambda row: surrogates.fit(row[0], MODULE, pool, row[1], HYPER))
+  alone = [one(jax.tree.map(lambda x, i=i: x[i], rows)) for i in range(NUM_ROWS)]
   return jax.tree.map(lambda *leaves: np.stack(leaves), *alone)
 
 
 @pytest.mark.parametrize('width', [1, 2, 4])
-def test_width_does_not_matter(pool, rows, trained, width):
+def test_neither_width_nor_neighbours_matter(pool, rows, trained, width):
   assert len(jax.devices()) == 2
-  close(population(pool, width)(rows), trained)
+  run = population(pool, width)
+  close(run(rows), trained)
+  keys, harvest = jax.tree.map(lambda leaf: leaf[ORDER], rows)
+  poisoned = harvest.targets.at[1:].set(jnp.nan)
+  found = run((keys, Harvest(harvest.inputs, poisoned, harvest.count)))
+  first = jax.tree.map(lambda leaf: leaf[0], found)
+  close(first, jax.tree.map(lambda leaf: leaf[ORDER[0]], trained))
 
 
 def test_the_number_of_devices_does_not_matter(pool, rows, trained, monkeypatch):
   first = jax.devices()[:1]
   monkeypatch.setattr(jax, 'devices', lambda: first)
   close(population(pool, 2)(rows), trained)
-
-
-def test_a_row_does_not_depend_on_its_neighbours(pool, rows, trained):
-  order = np.array([3, 0, 4, 1, 2])
-  shuffled = jax.tree.map(lambda leaf: leaf[order], rows)
-  keys, harvest = shuffled
-  poisoned = harvest.targets.at[1:].set(jnp.nan)
-  replaced = Harvest(harvest.inputs, poisoned, harvest.count)
-  found = population(pool, 4)((keys, replaced))
-  first = jax.tree.map(lambda leaf: leaf[0], found)
-  close(first, jax.tree.map(lambda leaf: leaf[order[0]], trained))
 
 
 def test_convolutions_train_under_vmap_as_alone(pool, rows):
@@ -95,10 +87,9 @@ def test_any_number_of_rows(num_rows, width):
 
 
 def test_an_empty_harvest_leaves_the_initial_parameters(pool, rows):
-  module = MLP(num_classes=3, widths=(8,))
   key, harvest = rows[0][2], jax.tree.map(lambda leaf: leaf[2], rows[1])
-  fitted = surrogates.fit(key, module, pool, harvest, HYPER)
-  started = training.start(jax.random.split(key)[0], module, SHAPE, HYPER)
+  fitted = surrogates.fit(key, MODULE, pool, harvest, HYPER)
+  started = training.start(jax.random.split(key)[0], MODULE, SHAPE, HYPER)
   close(fitted, started.variables)
 
 
