@@ -1,5 +1,7 @@
 """A population of surrogates on real images, against a PyTorch loop."""
 
+import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -8,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from records import Row, rates
+from records import Row, rates, seconds
 from sklearn.linear_model import LogisticRegression
 from torch import nn
 
@@ -66,6 +68,7 @@ def measure(config: Config) -> list[Row]:
   flat = torch.from_numpy(images.pool_x[sent].reshape(NUM_QUERIES, -1))
   soft = torch.from_numpy(outputs[sent].astype(np.float32))
   widths = (flat.shape[1], *config.extraction.surrogate['widths'], images.num_classes)
+  threads = _choose_threads(widths, flat, soft, hyper)
   excluding = rates(
     'surrogates, compiled',
     (lambda: program(pool, targets, keys), NUM_SURROGATES),
@@ -75,7 +78,7 @@ def measure(config: Config) -> list[Row]:
     ),
     rounds=5,
     unit='surrogates/s',
-    peer_name='PyTorch, one by one',
+    peer_name=f'PyTorch, one by one, {threads} threads',
     bar='>= 5x',
   )
   with_compilation = NUM_SURROGATES / (
@@ -93,6 +96,31 @@ def measure(config: Config) -> list[Row]:
   ]
 
 
+def _choose_threads(
+  widths: Sequence[int],
+  inputs: torch.Tensor,
+  targets: torch.Tensor,
+  hyper: training.Hyper,
+) -> int:
+  """Gives PyTorch the faster of its default number of threads and one.
+
+  On layers this small, threads that wait for each other can cost far more than they
+  save, above all where other programs use the cores too.
+  """
+  trial = dataclasses.replace(hyper, steps=min(hyper.steps, 30))
+  spent = {}
+  for threads in (torch.get_num_threads(), 1):
+    torch.set_num_threads(threads)
+    torch_fit(widths, inputs, targets, trial)
+    spent[threads] = seconds(lambda: torch_fit(widths, inputs, targets, trial))
+    print(
+      f'PyTorch, {threads} threads: {spent[threads] / trial.steps * 1e3:.2f} ms/step'
+    )
+  fastest = min(spent, key=lambda threads: spent[threads])
+  torch.set_num_threads(fastest)
+  return fastest
+
+
 def torch_fit(
   widths: Sequence[int],
   inputs: torch.Tensor,
@@ -101,7 +129,7 @@ def torch_fit(
 ) -> nn.Module:
   """Trains an MLP as `training.fit` does: same loss, steps, batches and schedule."""
   layers: list[nn.Module] = []
-  for fan_in, fan_out in zip(widths[:-1], widths[1:], strict=True):
+  for fan_in, fan_out in itertools.pairwise(widths):
     layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
   model = nn.Sequential(*layers[:-1])
   warm_up = max(1, hyper.steps // 20)

@@ -23,6 +23,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 
 
 def main(argv: Sequence[str]) -> None:
+  """Measures, prints a table and writes the results whole or not at all."""
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments {argv[1:]}; all settings are flags')
   jax.config.update('jax_num_cpu_devices', os.cpu_count())

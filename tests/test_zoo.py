@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psml_jax import data, pareto, training, zoo
+from psml_jax import data, pareto, zoo
 from psml_jax.core import ZooProfile
 from psml_jax.zoo import conv, registry
 from psml_jax.zoo.models import prepare
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 FIELDS = {
-  'cnn': {'widths': [4, 8], 'depth': 2},
+  'cnn': {'widths': [4, 8]},
   'linear': {'size': 4},
   'mlp': {'widths': [16], 'size': 2},
 }
@@ -204,37 +204,42 @@ class TestCheckpoints:
 class TestProfiling:
   @pytest.fixture(scope='class')
   @classmethod
-  def splits(cls):
-    return data.load('digits', seed=0, zoo_size=600, pool_size=100, test_size=400)
+  def demo(cls):
+    """The demo's architectures, images, and labels that tell the models apart.
 
-  @pytest.fixture(scope='class')
-  @classmethod
-  def demo(cls, splits):
-    """The demo's models, trained for long enough to tell their accuracies apart."""
-    models = runpy.run_path(str(CONFIGS / 'digits.py'))['get_config']().zoo.models
-    return {
-      name: zoo.train(
-        jax.random.key(0),
-        zoo.create(num_classes=10, **fields.to_dict()),
-        splits.zoo_x,
-        splits.zoo_y,
-        num_classes=10,
-        hyper=training.Hyper(steps=40, batch_size=32, learning_rate=3e-3),
-      )[0]
-      for name, fields in models.items()
+    The models are untrained; each is biased to answer one class of its own, and
+    larger ones have more of the labels.
+    """
+    images = data.load(
+      'digits', seed=0, zoo_size=600, pool_size=100, test_size=256
+    ).test_x
+    fields = runpy.run_path(str(CONFIGS / 'digits.py'))['get_config']().zoo.models
+    modules = {
+      name: zoo.create(num_classes=10, **fields[name].to_dict()) for name in fields
     }
+    models, sizes = {}, []
+    for answer, (name, module) in enumerate(modules.items()):
+      variables = jax.jit(module.init)(jax.random.key(0), images[:1])
+      output = max(layer for layer in variables['params'] if 'Dense' in layer)
+      variables['params'][output]['bias'] = 100 * jax.nn.one_hot(answer, 10)
+      models[name] = zoo.Model(module, variables)
+      sizes.append(sum(leaf.size for leaf in jax.tree.leaves(variables)))
+    shares = np.argsort(np.argsort(sizes)) + 1
+    ends = np.cumsum(shares) * len(images) // shares.sum()
+    labels = np.searchsorted(ends, np.arange(len(images)), side='right')
+    return models, images, labels
 
-  def test_two_profiles_in_a_row_have_the_same_frontier(self, demo, splits, tmp_path):
+  def test_two_profiles_in_a_row_have_the_same_frontier(self, demo, tmp_path):
+    models, images, labels = demo
     frontiers = []
     for _ in range(2):
-      measured = zoo.measure(
-        demo, splits.test_x, splits.test_y, batch_size=256, rounds=25
-      )
+      measured = zoo.measure(models, images, labels, batch_size=256, rounds=25)
       order = pareto.frontier(measured.profile)
       frontiers.append([measured.profile.names[i] for i in order])
+    assert len(set(np.asarray(measured.profile.accuracy).tolist())) == len(models)
     assert frontiers[0] == frontiers[1]
     assert len(frontiers[0]) >= 4
-    self.check_written(tmp_path / 'profile.csv', measured, demo)
+    self.check_written(tmp_path / 'profile.csv', measured, models)
 
   def check_written(self, path, measured, demo):
     median = np.asarray(measured.profile.latency_ms)
