@@ -102,11 +102,7 @@ def _choose_threads(
   targets: torch.Tensor,
   hyper: training.Hyper,
 ) -> int:
-  """Gives PyTorch the faster of its default number of threads and one.
-
-  On layers this small, threads that wait for each other can cost far more than they
-  save, above all where other programs use the cores too.
-  """
+  """Gives PyTorch its default number of threads or one, whichever is faster here."""
   trial = dataclasses.replace(hyper, steps=min(hyper.steps, 30))
   spent = {}
   for threads in (torch.get_num_threads(), 1):

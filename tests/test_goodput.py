@@ -30,8 +30,8 @@ def test_matches_reference(profile, spec, models):
 
 
 def test_undefended_goodput_is_one():
-  profile = references.random_profile(0, 20)
-  spec = goodput.uniform_workload(KEY, profile, 500)
+  profile = references.random_profile(0, 7)
+  spec = goodput.uniform_workload(KEY, profile, 400)
   route = routers.uniform(profile)(KEY, spec)
   assert float(goodput.goodput(profile, spec, route)) == 1.0
 
@@ -95,8 +95,8 @@ def test_workload_of_a_region_without_area(accuracy, latency, corner):
 
 
 def test_longer_workload_starts_the_same():
-  profile = references.random_profile(0, 10)
-  long, short = (goodput.uniform_workload(KEY, profile, n) for n in (100, 7))
+  profile = references.random_profile(0, 7)
+  long, short = (goodput.uniform_workload(KEY, profile, n) for n in (400, 7))
   np.testing.assert_array_equal(long.min_accuracy[:7], short.min_accuracy)
   np.testing.assert_array_equal(long.max_latency_ms[:7], short.max_latency_ms)
 
