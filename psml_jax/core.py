@@ -167,6 +167,11 @@ class ZooProfile:
     latency = numbers(path, latency_column, table[latency_column])
     if accuracy_unit == 'percent':
       bad = [value for value in accuracy if not 0 <= value <= 100]
+      if accuracy and max(accuracy) <= 1:
+        raise ValueError(
+          f'accuracy_unit is percent, but {accuracy_column} in {path} is at most '
+          f'{max(accuracy)}; give accuracy_unit fraction for fractions'
+        )
       if bad:
         raise ValueError(
           f'{accuracy_column} in {path} holds {bad[0]}; it must be percent in [0, 100]'
@@ -191,7 +196,7 @@ def read_columns(
     ValueError: the file cannot be read, a column is missing or a cell is empty.
   """
   try:
-    with open(path, newline='', encoding='utf-8') as file:
+    with open(path, newline='', encoding='utf-8-sig') as file:
       reader = csv.DictReader(file)
       rows, header = list(reader), list(reader.fieldnames or ())
   except (OSError, UnicodeDecodeError, csv.Error) as error:

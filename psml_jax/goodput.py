@@ -34,7 +34,7 @@ def uniform_workload(key: jax.Array, profile: ZooProfile, num_specs: int) -> Spe
     num_specs: how many, at least 1.
 
   Returns:
-    A spec of shape [num_specs]. In a zoo of one frontier model the region is that
+    A spec of shape [num_specs]. Where the region has no area, the last frontier
     model's corner.
 
   Raises:

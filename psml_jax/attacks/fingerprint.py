@@ -28,8 +28,11 @@ class Fingerprinter(NamedTuple):
   against a live server::
 
     state = machine.init()
-    while not machine.result(state).done:
-      state = machine.tell(state, oracle(key, inputs, machine.ask(state)))
+    for i in itertools.count():
+      if machine.result(state).done:
+        break
+      probe_key = jax.random.fold_in(key, i)
+      state = machine.tell(state, oracle(probe_key, inputs, machine.ask(state)))
 
   Attributes:
     init: `() -> state`.

@@ -11,9 +11,9 @@ The mechanism and its scale are public; only the key is secret.
 | scale 0 | | the spec, bit for bit |
 | negative, NaN or infinite scale, concrete | | ValueError |
 | negative scale, traced | | as its absolute value (the noise is symmetric) |
-| NaN scale, traced | | NaN specs, which every router refuses |
+| NaN scale, traced | | NaN specs, which leave no model feasible |
 | infinite spec | unchanged | unchanged: noise is finite |
-| NaN spec | unchanged | NaN, which every router refuses |
+| NaN spec, traced | unchanged | NaN, which leaves no model feasible |
 | empty feasible set | refused | noise can make it feasible, and the reverse |
 """
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from psml_jax import _validate
 from psml_jax.core import Route, Router, Spec
 
 
@@ -79,9 +80,15 @@ def defend(router: Router, transform: SpecTransform) -> Router:
       'init() holds no arrays. Thread the state through transform.apply yourself.'
     )
 
-  def route(key: jax.Array, spec: Spec) -> Route:
+  @jax.jit
+  def traced(key: jax.Array, spec: Spec) -> Route:
     noise_key, route_key = jax.random.split(key)
     spec, _ = transform.apply(noise_key, spec, state)
     return router(route_key, spec)
+
+  def route(key: jax.Array, spec: Spec) -> Route:
+    _validate.no_nan('min_accuracy', spec.min_accuracy)
+    _validate.no_nan('max_latency_ms', spec.max_latency_ms)
+    return traced(key, spec)
 
   return route

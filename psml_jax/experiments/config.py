@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -189,6 +190,11 @@ def _check_models(models: Any) -> None:
       f'config.zoo.models is {models!r}; it must be a mapping of at least one model'
     )
   for name, fields in models.items():
+    if not re.fullmatch(r'\w[\w.-]*', name):
+      raise ValueError(
+        f'config.zoo.models has the name {name!r}; it must be letters, digits, "_", "-" '
+        'and ".", the first no "." or "-"'
+      )
     _check_module(f'config.zoo.models.{name}', fields)
 
 

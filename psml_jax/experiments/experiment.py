@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from psml_jax import data, defenses, pareto, routers
+from psml_jax import data, defenses, pareto, profiles, routers
 from psml_jax.core import Router, ZooProfile
 from psml_jax.experiments.config import Config
 
@@ -64,6 +64,20 @@ class Experiment:
       accuracy_column='accuracy',
       latency_column='latency_ms',
       accuracy_unit='fraction',
+    )
+
+  def published(self) -> ZooProfile:
+    """The zoo that others measured, from the package or the user's table."""
+    config = self.config.published
+    assert config is not None
+    if config.name:
+      return profiles.load(config.name)
+    return ZooProfile.from_csv(
+      config.csv,
+      name_column=config.name_column,
+      accuracy_column=config.accuracy_column,
+      latency_column=config.latency_column,
+      accuracy_unit=config.accuracy_unit,
     )
 
   def transform(self, accuracy_scale: Any, latency_scale_ms: Any) -> Any:

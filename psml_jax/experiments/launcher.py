@@ -43,7 +43,7 @@ def _job(
     if len(argv) > 1:
       raise app.UsageError(f'unknown arguments {argv[1:]}; all settings are flags')
     logging.set_verbosity(logging.WARNING)
-    jax.config.update('jax_num_cpu_devices', os.cpu_count())
+    jax.config.update('jax_num_cpu_devices', len(os.sched_getaffinity(0)))
     try:
       parsed = parse(config.value)
       directory = run(parsed, workdir.value, until=until, data_dir=data_dir.value)

@@ -9,6 +9,7 @@ from psml_jax.experiments import (
   defense_stage,
   extraction_stage,
   fingerprint_stage,
+  preflight,
   report_stage,
   workdir,
   zoo_stage,
@@ -55,6 +56,7 @@ def run(
     raise ValueError(
       f'until is {until!r}; this experiment has the stages {", ".join(stages)}'
     )
+  preflight.check(Experiment(config, pathlib.Path(directory), data_dir))
   experiment = Experiment(config, workdir.open_workdir(directory, config), data_dir)
   for name in stages[: stages.index(until) + 1]:
     artifact, make = _STAGES[name]

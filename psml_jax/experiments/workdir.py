@@ -10,6 +10,8 @@ from typing import Any
 
 from psml_jax.experiments.config import Config
 
+_UNFINISHED = '.unfinished-'
+
 
 def open_workdir(path: str | pathlib.Path, config: Config) -> pathlib.Path:
   """Makes or reopens the work directory of an experiment.
@@ -28,7 +30,14 @@ def open_workdir(path: str | pathlib.Path, config: Config) -> pathlib.Path:
   directory = pathlib.Path(path)
   if directory.exists() and not directory.is_dir():
     raise ValueError(f'workdir is {str(path)!r}, a file; it must be a directory')
-  directory.mkdir(parents=True, exist_ok=True)
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise ValueError(
+      f'workdir is {str(path)!r}; it must be a directory that can be made: {error}'
+    ) from error
+  for unfinished in directory.glob(f'{_UNFINISHED}*'):
+    unfinished.unlink()
   stored, wanted = directory / 'config.json', json.loads(to_json(config))
   if stored.exists():
     found = json.loads(stored.read_text(encoding='utf-8'))
@@ -60,7 +69,9 @@ def write(path: pathlib.Path, fill: Callable[[pathlib.Path], Any]) -> None:
     fill: writes the content to the path that it is given, in the same directory and
       with the same suffix.
   """
-  handle, name = tempfile.mkstemp(dir=path.parent, prefix='.', suffix=path.suffix)
+  handle, name = tempfile.mkstemp(
+    dir=path.parent, prefix=_UNFINISHED, suffix=path.suffix
+  )
   os.close(handle)
   temporary = pathlib.Path(name)
   try:

@@ -6,10 +6,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from psml_jax import data, profiles, zoo
-from psml_jax.core import ZooProfile
+from psml_jax import data, zoo
 from psml_jax.experiments import workdir
-from psml_jax.experiments.config import Published
 from psml_jax.experiments.experiment import Experiment
 
 
@@ -49,7 +47,7 @@ def profile(experiment: Experiment) -> None:
   """Writes profile.csv; for a trained zoo also profile.json, how it was measured."""
   path = experiment.directory / 'profile.csv'
   if experiment.config.published is not None:
-    published = _published(experiment.config.published)
+    published = experiment.published()
     workdir.write(path, lambda temporary: zoo.write_profile(temporary, published))
     return
   config, images = experiment.config.profiling, experiment.images()
@@ -89,15 +87,3 @@ def _models(experiment: Experiment, images: data.Splits) -> dict[str, zoo.Model]
     variables = zoo.restore(experiment.directory / 'zoo' / name, abstract)
     models[name] = zoo.Model(module, variables)
   return models
-
-
-def _published(config: Published) -> ZooProfile:
-  if config.name:
-    return profiles.load(config.name)
-  return ZooProfile.from_csv(
-    config.csv,
-    name_column=config.name_column,
-    accuracy_column=config.accuracy_column,
-    latency_column=config.latency_column,
-    accuracy_unit=config.accuracy_unit,
-  )

@@ -1,0 +1,44 @@
+"""Checks of an experiment against its data, before anything is written or trained."""
+
+from psml_jax import _validate, zoo
+from psml_jax.experiments.defense_stage import workload
+from psml_jax.experiments.experiment import Experiment
+
+
+def check(experiment: Experiment) -> None:
+  """Loads what the experiment will read, and shapes every model it will train.
+
+  Args:
+    experiment: one whose work directory need not exist yet.
+
+  Raises:
+    ValueError: images, a published zoo or a workload that cannot be loaded, a model
+      that does not fit the images, or a request larger than the test split.
+  """
+  config = experiment.config
+  if config.defense.workload_csv:
+    workload(experiment, experiment.key('defense'), None)
+  if config.published is not None:
+    experiment.published()
+    return
+  images = experiment.images()
+  assert config.zoo is not None
+  assert config.profiling is not None
+  assert config.extraction is not None
+  _validate.positive_int('config.profiling.rounds', config.profiling.rounds)
+  batch_size = config.profiling.batch_size
+  _validate.positive_int('config.profiling.batch_size', batch_size)
+  if batch_size > len(images.test_x):
+    raise ValueError(
+      f'config.profiling.batch_size is {batch_size}; it must be at most the '
+      f'{len(images.test_x)} images of the test split'
+    )
+  for path, fields in (
+    *((f'config.zoo.models.{name}', f) for name, f in config.zoo.models.items()),
+    ('config.extraction.surrogate', config.extraction.surrogate),
+  ):
+    module = zoo.create(num_classes=images.num_classes, **fields)
+    try:
+      zoo.abstract_variables(module, images.test_x.shape[1:])
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+      raise ValueError(f'{path} is {dict(fields)}: {error}') from error
