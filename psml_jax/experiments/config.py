@@ -192,8 +192,8 @@ def _check_models(models: Any) -> None:
   for name, fields in models.items():
     if not re.fullmatch(r'\w[\w.-]*', name):
       raise ValueError(
-        f'config.zoo.models has the name {name!r}; it must be letters, digits, "_", "-" '
-        'and ".", the first no "." or "-"'
+        f'config.zoo.models has the name {name!r}; it must be letters, digits, "_", '
+        '"-" and ".", the first a letter or digit'
       )
     _check_module(f'config.zoo.models.{name}', fields)
 
