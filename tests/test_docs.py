@@ -59,3 +59,12 @@ def test_notebook_is_stored_clean_and_runs(tmp_path):
   NotebookClient(
     notebook, timeout=300, resources={'metadata': {'path': str(tmp_path)}}
   ).execute()
+
+
+def test_results_are_there_with_their_command():
+  results = sorted((ROOT / 'docs' / 'results').glob('*.md'))
+  assert len(results) >= 3
+  for path in results:
+    text = path.read_text('utf-8')
+    assert re.search(r'make demo|launch/reproduce\.py', text), path.name
+    assert '## Claims' in text, path.name
