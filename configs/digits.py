@@ -3,8 +3,8 @@
 python launch/reproduce.py --config=configs/digits.py --workdir=runs/digits
 
 One minute on two CPU cores. Expect, at 400 queries and the medium victim: fingerprint
-against naive +13.6 +-1.4 points accuracy and +12.8 +-1.3 fidelity; against explicit within
-1 point; at a goodput of 80 %, the defense takes 3.9 +-2.5 and 4.7 +-2.4 points back.
+against naive +13.6 +-1.4 points accuracy and +12.8 +-1.3 fidelity; against explicit
+within 1 point; at a goodput of 80 %, the defense takes 3.9 +-2.5 and 4.7 +-2.4 back.
 """
 
 from ml_collections import ConfigDict

@@ -6,8 +6,11 @@ python launch/reproduce.py --config=configs/published_profiles.py:cifar10_publis
 Instead of `cifar10_published`: `cifar100_published`, or `csv` with a table of your
 own, `--config.published.csv=zoo.csv`, and the names of its columns in
 `--config.published.name_column` (and `accuracy_column`, `latency_column`,
-`accuracy_unit`). Under a minute on two CPU cores. Expect every corner: 7 of 7 on both published zoos, 33 of
-33 on a table of 900 ImageNet models, and a goodput of 80.3 +-0.3 % at the calibrated scale.
+`accuracy_unit`).
+
+Under a minute on two CPU cores. Expect every corner: 7 of 7 on both published zoos, 33
+of 33 on a table of 900 ImageNet models, and a goodput of 80.3 +-0.3 % at the calibrated
+scale.
 """
 
 from ml_collections import ConfigDict
