@@ -167,14 +167,14 @@ class ZooProfile:
     latency = numbers(path, latency_column, table[latency_column])
     if accuracy_unit == 'percent':
       bad = [value for value in accuracy if not 0 <= value <= 100]
-      if accuracy and max(accuracy) <= 1:
-        raise ValueError(
-          f'accuracy_unit is percent, but {accuracy_column} in {path} is at most '
-          f'{max(accuracy)}; give accuracy_unit fraction for fractions'
-        )
       if bad:
         raise ValueError(
           f'{accuracy_column} in {path} holds {bad[0]}; it must be percent in [0, 100]'
+        )
+      if accuracy and 0 < max(accuracy) <= 1:
+        raise ValueError(
+          f'accuracy_unit is percent, but {accuracy_column} in {path} is at most '
+          f'{max(accuracy)}; give accuracy_unit fraction for fractions'
         )
       accuracy = [value / 100 for value in accuracy]
     return cls(accuracy, latency, tuple(table[name_column]))  # type: ignore[arg-type]

@@ -128,6 +128,7 @@ def test_from_csv(tmp_path):
     ('a,93.1,1\n', 'fraction', 'looks like percent'),
     ('a,101,1\n', 'percent', r'top1 in .* holds 101.0; it must be percent'),
     ('a,-1,1\n', 'percent', 'must be percent'),
+    ('a,0.93,1\n', 'percent', 'give accuracy_unit fraction'),
     ('a,nan,1\n', 'percent', 'must be percent'),
     ('a,nan,1\n', 'fraction', r'accuracy\[0\] is nan'),
     ('a,0.5,inf\n', 'fraction', r'latency_ms\[0\] is inf'),

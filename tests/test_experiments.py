@@ -322,3 +322,38 @@ def test_a_published_zoo_runs_to_its_report(tmp_path):
   assert '</html>' in (directory / 'report.html').read_text('utf-8')
   assert (directory / 'zoo.png').exists()
   assert not (directory / 'zoo').exists()
+
+
+@pytest.mark.parametrize(
+  ('part', 'field', 'value', 'message'),
+  [
+    ('data', 'name', 'cifar100', "name is 'cifar100'"),
+    ('data', 'test_size', 5000, r'test_size \(5000\)|5000'),
+    ('profiling', 'rounds', 0, r'config\.profiling\.rounds is 0'),
+    ('profiling', 'batch_size', 201, r'config\.profiling\.batch_size is 201'),
+    (
+      'extraction',
+      'surrogate',
+      {'family': 'mlp', 'widths': [8], 'size': 3},
+      r'config\.extraction\.surrogate .* size is 3',
+    ),
+    ('defense', 'workload_csv', 'nowhere.csv', 'nowhere.csv'),
+  ],
+)
+def test_bad_input_is_told_before_anything_is_written(
+  part, field, value, message, tmp_path
+):
+  fields = {**TINY, part: {**TINY[part], field: value}}
+  with pytest.raises(ValueError, match=message):
+    experiments.run(experiments.parse(fields), tmp_path / 'new')
+  assert not (tmp_path / 'new').exists()
+
+
+def test_clients_who_ask_too_much_leave_no_room_for_noise(tmp_path):
+  path = tmp_path / 'specs.csv'
+  path.write_text('min_accuracy,max_latency_ms\n0.9,50\n0.99,1\n')
+  fields = {**PUBLISHED, 'defense': {**DEFENSE, 'workload_csv': str(path)}}
+  directory = experiments.run(
+    experiments.parse(fields), tmp_path / 'run', until='defense'
+  )
+  assert read(directory, 'defense.json')['calibrated_scale'] == 0.0

@@ -127,3 +127,15 @@ def test_records_round_trip(tmp_path):
   records = [{'scale': 0.1 + 0.2, 'purity': None}, {'scale': 1e-9, 'purity': 1.0}]
   workdir.write_jsonl(path, records)
   assert workdir.read_jsonl(path) == records
+
+
+def test_what_a_kill_left_unfinished_is_swept(tmp_path, config):
+  (tmp_path / '.unfinished-abc.json').write_text('{"half":')
+  directory = workdir.open_workdir(tmp_path, config)
+  assert [path.name for path in directory.iterdir()] == ['config.json']
+
+
+def test_a_directory_that_cannot_be_made(tmp_path, config):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(ValueError, match='workdir is .* that can be made'):
+    workdir.open_workdir(tmp_path / 'file' / 'run', config)

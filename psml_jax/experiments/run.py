@@ -49,16 +49,19 @@ def run(
 
   Raises:
     ValueError: a work directory of another config, a stage that the experiment does
-      not have, images that cannot be loaded, or a pool or test set too small.
+      not have, or what `preflight.check` rejects; nothing has been written then.
   """
   stages = _PUBLISHED_STAGES if config.published else STAGES
   if until not in stages:
     raise ValueError(
       f'until is {until!r}; this experiment has the stages {", ".join(stages)}'
     )
-  preflight.check(Experiment(config, pathlib.Path(directory), data_dir))
+  wanted = stages[: stages.index(until) + 1]
+  directory = pathlib.Path(directory)
+  if not all((directory / _STAGES[name][0]).exists() for name in wanted):
+    preflight.check(Experiment(config, directory, data_dir))
   experiment = Experiment(config, workdir.open_workdir(directory, config), data_dir)
-  for name in stages[: stages.index(until) + 1]:
+  for name in wanted:
     artifact, make = _STAGES[name]
     if not (experiment.directory / artifact).exists():
       began = time.perf_counter()
