@@ -29,7 +29,7 @@ setuptools.setup(
   ],
   extras_require={
     'cuda12': ['jax[cuda12]>=0.8.0'],
-    'bench': ['psutil>=5.9', 'torch>=2.4'],
+    'bench': ['torch>=2.4'],
     'dev': [
       'hypothesis>=6.100',
       'ipykernel>=6.29',

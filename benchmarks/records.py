@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+_TURN_SECONDS = 1.0
 MIB = 2.0**20
 
 
@@ -66,6 +67,15 @@ def seconds(work: Callable[[], Any]) -> float:
   return time.perf_counter() - began
 
 
+def calls_per_second(work: Callable[[], Any]) -> float:
+  """The throughput of a turn: calls one after the other for at least a second."""
+  began, calls = time.perf_counter(), 0
+  while (spent := time.perf_counter() - began) < _TURN_SECONDS or not calls:
+    jax.block_until_ready(work())
+    calls += 1
+  return calls / spent
+
+
 def rates(
   name: str,
   ours: tuple[Callable[[], Any], int],
@@ -76,7 +86,10 @@ def rates(
   peer_name: str,
   bar: str = '',
 ) -> Row:
-  """Times ours and the peer in turns, after one call of each as a warm-up.
+  """Times ours and the peer in turns of one second, after one turn as a warm-up.
+
+  A turn counts its throughput: a program's first call after the other side's turn is
+  up to twice as slow as the ones that follow.
 
   Args:
     name: the row's.
@@ -93,7 +106,7 @@ def rates(
   rate: list[list[float]] = [[], []]
   for done in range(rounds + 1):
     for rates_of_side, (work, count) in zip(rate, (ours, peer), strict=True):
-      measured = count / seconds(work)
+      measured = count * calls_per_second(work)
       if done:
         rates_of_side.append(measured)
   ratios = [a / b for a, b in zip(*rate, strict=True)]

@@ -87,7 +87,7 @@ def _published() -> list[Row]:
       'zoo of 22: routing',
       (lambda: program(key, device_spec), NUM_SPECS),
       (lambda: numpy.one_by_one(some), len(some[0])),
-      rounds=9,
+      rounds=5,
       unit='specs/s',
       peer_name='NumPy, query by query',
       bar='>= 200x',
