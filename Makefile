@@ -29,4 +29,4 @@ $(VENV)/.installed: setup.py constraints.txt
 test-lower-bounds: setup.py constraints-lower.txt
 	$(PYTHON) -m venv $(LOWER)
 	$(LOWER)/bin/pip install --quiet -c constraints-lower.txt -e '.[dev]'
-	$(LOWER)/bin/python -m pytest
+	$(LOWER)/bin/python -m pytest -W default
