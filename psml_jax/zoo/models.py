@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from psml_jax.zoo.conv import conv3x3
+from psml_jax.zoo.layers import Conv, pool
 
 
 def prepare(images: jax.Array, size: int) -> jax.Array:
@@ -21,15 +21,7 @@ def prepare(images: jax.Array, size: int) -> jax.Array:
   Raises:
     ValueError: `size` does not divide the image.
   """
-  if size:
-    batch, height, width, channels = images.shape
-    if height % size or width % size:
-      raise ValueError(
-        f'size is {size}; it must divide the image height {height} and width {width}'
-      )
-    rows = images.reshape(batch, size, height // size, width * channels).mean(2)
-    images = rows.reshape(batch, size, size, width // size, channels).mean(3)
-  return 4 * images - 2
+  return 4 * pool(images, size) - 2
 
 
 class Linear(nn.Module):
@@ -39,7 +31,7 @@ class Linear(nn.Module):
   size: int = 0
 
   @nn.compact
-  def __call__(self, images: jax.Array) -> jax.Array:
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
     x = prepare(images, self.size)
     return nn.Dense(self.num_classes)(x.reshape(len(x), -1))
 
@@ -52,25 +44,12 @@ class MLP(nn.Module):
   size: int = 0
 
   @nn.compact
-  def __call__(self, images: jax.Array) -> jax.Array:
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
     x = prepare(images, self.size)
     x = x.reshape(len(x), -1)
     for width in self.widths:
       x = nn.relu(nn.Dense(width)(x))
     return nn.Dense(self.num_classes)(x)
-
-
-class Conv3x3(nn.Module):
-  """A 3 x 3 convolution with bias: f32[N, H, W, C] -> f32[N, H, W, features]."""
-
-  features: int
-
-  @nn.compact
-  def __call__(self, images: jax.Array) -> jax.Array:
-    shape = (3, 3, images.shape[-1], self.features)
-    kernel = self.param('kernel', nn.initializers.he_normal(), shape)
-    bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
-    return conv3x3(images, kernel) + bias.reshape(1, 1, 1, -1)
 
 
 class CNN(nn.Module):
@@ -86,7 +65,7 @@ class CNN(nn.Module):
   size: int = 0
 
   @nn.compact
-  def __call__(self, images: jax.Array) -> jax.Array:
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
     x = prepare(images, self.size)
     factor = 2 ** max(len(self.widths) - 1, 0)
     if x.shape[1] % factor or x.shape[2] % factor:
@@ -99,5 +78,5 @@ class CNN(nn.Module):
         batch, height, breadth, channels = x.shape
         x = x.reshape(batch, height // 2, 2, breadth // 2, 2, channels).max((2, 4))
       for _ in range(self.depth):
-        x = nn.relu(Conv3x3(width)(x))
+        x = nn.relu(Conv(width, use_bias=True)(x))
     return nn.Dense(self.num_classes)(x.reshape(len(x), -1))

@@ -1,19 +1,80 @@
 """The registry of model families; a user adds his own in one line."""
 
 import difflib
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 
 from psml_jax import _validate
+from psml_jax.zoo.mobilenetv2 import MobileNetV2
 from psml_jax.zoo.models import CNN, MLP, Linear
+from psml_jax.zoo.repvgg import RepVGG
+from psml_jax.zoo.resnet import ResNet
+from psml_jax.zoo.shufflenetv2 import ShuffleNetV2
+from psml_jax.zoo.vgg import VGG
+from psml_jax.zoo.vit import ViT
 
-_FAMILIES: dict[str, Callable[..., nn.Module]] = {
+_Make = Callable[..., nn.Module]
+
+_FAMILIES: dict[str, _Make] = {
   'cnn': CNN,
   'linear': Linear,
   'mlp': MLP,
+  'resnet': ResNet,
 }
+
+
+def _published(make: _Make, variants: dict[str, dict[str, Any]]) -> None:
+  for name, fields in variants.items():
+    _FAMILIES[name] = functools.partial(make, **fields)
+
+
+_published(ResNet, {f'resnet{depth}': {'depth': depth} for depth in (20, 32, 44, 56)})
+_published(
+  VGG,
+  {
+    'vgg11_bn': {'convolutions': (1, 1, 2, 2, 2)},
+    'vgg13_bn': {'convolutions': (2, 2, 2, 2, 2)},
+    'vgg16_bn': {'convolutions': (2, 2, 3, 3, 3)},
+    'vgg19_bn': {'convolutions': (2, 2, 4, 4, 4)},
+  },
+)
+_published(
+  MobileNetV2,
+  {
+    'mobilenetv2_x0_5': {'width': 0.5},
+    'mobilenetv2_x0_75': {'width': 0.75},
+    'mobilenetv2_x1_0': {'width': 1.0},
+    'mobilenetv2_x1_4': {'width': 1.4},
+  },
+)
+_published(
+  ShuffleNetV2,
+  {
+    'shufflenetv2_x0_5': {'widths': (48, 96, 192, 1024)},
+    'shufflenetv2_x1_0': {'widths': (116, 232, 464, 1024)},
+    'shufflenetv2_x1_5': {'widths': (176, 352, 704, 1024)},
+    'shufflenetv2_x2_0': {'widths': (244, 488, 976, 2048)},
+  },
+)
+_published(
+  RepVGG,
+  {
+    'repvgg_a0': {'widths': (48, 96, 192, 1280)},
+    'repvgg_a1': {'widths': (64, 128, 256, 1280)},
+    'repvgg_a2': {'widths': (96, 192, 384, 1408)},
+  },
+)
+_published(
+  ViT,
+  {
+    'vit_small_patch16_384': {'width': 384, 'depth': 12, 'heads': 6},
+    'vit_base_patch16_384': {'width': 768, 'depth': 12, 'heads': 12},
+    'vit_large_patch16_384': {'width': 1024, 'depth': 24, 'heads': 16},
+  },
+)
 
 
 def register(family: str, make: Callable[..., nn.Module]) -> None:

@@ -1,0 +1,153 @@
+"""What the architectures are made of."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from psml_jax.zoo.conv import conv
+
+_KERNEL = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+
+
+class Conv(nn.Module):
+  """A convolution of an odd kernel size: f[N, H, W, C] -> f[N, H', W', features].
+
+  Attributes:
+    features: of the result; where `depthwise`, they must equal C.
+    size: of the kernel.
+    stride: in both directions.
+    depthwise: whether each channel has its own kernel.
+    use_bias: whether to add one.
+    dtype: of the computation; parameters are float32.
+  """
+
+  features: int
+  size: int = 3
+  stride: int = 1
+  depthwise: bool = False
+  use_bias: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> jax.Array:
+    channels = 1 if self.depthwise else images.shape[-1]
+    shape = (self.size, self.size, channels, self.features)
+    kernel = self.param('kernel', _KERNEL, shape).astype(self.dtype)
+    x = conv(images.astype(self.dtype), kernel, stride=self.stride)
+    if self.use_bias:
+      bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
+      x += bias.astype(self.dtype).reshape(1, 1, 1, -1)
+    return x
+
+
+class Classifier(nn.Module, kw_only=True):
+  """What every published architecture shares: its classes and how it sees pixels.
+
+  `__call__(images, train=False)` maps f32[N, H, W, C] images with pixels in [0, 1]
+  to f32[N, num_classes] logits. With `train=True` BatchNorm uses the batch's
+  statistics and updates the collection `batch_stats`, and dropout draws from the
+  stream `dropout`.
+
+  Attributes:
+    num_classes: K.
+    mean: of each channel, subtracted first; its length is C.
+    std: of each channel, divided by.
+    size: averages square blocks until images have this size; 0 keeps them.
+    dtype: of the computation ('bfloat16' for mixed precision); parameters,
+      statistics and logits are float32.
+  """
+
+  num_classes: int
+  mean: Sequence[float] = (0.5, 0.5, 0.5)
+  std: Sequence[float] = (0.25, 0.25, 0.25)
+  size: int = 0
+  dtype: Any = jnp.float32
+
+  @property
+  def input_shape(self) -> tuple[int, int, int]:
+    """(H, W, C) of the images it was published for."""
+    return (32, 32, len(self.mean))
+
+  def standardise(
+    self, images: jax.Array, *, multiple: int = 1, exactly: int = 0
+  ) -> jax.Array:
+    """Pools and standardises images, once they are known to fit.
+
+    Args:
+      images: f32[N, H, W, C], pixels in [0, 1].
+      multiple: what H and W must be divisible by.
+      exactly: what H and W must be, where it is not 0.
+
+    Returns:
+      f[N, H', W', C] in the module's dtype.
+
+    Raises:
+      ValueError: images of a size or number of channels that the model cannot take.
+    """
+    channels = images.shape[-1]
+    if not channels == len(self.mean) == len(self.std):
+      raise ValueError(
+        f'images have {channels} channels; {type(self).__name__} has a mean of '
+        f'{len(self.mean)} and a std of {len(self.std)} channels, so they must have '
+        'as many (or set the fields mean and std)'
+      )
+    images = pool(images, self.size)
+    height, width = images.shape[1:3]
+    if exactly and (height, width) != (exactly, exactly):
+      raise ValueError(
+        f'images are {height} x {width}; {type(self).__name__} takes {exactly} x '
+        f'{exactly}'
+      )
+    if height % multiple or width % multiple:
+      raise ValueError(
+        f'images are {height} x {width}; {type(self).__name__} takes sizes that are '
+        f'divisible by {multiple}'
+      )
+    x = (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+    return x.astype(self.dtype)
+
+  def norm(self, train: bool) -> Callable[..., nn.BatchNorm]:
+    """Makes the model's BatchNorm layers, as PyTorch's defaults have them."""
+    return functools.partial(
+      nn.BatchNorm,
+      use_running_average=not train,
+      momentum=0.9,
+      epsilon=1e-5,
+      dtype=self.dtype,
+    )
+
+  def dense(self, features: int, name: str) -> nn.Dense:
+    """A dense layer in the model's dtype."""
+    return nn.Dense(features, dtype=self.dtype, name=name)
+
+  def logits(self, features: jax.Array, name: str) -> jax.Array:
+    """The last dense layer, as float32."""
+    return self.dense(self.num_classes, name)(features).astype(jnp.float32)
+
+
+def pool(images: jax.Array, size: int) -> jax.Array:
+  """Averages square blocks so that images become smaller.
+
+  Args:
+    images: f32[N, H, W, C].
+    size: a divisor of H and W; 0 keeps the images' size.
+
+  Returns:
+    f32[N, size, size, C].
+
+  Raises:
+    ValueError: `size` does not divide the image.
+  """
+  if not size:
+    return images
+  batch, height, width, channels = images.shape
+  if height % size or width % size:
+    raise ValueError(
+      f'size is {size}; it must divide the image height {height} and width {width}'
+    )
+  rows = images.reshape(batch, size, height // size, width * channels).mean(2)
+  return rows.reshape(batch, size, size, width // size, channels).mean(3)

@@ -1,0 +1,152 @@
+"""Trained weights from PyTorch state dicts, without unpickling anything."""
+
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import traverse_util
+
+from psml_jax.zoo.model import Model, abstract_variables
+from psml_jax.zoo.registry import create
+
+_LEAVES = {
+  'kernel': 'weight',
+  'scale': 'weight',
+  'mean': 'running_mean',
+  'var': 'running_var',
+}
+_IGNORED = 'num_batches_tracked'
+
+
+def import_state_dict(
+  name: str,
+  path: str | pathlib.Path,
+  *,
+  image_shape: tuple[int, int, int] | None = None,
+  **fields: Any,
+) -> Model:
+  """Reads a PyTorch state dict into a model of the zoo.
+
+  The file's entries are named as the checkpoints of chenyaofo/pytorch-cifar-models
+  name them (for ViTs as timm does); every name and shape is checked. The number of
+  classes is that of the file's last layer. Set `mean` and `std` to those that the
+  weights were trained with, for a model of the zoo sees pixels in [0, 1].
+
+  Args:
+    name: a published architecture of `families()`, or a registered one whose modules
+      carry PyTorch's names (`layer1_0` for `layer1.0`).
+    path: a `.safetensors` or `.npz` file.
+    image_shape: (H, W, C) of the images; by default the architecture's own.
+    **fields: of the architecture, as in `create`.
+
+  Returns:
+    The model. Its outputs equal PyTorch's in evaluation mode.
+
+  Raises:
+    ValueError: an unknown name or field, a file that is absent, pickled or damaged,
+      or entries that are missing, too many or of another shape, each by its name.
+  """
+  module = create(name, num_classes=2, **fields)
+  entries = _read(pathlib.Path(path))
+  shape = image_shape or getattr(module, 'input_shape', (32, 32, 3))
+  layout = _layout(module, shape)
+  other = _layout(create(name, num_classes=3, **fields), shape)
+  head = next(entry for entry in layout if layout[entry] != other[entry])
+  if head in entries and entries[head].ndim and len(entries[head]) >= 2:
+    module = create(name, num_classes=len(entries[head]), **fields)
+    layout = _layout(module, shape)
+  _compare(name, path, layout, entries)
+  abstract = traverse_util.flatten_dict(abstract_variables(module, shape))
+  flat = {
+    leaf: jnp.asarray(_arrange(entries[_torch_name(leaf)]), struct.dtype)
+    for leaf, struct in abstract.items()
+  }
+  return Model(module, traverse_util.unflatten_dict(flat))
+
+
+def _layout(module: Any, image_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+  """The shape of every entry of a state dict of the module, by PyTorch's names."""
+  flat = traverse_util.flatten_dict(abstract_variables(module, image_shape))
+  return {_torch_name(leaf): _torch_shape(leaf, flat[leaf].shape) for leaf in flat}
+
+
+def _torch_name(leaf: tuple[str, ...]) -> str:
+  _, *modules, entry = leaf
+  path = '.'.join([*modules, _LEAVES.get(entry, entry)])
+  return re.sub(r'_(\d+)(?=[._]|$)', r'.\1', path)
+
+
+def _torch_shape(leaf: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+  if leaf[-1] != 'kernel':
+    return shape
+  return (shape[-1], shape[-2], *shape[:-2])
+
+
+def _arrange(entry: np.ndarray) -> np.ndarray:
+  """A dense or convolution kernel with PyTorch's axes (out, in, ...) as Flax has it."""
+  if entry.ndim == 2:
+    return entry.T
+  if entry.ndim == 4:
+    return entry.transpose(2, 3, 1, 0)
+  return entry
+
+
+def _compare(
+  name: str,
+  path: str | pathlib.Path,
+  layout: Mapping[str, tuple[int, ...]],
+  entries: Mapping[str, np.ndarray],
+) -> None:
+  missing = [entry for entry in layout if entry not in entries]
+  extra = [
+    entry for entry in entries if entry not in layout and not entry.endswith(_IGNORED)
+  ]
+  other = [
+    f'{entry} is {entries[entry].shape}, not {shape}'
+    for entry, shape in layout.items()
+    if entry in entries and entries[entry].shape != shape
+  ]
+  not_finite = [
+    entry
+    for entry in layout
+    if entry in entries
+    and not np.all(np.isfinite(np.asarray(entries[entry], np.float32)))
+  ]
+  found = [
+    f'{what}: {", ".join(names)}'
+    for what, names in (
+      ('missing', missing),
+      ('not part of it', extra),
+      ('of another shape', other),
+      ('not finite', not_finite),
+    )
+    if names
+  ]
+  if found:
+    raise ValueError(f'{path} is no state dict of {name}; {"; ".join(found)}')
+
+
+def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+  if path.suffix in ('.pt', '.pth', '.bin', '.ckpt', '.pkl'):
+    raise ValueError(
+      f'{path} is a pickle, which may run code when it is read, so it is not. Convert '
+      'it where you trust it: python -c "import torch, safetensors.torch as s; '
+      f"s.save_file(torch.load('{path.name}', map_location='cpu', weights_only=True), "
+      f"'{path.stem}.safetensors')\""
+    )
+  if path.suffix not in ('.safetensors', '.npz'):
+    raise ValueError(f'path is {str(path)!r}; it must end in .safetensors or .npz')
+  if not path.is_file():
+    raise ValueError(f'path is {str(path)!r}; there is no such file')
+  try:
+    if path.suffix == '.safetensors':
+      return dict(safetensors.numpy.load_file(path))
+    with np.load(path, allow_pickle=False) as file:
+      return {entry: file[entry] for entry in file.files}
+  except Exception as error:
+    raise ValueError(f'{path} cannot be read, so it is damaged: {error}') from error
