@@ -5,11 +5,13 @@ import functools
 import jax
 import jax.numpy as jnp
 
-_CONVOLUTIONS = {'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT'}
+_CONVOLUTIONS: dict[str, str | bool] = {
+  'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT'
+}
 
 
 @functools.cache
-def options() -> dict[str, str]:
+def options() -> dict[str, str | bool]:
   """Compiler options for the default backend.
 
   On CPUs XLA gives convolutions to YNNPACK where its build has it, about twice as fast

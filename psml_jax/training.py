@@ -1,7 +1,9 @@
 """Training of one classifier on soft labels, as one pure, traceable function."""
 
 import dataclasses
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import chex
 import flax.linen as nn
@@ -9,8 +11,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
+from jax.sharding import Mesh, PartitionSpec
 
 from psml_jax import _validate
+
+Rows = TypeVar('Rows')
+Results = TypeVar('Results')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +70,7 @@ def start(
 
   Args:
     key: consumed.
-    module: maps f32[N, H, W, C] to f32[N, K] logits; no mutable collections.
+    module: maps (f32[N, H, W, C], train=...) to f32[N, K] logits.
     image_shape: (H, W, C).
     hyper: the settings.
 
@@ -72,7 +78,8 @@ def start(
     The state before the first step.
   """
   variables = module.init(key, jnp.zeros((1, *image_shape), jnp.float32))
-  return TrainState(jnp.int32(0), variables, _optimiser(hyper).init(variables))
+  moments = _optimiser(hyper).init(variables['params'])
+  return TrainState(jnp.int32(0), variables, moments)
 
 
 def advance(
@@ -93,7 +100,7 @@ def advance(
     key: the training's, the same in every call; step i draws with
       `fold_in(key, i)`, so that any division into calls gives the same result.
     state: from `start` or an earlier call.
-    module: the model.
+    module: the model; `train=True` is passed while it trains.
     inputs: f32[N, H, W, C], pixels in [0, 1].
     targets: f32[N, K], class probabilities.
     count: i32[], how many leading rows to draw from; at 0 the parameters stay.
@@ -107,24 +114,60 @@ def advance(
   chex.assert_equal_shape_prefix([inputs, targets], 1)
   optimiser = _optimiser(hyper)
 
-  def loss(variables: Any, images: jax.Array, wanted: jax.Array) -> jax.Array:
-    logits = module.apply(variables, images)
-    assert isinstance(logits, jax.Array)
+  def loss(
+    params: Any, stats: Any, images: jax.Array, wanted: jax.Array, key: jax.Array
+  ) -> tuple[jax.Array, Any]:
+    logits, stats = apply(module, params, stats, images, key)
     log_probabilities = jax.nn.log_softmax(logits)
-    return -jnp.mean(jnp.sum(wanted * log_probabilities, axis=-1))
+    return -jnp.mean(jnp.sum(wanted * log_probabilities, axis=-1)), stats
 
   def step(state: TrainState, _: None) -> tuple[TrainState, jax.Array]:
     step_key = jax.random.fold_in(key, state.step)
     drawn = jax.random.randint(step_key, (hyper.batch_size,), 0, jnp.maximum(count, 1))
-    value, gradient = jax.value_and_grad(loss)(
-      state.variables, inputs[drawn], targets[drawn]
+    params, stats = split(state.variables)
+    (value, new_stats), gradient = jax.value_and_grad(loss, has_aux=True)(
+      params, stats, inputs[drawn], targets[drawn], jax.random.fold_in(step_key, 0)
     )
-    updates, moments = optimiser.update(gradient, state.moments, state.variables)
-    updates = jax.tree.map(lambda u: jnp.where(count > 0, u, 0.0), updates)
-    variables = optax.apply_updates(state.variables, updates)
+    updates, moments = optimiser.update(gradient, state.moments, params)
+    variables = {'params': optax.apply_updates(params, updates), **new_stats}
+    variables = jax.tree.map(
+      lambda new, old: jnp.where(count > 0, new, old), variables, state.variables
+    )
     return TrainState(state.step + 1, variables, moments), value
 
   return jax.lax.scan(step, state, length=num_steps)
+
+
+def split(variables: Any) -> tuple[Any, Any]:
+  """Divides Flax variables into the trained `params` and all other collections."""
+  rest = {name: entry for name, entry in variables.items() if name != 'params'}
+  return variables['params'], rest
+
+
+def apply(
+  module: nn.Module, params: Any, stats: Any, images: jax.Array, key: jax.Array
+) -> tuple[jax.Array, Any]:
+  """Runs a model as in training.
+
+  Args:
+    module: the model.
+    params: what is trained.
+    stats: the other collections, such as BatchNorm's statistics.
+    images: f32[N, H, W, C], pixels in [0, 1].
+    key: of dropout.
+
+  Returns:
+    f32[N, K] logits, and the collections after the call.
+  """
+  logits, stats = module.apply(
+    {'params': params, **stats},
+    images,
+    train=True,
+    mutable=list(stats),
+    rngs={'dropout': key},
+  )
+  assert isinstance(logits, jax.Array)
+  return logits, stats
 
 
 def fit(
@@ -139,7 +182,7 @@ def fit(
 
   Args:
     key: consumed.
-    module: maps f32[N, H, W, C] to f32[N, K] logits.
+    module: maps (f32[N, H, W, C], train=...) to f32[N, K] logits.
     inputs: f32[N, H, W, C], pixels in [0, 1].
     targets: f32[N, K], class probabilities.
     count: i32[], how many leading rows are data; the rest is padding.
@@ -154,6 +197,49 @@ def fit(
     steps_key, state, module, inputs, targets, count, hyper, hyper.steps
   )
   return state.variables, losses
+
+
+def over_population(
+  row: Callable[[Rows], Results], rows: Rows, *, width: int = 1
+) -> Results:
+  """Maps a function over the rows of a population, sharded over all devices.
+
+  Each row depends on its own entry alone, so its draws are the same however the
+  population is batched or sharded; numbers then agree up to the order of
+  floating-point sums.
+
+  Args:
+    row: pure, of one row without leading axis.
+    rows: pytree whose leaves have leading axis R >= 1.
+    width: rows to run under one vmap on a device. 1 is the fast way on CPUs (under
+      vmap, convolutions with a kernel a row are slow there), many on GPUs.
+
+  Returns:
+    The results, leaves with leading axis R. Traceable: call it inside jit.
+
+  Raises:
+    ValueError: `width` is not a whole number >= 1.
+
+  >>> over_population(lambda x: 2 * x, jnp.arange(3)).tolist()
+  [0, 2, 4]
+  """
+  _validate.positive_int('width', width)
+  devices = jax.devices()
+  num_rows = jax.tree.leaves(rows)[0].shape[0]
+  padding = -num_rows % len(devices)
+  padded = jax.tree.map(
+    lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[:1], padding, axis=0)]), rows
+  )
+  mapped = functools.partial(jax.lax.map, row, batch_size=width)
+  if len(devices) > 1:
+    mapped = jax.shard_map(
+      mapped,
+      mesh=Mesh(devices, ('rows',)),
+      in_specs=PartitionSpec('rows'),
+      out_specs=PartitionSpec('rows'),
+      check_vma=False,
+    )
+  return jax.tree.map(lambda leaf: leaf[:num_rows], mapped(padded))
 
 
 def _optimiser(hyper: Hyper) -> optax.GradientTransformation:

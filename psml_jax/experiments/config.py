@@ -17,20 +17,51 @@ MECHANISMS = ('laplace', 'gaussian')
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-  """Which images, and how many in each of the disjoint splits."""
+  """Which images, and how many in each of the disjoint splits.
+
+  `fields` are those that `data.load` takes for this data set beside the sizes.
+  """
 
   name: str
   zoo_size: int
   pool_size: int
   test_size: int
+  fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Zoo:
-  """Models to train: name -> fields of `zoo.create`, and the training they share."""
+  """Models to train, and how: by `hyper` (AdamW steps) or by `recipe` (SGD epochs).
+
+  `models` maps names to the fields of `zoo.create`. Beside them a model may have, with
+  a recipe, `recipe`, fields that replace the shared ones, and `copies`, how many of it
+  to train as one population (their names end in -0, -1, ...).
+  """
 
   models: Mapping[str, Mapping[str, Any]]
-  hyper: training.Hyper
+  hyper: training.Hyper | None = None
+  recipe: zoo.Recipe | None = None
+
+  def module_fields(self, name: str) -> dict[str, Any]:
+    """The fields of `zoo.create` of a model."""
+    own = ('copies', 'recipe')
+    return {k: value for k, value in self.models[name].items() if k not in own}
+
+  def recipe_of(self, name: str) -> zoo.Recipe:
+    """The recipe of a model; only where the zoo has one."""
+    assert self.recipe is not None
+    fields = self.models[name].get('recipe', {})
+    return _build(
+      zoo.Recipe,
+      {**dataclasses.asdict(self.recipe), **fields},
+      f'config.zoo.models.{name}.recipe',
+    )
+
+  def members(self, name: str) -> tuple[str, ...]:
+    """The names of the models that one entry trains."""
+    if 'copies' not in self.models[name]:
+      return (name,)
+    return tuple(f'{name}-{i}' for i in range(self.models[name]['copies']))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +198,7 @@ def check(config: Config) -> None:
       raise ValueError(f'config.fingerprint.{name} is {value}; it must be in (0, 1)')
   _check_defense(config.defense)
   if config.zoo is not None:
-    _check_models(config.zoo.models)
+    _check_zoo(config.zoo)
   if config.extraction is not None and config.data is not None:
     _check_extraction(config.extraction, config.fingerprint, config.data)
 
@@ -184,7 +215,13 @@ def _check_defense(defense: Defense) -> None:
   _validate.positive_int('config.defense.workload_size', defense.workload_size)
 
 
-def _check_models(models: Any) -> None:
+def _check_zoo(config: Zoo) -> None:
+  models = config.models
+  if (config.hyper is None) == (config.recipe is None):
+    raise ValueError(
+      f'config.zoo has hyper {config.hyper} and recipe {config.recipe}; give '
+      'exactly one'
+    )
   if not isinstance(models, Mapping) or not models:
     raise ValueError(
       f'config.zoo.models is {models!r}; it must be a mapping of at least one model'
@@ -195,7 +232,21 @@ def _check_models(models: Any) -> None:
         f'config.zoo.models has the name {name!r}; it must be letters, digits, "_", '
         '"-" and ".", the first a letter or digit'
       )
-    _check_module(f'config.zoo.models.{name}', fields)
+    path = f'config.zoo.models.{name}'
+    if not isinstance(fields, Mapping):
+      raise ValueError(f'{path} is {fields!r}; it must be a mapping with a family')
+    for own in ('copies', 'recipe'):
+      if own in fields and config.recipe is None:
+        raise ValueError(f'{path}.{own} needs config.zoo.recipe, which is absent')
+    if 'copies' in fields:
+      _validate.positive_int(f'{path}.copies', fields['copies'])
+    if config.recipe is not None:
+      config.recipe_of(name)
+    _check_module(path, config.module_fields(name))
+  names = [member for name in models for member in config.members(name)]
+  repeated = {name for name in names if names.count(name) > 1}
+  if repeated:
+    raise ValueError(f'config.zoo.models gives the names {sorted(repeated)} twice')
 
 
 def _check_module(path: str, fields: Any) -> None:

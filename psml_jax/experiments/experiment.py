@@ -54,6 +54,7 @@ class Experiment:
       pool_size=config.pool_size,
       test_size=config.test_size,
       data_dir=self.data_dir,
+      **config.fields,
     )
 
   def profile(self) -> ZooProfile:

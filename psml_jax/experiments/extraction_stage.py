@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from psml_jax import pareto, routers, surrogates, zoo
+from psml_jax import _compile, pareto, routers, surrogates, zoo
 from psml_jax.core import Spec, ZooProfile
 from psml_jax.experiments import workdir
 from psml_jax.experiments.experiment import Experiment, latency_budget
@@ -77,7 +77,7 @@ def run(experiment: Experiment) -> None:
   setting, tables = _setting(experiment, profile)
   size = config.rows_per_chunk
 
-  @jax.jit
+  @functools.partial(jax.jit, compiler_options=_compile.options())
   def outcomes(tables: Tables, chunk: Run) -> Outcome:
     row = functools.partial(attack, setting, tables)
     return surrogates.over_population(row, chunk, width=config.width)

@@ -34,7 +34,10 @@ def check(experiment: Experiment) -> None:
       f'{len(images.test_x)} images of the test split'
     )
   for path, fields in (
-    *((f'config.zoo.models.{name}', f) for name, f in config.zoo.models.items()),
+    *(
+      (f'config.zoo.models.{name}', config.zoo.module_fields(name))
+      for name in config.zoo.models
+    ),
     ('config.extraction.surrogate', config.extraction.surrogate),
   ):
     module = zoo.create(num_classes=images.num_classes, **fields)

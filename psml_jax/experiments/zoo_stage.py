@@ -1,6 +1,9 @@
 """The zoo's stages: training, profiling, and every model's answers to every image."""
 
+import pathlib
+import shutil
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,35 +15,87 @@ from psml_jax.experiments.experiment import Experiment
 
 
 def train(experiment: Experiment) -> None:
-  """Writes a checkpoint a model under zoo/, and zoo_metrics.jsonl; then zoo.json."""
+  """Writes a checkpoint a model under zoo/, and zoo_metrics.jsonl; then zoo.json.
+
+  A recipe's own checkpoints and metrics lie under training/ and it resumes there; the
+  checkpoints are removed once its models lie under zoo/.
+  """
   config, images = experiment.config.zoo, experiment.images()
   assert config is not None
   metrics = experiment.directory / 'zoo_metrics.jsonl'
   records = workdir.read_jsonl(metrics)
   for i, name in enumerate(tqdm(config.models, desc='zoo', unit='model')):
-    path = experiment.directory / 'zoo' / name
-    if path.exists():
+    members = config.members(name)
+    if all((experiment.directory / 'zoo' / member).exists() for member in members):
       continue
+    key = jax.random.fold_in(experiment.key('zoo'), i)
     began = time.perf_counter()
-    model, losses = zoo.train(
-      jax.random.fold_in(experiment.key('zoo'), i),
-      zoo.create(num_classes=images.num_classes, **config.models[name]),
-      images.zoo_x,
-      images.zoo_y,
-      num_classes=images.num_classes,
-      hyper=config.hyper,
-    )
+    if config.hyper is not None:
+      fitted, summary = _by_steps(experiment, key, name, images)
+    else:
+      fitted, summary = _by_epochs(experiment, key, name, images)
     records = [record for record in records if record['model'] != name]
-    records.append(
-      {
-        'model': name,
-        'seconds': time.perf_counter() - began,
-        'loss_by_tenth': [float(part.mean()) for part in np.array_split(losses, 10)],
-      }
-    )
+    seconds = time.perf_counter() - began
+    records.append({'model': name, 'seconds': seconds, **summary})
     workdir.write_jsonl(metrics, records)
-    zoo.save(path, model.variables)
-  workdir.write_json(experiment.directory / 'zoo.json', list(config.models))
+    for member, variables in zip(members, fitted, strict=True):
+      path = experiment.directory / 'zoo' / member
+      if not path.exists():
+        zoo.save(path, variables)
+    shutil.rmtree(_training(experiment, name) / 'checkpoints', ignore_errors=True)
+  workdir.write_json(
+    experiment.directory / 'zoo.json',
+    [member for name in config.models for member in config.members(name)],
+  )
+
+
+def _by_steps(
+  experiment: Experiment, key: jax.Array, name: str, images: data.Splits
+) -> tuple[list[Any], dict[str, Any]]:
+  config = experiment.config.zoo
+  assert config is not None
+  assert config.hyper is not None
+  model, losses = zoo.train(
+    key,
+    zoo.create(num_classes=images.num_classes, **config.module_fields(name)),
+    images.zoo_x,
+    images.zoo_y,
+    num_classes=images.num_classes,
+    hyper=config.hyper,
+  )
+  tenths = [float(part.mean()) for part in np.array_split(losses, 10)]
+  return [model.variables], {'loss_by_tenth': tenths}
+
+
+def _by_epochs(
+  experiment: Experiment, key: jax.Array, name: str, images: data.Splits
+) -> tuple[list[Any], dict[str, Any]]:
+  config = experiment.config.zoo
+  assert config is not None
+  copies = len(config.members(name))
+  population = 'copies' in config.models[name]
+  trained = zoo.fit(
+    jax.random.split(key, copies) if population else key,
+    zoo.create(num_classes=images.num_classes, **config.module_fields(name)),
+    images.zoo_x,
+    images.zoo_y,
+    num_classes=images.num_classes,
+    recipe=config.recipe_of(name),
+    directory=_training(experiment, name),
+    held_out=(images.test_x, images.test_y),
+    name=name,
+  )
+  variables = trained.variables
+  fitted = (
+    [jax.tree.map(lambda leaf, i=i: leaf[i], variables) for i in range(copies)]
+    if population
+    else [variables]
+  )
+  return fitted, trained.records[-1]
+
+
+def _training(experiment: Experiment, name: str) -> pathlib.Path:
+  return experiment.directory / 'training' / name
 
 
 def profile(experiment: Experiment) -> None:
@@ -81,9 +136,11 @@ def _models(experiment: Experiment, images: data.Splits) -> dict[str, zoo.Model]
   config = experiment.config.zoo
   assert config is not None
   models = {}
-  for name, fields in config.models.items():
+  for name in config.models:
+    fields = config.module_fields(name)
     module = zoo.create(num_classes=images.num_classes, **fields)
     abstract = zoo.abstract_variables(module, images.zoo_x.shape[1:])
-    variables = zoo.restore(experiment.directory / 'zoo' / name, abstract)
-    models[name] = zoo.Model(module, variables)
+    for member in config.members(name):
+      variables = zoo.restore(experiment.directory / 'zoo' / member, abstract)
+      models[member] = zoo.Model(module, variables)
   return models

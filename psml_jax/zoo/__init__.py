@@ -1,16 +1,25 @@
-"""The zoo: families of Flax models, their training, checkpoints and profiles."""
+"""The zoo: architectures, their training, trained weights, checkpoints and profiles."""
 
 from psml_jax.zoo.checkpoints import restore, save
 from psml_jax.zoo.model import Model, abstract_variables, predict, train
 from psml_jax.zoo.profiling import Measured, measure, write_profile
+from psml_jax.zoo.recipe import Recipe
 from psml_jax.zoo.registry import create, families, register
+from psml_jax.zoo.repvgg import fuse
+from psml_jax.zoo.state_dict import import_state_dict
+from psml_jax.zoo.trainer import Trained, fit
 
 __all__ = [
   'Measured',
   'Model',
+  'Recipe',
+  'Trained',
   'abstract_variables',
   'create',
   'families',
+  'fit',
+  'fuse',
+  'import_state_dict',
   'measure',
   'predict',
   'register',

@@ -32,10 +32,7 @@ def conv(images: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
   """
   channels = images.shape[-1]
   depthwise = channels > 1 and kernel.shape[2] == 1
-  if kernel.shape[0] == 1:
-    on_cpu = _pointwise
-  else:
-    on_cpu = _shifted if depthwise else _arranged
+  on_cpu = _pointwise if len(kernel) == 1 else _shifted if depthwise else _arranged
   return lax.platform_dependent(
     images,
     kernel,

@@ -20,9 +20,9 @@ _STAGES = (
 
 
 class MobileNetV2(Classifier, kw_only=True):
-  """Inverted residuals with depthwise convolutions; fields of `Classifier`, and:
+  """Inverted residuals with depthwise convolutions.
 
-  Attributes:
+  Attributes (beside those of `Classifier`):
     width: what every number of channels is multiplied by.
   """
 

@@ -1,6 +1,6 @@
 """A model that answers: a module with its variables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psml_jax import training
+from psml_jax import _compile, training
 
 
 class Model(NamedTuple):
@@ -54,20 +54,25 @@ def train(
   Raises:
     ValueError: labels outside [0, K).
   """
-  if labels.min() < 0 or labels.max() >= num_classes:
-    raise ValueError(
-      f'labels span [{labels.min()}, {labels.max()}]; they must be in '
-      f'[0, {num_classes - 1}]'
-    )
+  check_labels(labels, num_classes)
 
-  @jax.jit
   def job(key: jax.Array, images: jax.Array, labels: jax.Array) -> Any:
     targets = jax.nn.one_hot(labels, num_classes)
     count = jnp.int32(len(labels))
     return training.fit(key, module, images, targets, count, hyper)
 
-  variables, losses = job(key, jnp.asarray(images), jnp.asarray(labels))
+  program = jax.jit(job, compiler_options=_compile.options())
+  variables, losses = program(key, jnp.asarray(images), jnp.asarray(labels))
   return Model(module, variables), np.asarray(losses)
+
+
+def check_labels(labels: np.ndarray, num_classes: int) -> None:
+  """Raises a ValueError for labels outside [0, num_classes)."""
+  if labels.min() < 0 or labels.max() >= num_classes:
+    raise ValueError(
+      f'labels span [{labels.min()}, {labels.max()}]; they must be in '
+      f'[0, {num_classes - 1}]'
+    )
 
 
 def predict(model: Model, images: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
@@ -81,12 +86,31 @@ def predict(model: Model, images: np.ndarray, *, batch_size: int = 256) -> np.nd
   Returns:
     f32[N, K].
   """
-  job = jax.jit(
-    lambda images: jax.lax.map(
-      lambda image: model.probabilities(image[None])[0], images, batch_size=batch_size
-    )
-  )
-  return np.asarray(job(jnp.asarray(images)))
+  return predictor(model.module, images, batch_size=batch_size)(model.variables)
+
+
+def predictor(
+  module: nn.Module, images: np.ndarray, *, batch_size: int = 256
+) -> Callable[[Any], np.ndarray]:
+  """Makes a function of variables that is compiled once; arguments as `predict`.
+
+  Returns:
+    Maps the module's variables to f32[N, K] class probabilities of the images.
+  """
+  size = min(batch_size, len(images))
+  padded = np.concatenate([images, images[: -len(images) % size]])
+  batches = jnp.asarray(padded.reshape(-1, size, *images.shape[1:]))
+
+  def job(variables: Any, batches: jax.Array) -> jax.Array:
+    return jax.lax.map(Model(module, variables).probabilities, batches)
+
+  program = jax.jit(job, compiler_options=_compile.options())
+
+  def answer(variables: Any) -> np.ndarray:
+    answers = np.asarray(program(variables, batches))
+    return answers.reshape(len(padded), -1)[: len(images)]
+
+  return answer
 
 
 def abstract_variables(module: nn.Module, image_shape: Sequence[int]) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from psml_jax import _validate
+from psml_jax import _validate, training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,13 +154,7 @@ def epoch(
   def loss(
     params: Any, stats: Any, images: jax.Array, labels: jax.Array, key: jax.Array
   ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
-    logits, stats = module.apply(
-      {'params': params, **stats},
-      images,
-      train=True,
-      mutable=list(stats),
-      rngs={'dropout': key},
-    )
+    logits, stats = training.apply(module, params, stats, images, key)
     target = jax.nn.one_hot(labels, logits.shape[-1])
     target = optax.smooth_labels(target, recipe.label_smoothing)
     value = optax.softmax_cross_entropy(logits, target).mean()
@@ -182,8 +176,7 @@ def epoch(
   def step(
     state: TrainState, rows: jax.Array
   ) -> tuple[TrainState, tuple[jax.Array, jax.Array]]:
-    params = state.variables['params']
-    stats = {name: v for name, v in state.variables.items() if name != 'params'}
+    params, stats = training.split(state.variables)
     carry = (
       jax.tree.map(jnp.zeros_like, params),
       stats,

@@ -15,9 +15,9 @@ _EPSILON = 1e-5
 
 
 class RepVGG(Classifier, kw_only=True):
-  """Blocks of three branches that fuse into one convolution; as `Classifier`, and:
+  """Blocks of three branches that fuse into one convolution.
 
-  Attributes:
+  Attributes (beside those of `Classifier`):
     widths: channels of the four stages.
     deploy: whether the blocks are the fused convolutions; see `fuse`.
   """

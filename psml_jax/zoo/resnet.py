@@ -9,9 +9,9 @@ from psml_jax.zoo.layers import Classifier, Conv
 
 
 class ResNet(Classifier, kw_only=True):
-  """Three stages of basic blocks; fields of `Classifier`, and:
+  """Three stages of basic blocks.
 
-  Attributes:
+  Attributes (beside those of `Classifier`):
     depth: 6n + 2 for n blocks a stage: 8, 14, 20, 32, 44, 56, ...
     width: channels of the first stage; the next ones double them.
   """

@@ -12,9 +12,9 @@ _BLOCKS = (4, 8, 4)
 
 
 class ShuffleNetV2(Classifier, kw_only=True):
-  """Halves that are convolved, joined and shuffled; fields of `Classifier`, and:
+  """Halves that are convolved, joined and shuffled.
 
-  Attributes:
+  Attributes (beside those of `Classifier`):
     widths: channels of the three stages and of the last convolution.
   """
 

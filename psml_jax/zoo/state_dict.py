@@ -5,7 +5,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
@@ -53,7 +52,8 @@ def import_state_dict(
   """
   module = create(name, num_classes=2, **fields)
   entries = _read(pathlib.Path(path))
-  shape = image_shape or getattr(module, 'input_shape', (32, 32, 3))
+  own: tuple[int, int, int] = getattr(module, 'input_shape', (32, 32, 3))
+  shape = image_shape or own
   layout = _layout(module, shape)
   other = _layout(create(name, num_classes=3, **fields), shape)
   head = next(entry for entry in layout if layout[entry] != other[entry])

@@ -9,9 +9,9 @@ _WIDTHS = (64, 128, 256, 512, 512)
 
 
 class VGG(Classifier, kw_only=True):
-  """Five stages of 3 x 3 convolutions and three dense layers; fields of `Classifier`.
+  """Five stages of 3 x 3 convolutions and three dense layers.
 
-  Attributes:
+  Attributes (beside those of `Classifier`):
     convolutions: how many in each of the five stages.
   """
 

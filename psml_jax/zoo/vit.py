@@ -11,9 +11,9 @@ from psml_jax.zoo.layers import Classifier
 
 
 class ViT(Classifier, kw_only=True):
-  """A transformer on patches with a class token; fields of `Classifier`, and:
+  """A transformer on patches with a class token.
 
-  Attributes:
+  Attributes (beside those of `Classifier`):
     image_size: H and W of the images, a multiple of `patch`.
     patch: height and width of a patch.
     width: of a token.

@@ -1,0 +1,54 @@
+"""A zoo of five ResNets on CIFAR-10 that two CPU cores can train.
+
+python launch/reproduce.py --config=configs/cifar10_fast.py \
+  --workdir=runs/cifar10_fast --data_dir=DIR
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  """The experiment's fields; `psml_jax.experiments.config` says what each means."""
+  return ConfigDict(
+    {
+      'name': 'cifar10_fast',
+      'seed': 0,
+      'seeds': 16,
+      'data': {
+        'name': 'cifar10',
+        'zoo_size': 40_000,
+        'pool_size': 10_000,
+        'test_size': 2_000,
+      },
+      'zoo': {
+        'models': {
+          'resnet8-8px': {'family': 'resnet', 'depth': 8, 'size': 8},
+          'resnet8-16px': {'family': 'resnet', 'depth': 8, 'size': 16},
+          'resnet14-16px': {'family': 'resnet', 'depth': 14, 'size': 16},
+          'resnet8': {'family': 'resnet', 'depth': 8},
+          'resnet20': {'family': 'resnet20', 'recipe': {'epochs': 7}},
+        },
+        'recipe': {'epochs': 6, 'batch_size': 128, 'learning_rate': 0.1},
+      },
+      'profiling': {'batch_size': 64, 'rounds': 60},
+      'fingerprint': {'accuracy_resolution': 2e-4, 'latency_resolution': 1e-3},
+      'extraction': {
+        'query_budgets': (1000, 2000, 4000),
+        'surrogate': {'family': 'cnn', 'size': 16, 'widths': [16, 32]},
+        'hyper': {
+          'steps': 400,
+          'batch_size': 64,
+          'learning_rate': 4e-3,
+          'weight_decay': 1e-3,
+        },
+        'rows_per_chunk': 16,
+        'width': 1,
+      },
+      'defense': {
+        'mechanism': 'laplace',
+        'scales': (0.05, 0.1, 0.2),
+        'target_goodput': 0.8,
+        'workload_size': 4096,
+      },
+    }
+  )

@@ -1,0 +1,265 @@
+"""Runs a recipe: one compiled program an epoch, checkpoints, metrics, resume."""
+
+import contextlib
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorboardX
+from tqdm import tqdm
+
+from psml_jax import _compile, _validate, training
+from psml_jax.zoo import checkpoints
+from psml_jax.zoo import recipe as recipes
+from psml_jax.zoo.model import check_labels, predictor
+from psml_jax.zoo.recipe import Recipe
+
+METRICS = 'metrics.jsonl'
+
+
+class Trained(NamedTuple):
+  """What a training leaves.
+
+  Attributes:
+    variables: Flax variables; with a leading axis where a population was trained.
+    records: one of every epoch: `epoch` (from 1), `loss`, `accuracy` (on the augmented
+      images), `held_out_accuracy` where images were held out, `seconds` and
+      `images_per_second`; lists of one entry a member for a population.
+  """
+
+  variables: Any
+  records: list[dict[str, Any]]
+
+
+def fit(
+  key: jax.Array,
+  module: nn.Module,
+  images: np.ndarray,
+  labels: np.ndarray,
+  *,
+  num_classes: int,
+  recipe: Recipe,
+  directory: str | pathlib.Path | None = None,
+  keep: int = 2,
+  held_out: tuple[np.ndarray, np.ndarray] | None = None,
+  name: str = 'train',
+) -> Trained:
+  """Trains a model, or a population of one architecture, by a recipe.
+
+  The images stay on the device. With a directory, every epoch's state is saved while
+  the next one runs, and a training that was killed continues from the last whole
+  checkpoint: on the same device it ends with the same bits. Metrics go to
+  `metrics.jsonl` and to TensorBoard's event files there.
+
+  Args:
+    key: consumed. Several keys, shape [P], train P members from their own
+      initialisations in one program, spread over all devices.
+    module: maps (f32[N, H, W, C] with pixels in [0, 1], train=...) to f32[N, K].
+    images: f32[N, H, W, C].
+    labels: i32[N], classes.
+    num_classes: K.
+    recipe: the settings.
+    directory: of checkpoints and metrics; made where it does not exist. None keeps
+      nothing.
+    keep: how many checkpoints to keep.
+    held_out: images and labels to measure after every epoch; nothing is chosen by it.
+    name: shown beside the progress.
+
+  Returns:
+    The variables, and the epochs' records.
+
+  Raises:
+    ValueError: labels outside [0, K), shapes that do not fit, fewer images than a
+      minibatch, or a directory of another training.
+    OSError: a checkpoint could not be written; the ones before it stay.
+  """
+  _check(images, labels, num_classes, recipe)
+  _validate.positive_int('keep', keep)
+  steps = len(images) // recipe.batch_size
+  start_key, epochs_key = _halves(key)
+  shape = tuple(images.shape[1:])
+  begin = jax.jit(
+    _over_members(
+      key.ndim, lambda key: recipes.start(key, module, shape, recipe, steps)
+    )
+  )
+  run = _over_members(
+    key.ndim,
+    lambda key, state, images, labels: recipes.epoch(
+      key, state, module, images, labels, recipe
+    ),
+  )
+  abstract = jax.eval_shape(begin, start_key)
+  log = _Log(directory, keep, abstract)
+  first = log.epoch
+  state = log.state if first else begin(start_key)
+  on_device = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
+  program = (
+    jax.jit(run, donate_argnums=1)
+    .lower(epochs_key, state, *on_device)
+    .compile(_compile.options())
+  )
+  accuracy = _accuracies(module, held_out, key.size if key.ndim else 0)
+  images_per_epoch = steps * recipe.batch_size
+  bar = tqdm(
+    total=recipe.epochs * images_per_epoch,
+    initial=first * images_per_epoch,
+    desc=name,
+    unit='image',
+    unit_scale=True,
+  )
+  with contextlib.closing(log), bar:
+    for epoch in range(first + 1, recipe.epochs + 1):
+      began = time.perf_counter()
+      state, metrics = jax.block_until_ready(program(epochs_key, state, *on_device))
+      seconds = time.perf_counter() - began
+      record = {
+        'epoch': epoch,
+        'loss': np.asarray(metrics.loss).tolist(),
+        'accuracy': np.asarray(metrics.accuracy).tolist(),
+        'seconds': seconds,
+        'images_per_second': key.size * images_per_epoch / seconds,
+      }
+      if accuracy is not None:
+        record['held_out_accuracy'] = accuracy(recipes.result(state, recipe))
+      log.write(record, state)
+      bar.update(images_per_epoch)
+      shown = np.mean(record['loss']), np.mean(record['accuracy'])
+      bar.set_postfix_str('loss {:.3f}, accuracy {:.3f}'.format(*shown))
+  return Trained(recipes.result(state, recipe), log.records)
+
+
+class _Log:
+  """Checkpoints and metrics of one training; remembers nothing without a directory."""
+
+  def __init__(
+    self, directory: str | pathlib.Path | None, keep: int, abstract: Any
+  ) -> None:
+    self.records: list[dict[str, Any]] = []
+    self.epoch = 0
+    self.state: Any = None
+    self._manager: ocp.CheckpointManager | None = None
+    if directory is None:
+      return
+    self._directory = pathlib.Path(directory).absolute()
+    self._directory.mkdir(parents=True, exist_ok=True)
+    self._manager = ocp.CheckpointManager(
+      self._directory / 'checkpoints',
+      options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+    )
+    self.epoch = self._manager.latest_step() or 0
+    if self.epoch:
+      stored = self._directory / 'checkpoints' / str(self.epoch) / 'default'
+      checkpoints.require_same(stored, abstract)
+      self.state = self._manager.restore(
+        self.epoch, args=ocp.args.StandardRestore(checkpoints.on_device(abstract))
+      )
+    lines = self._directory / METRICS
+    if lines.exists():
+      records = [json.loads(line) for line in lines.read_text('utf-8').splitlines()]
+      self.records = [record for record in records if record['epoch'] <= self.epoch]
+    text = ''.join(json.dumps(record) + '\n' for record in self.records)
+    lines.write_text(text, 'utf-8')
+    self._events = tensorboardX.SummaryWriter(
+      str(self._directory / 'events'), purge_step=self.epoch + 1
+    )
+
+  def write(self, record: dict[str, Any], state: Any) -> None:
+    self.records.append(record)
+    if self._manager is None:
+      return
+    with (self._directory / METRICS).open('a', encoding='utf-8') as file:
+      file.write(json.dumps(record) + '\n')
+    for name in sorted(record.keys() - {'epoch'}):
+      values = np.ravel(record[name])
+      self._events.add_scalar(name, float(values.mean()), record['epoch'])
+    self._events.flush()
+    # The next epoch overwrites the state while it is being saved.
+    copied = jax.tree.map(lambda leaf: np.array(leaf, copy=True), state)
+    with self._explained():
+      self._manager.save(record['epoch'], args=ocp.args.StandardSave(copied))
+
+  def close(self) -> None:
+    """Waits for the last checkpoint."""
+    if self._manager is None:
+      return
+    self._events.close()
+    with self._explained():
+      self._manager.wait_until_finished()
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _explained(self) -> Iterator[None]:
+    try:
+      yield
+    except Exception as error:
+      folder = self._directory / 'checkpoints'
+      whole = max(
+        (int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0
+      )
+      raise OSError(
+        f'a checkpoint could not be written to {folder} ({error}); the last whole one '
+        f'is of epoch {whole}, and the same call continues there'
+      ) from error
+
+
+def _over_members(members: int, function: Callable[..., Any]) -> Callable[..., Any]:
+  """The function of one training, mapped over a population's keys and states."""
+  if not members:
+    return function
+
+  def over(keys: jax.Array, *rest: Any) -> Any:
+    states, shared = rest[:1], rest[1:]
+    width = 1 if jax.default_backend() == 'cpu' else keys.size
+    return training.over_population(
+      lambda row: function(row[0], *row[1], *shared), (keys, states), width=width
+    )
+
+  return over
+
+
+def _halves(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Two keys for one, two arrays of keys for an array."""
+  halves = jnp.vectorize(jax.random.split, signature='()->(n)')(key)
+  return halves[..., 0], halves[..., 1]
+
+
+def _accuracies(
+  module: nn.Module, held_out: tuple[np.ndarray, np.ndarray] | None, members: int
+) -> Callable[[Any], Any] | None:
+  """Measures accuracies on held-out images, compiled once for all epochs."""
+  if held_out is None:
+    return None
+  images, labels = held_out
+  answers = predictor(module, images)
+
+  def measure(variables: Any) -> Any:
+    if not members:
+      return float(np.mean(answers(variables).argmax(-1) == labels))
+    each = (jax.tree.map(lambda leaf, i=i: leaf[i], variables) for i in range(members))
+    return [float(np.mean(answers(member).argmax(-1) == labels)) for member in each]
+
+  return measure
+
+
+def _check(
+  images: np.ndarray, labels: np.ndarray, num_classes: int, recipe: Recipe
+) -> None:
+  if images.ndim != 4 or labels.shape != images.shape[:1]:
+    raise ValueError(
+      f'images are {images.shape} and labels {labels.shape}; they must be [N, H, W, C] '
+      'and [N]'
+    )
+  if len(images) < recipe.batch_size:
+    raise ValueError(
+      f'images holds {len(images)}; it must hold at least the {recipe.batch_size} of a '
+      'minibatch'
+    )
+  check_labels(labels, num_classes)
