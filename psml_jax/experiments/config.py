@@ -74,10 +74,15 @@ class Profiling:
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-  """A zoo that others measured: one of `profiles.names()`, or a CSV file."""
+  """A zoo without models to run.
+
+  One that others measured, `name` (one of `profiles.names()`) or `csv`, a table; or
+  `synthetic_models`, how many `profiles.synthetic` makes up.
+  """
 
   name: str = ''
   csv: str = ''
+  synthetic_models: int = 0
   name_column: str = 'model'
   accuracy_column: str = 'top1_percent'
   latency_column: str = 'latency_ms'
@@ -181,13 +186,8 @@ def check(config: Config) -> None:
       'config has published beside data, zoo, profiling or extraction; a published '
       'zoo has no models to run, so give one or the other'
     )
-  if config.published is not None and not (
-    bool(config.published.name) ^ bool(config.published.csv)
-  ):
-    raise ValueError(
-      f'config.published has name {config.published.name!r} and csv '
-      f'{config.published.csv!r}; give exactly one'
-    )
+  if config.published is not None:
+    _check_published(config.published)
   accuracy_resolution = config.fingerprint.accuracy_resolution
   latency_resolution = config.fingerprint.latency_resolution
   for name, value in (
@@ -201,6 +201,19 @@ def check(config: Config) -> None:
     _check_zoo(config.zoo)
   if config.extraction is not None and config.data is not None:
     _check_extraction(config.extraction, config.fingerprint, config.data)
+
+
+def _check_published(config: Published) -> None:
+  given = [bool(config.name), bool(config.csv), config.synthetic_models != 0]
+  if sum(given) != 1:
+    raise ValueError(
+      f'config.published has name {config.name!r}, csv {config.csv!r} and '
+      f'synthetic_models {config.synthetic_models}; give exactly one'
+    )
+  if config.synthetic_models:
+    _validate.positive_int(
+      'config.published.synthetic_models', config.synthetic_models
+    )
 
 
 def _check_defense(defense: Defense) -> None:

@@ -68,9 +68,11 @@ class Experiment:
     )
 
   def published(self) -> ZooProfile:
-    """The zoo that others measured, from the package or the user's table."""
+    """The zoo without models: the package's, the user's table, or a made-up one."""
     config = self.config.published
     assert config is not None
+    if config.synthetic_models:
+      return profiles.synthetic(self.key('profile'), config.synthetic_models)
     if config.name:
       return profiles.load(config.name)
     return ZooProfile.from_csv(

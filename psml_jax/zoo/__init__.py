@@ -2,7 +2,13 @@
 
 from psml_jax.zoo.checkpoints import restore, save
 from psml_jax.zoo.model import Model, abstract_variables, predict, train
-from psml_jax.zoo.profiling import Measured, measure, write_profile
+from psml_jax.zoo.profiling import (
+  Latency,
+  Measured,
+  measure,
+  read_profiles,
+  write_profile,
+)
 from psml_jax.zoo.recipe import Recipe
 from psml_jax.zoo.registry import create, families, register
 from psml_jax.zoo.repvgg import fuse
@@ -10,6 +16,7 @@ from psml_jax.zoo.state_dict import import_state_dict
 from psml_jax.zoo.trainer import Trained, fit
 
 __all__ = [
+  'Latency',
   'Measured',
   'Model',
   'Recipe',
@@ -22,6 +29,7 @@ __all__ = [
   'import_state_dict',
   'measure',
   'predict',
+  'read_profiles',
   'register',
   'restore',
   'save',

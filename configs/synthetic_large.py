@@ -1,0 +1,26 @@
+"""Fingerprint and goodput on a made-up zoo of 1,000 models; nothing is trained.
+
+python launch/reproduce.py --config=configs/synthetic_large.py \
+  --workdir=runs/synthetic_large
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  """The experiment's fields; `psml_jax.experiments.config` says what each means."""
+  return ConfigDict(
+    {
+      'name': 'synthetic_large',
+      'seed': 0,
+      'seeds': 16,
+      'published': {'synthetic_models': 1000},
+      'fingerprint': {'accuracy_resolution': 5e-6, 'latency_resolution': 1e-6},
+      'defense': {
+        'mechanism': 'laplace',
+        'scales': (0.01, 0.02, 0.05, 0.1, 0.2, 0.4),
+        'target_goodput': 0.8,
+        'workload_size': 65_536,
+      },
+    }
+  )
