@@ -69,7 +69,7 @@ def _shifted(images: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
   for i in range(size):
     for j in range(size):
       view = padded[:, i : i + height : stride, j : j + width : stride]
-      total += view * kernel[i, j]
+      total += view * kernel[i, j].reshape(1, 1, 1, -1)
   return total
 
 

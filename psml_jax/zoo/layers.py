@@ -107,8 +107,8 @@ class Classifier(nn.Module, kw_only=True):
         f'images are {height} x {width}; {type(self).__name__} takes sizes that are '
         f'divisible by {multiple}'
       )
-    x = (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-    return x.astype(self.dtype)
+    mean, std = (jnp.asarray(v).reshape(1, 1, 1, -1) for v in (self.mean, self.std))
+    return ((images - mean) / std).astype(self.dtype)
 
   def norm(self, train: bool) -> Callable[..., nn.BatchNorm]:
     """Makes the model's BatchNorm layers, as PyTorch's defaults have them."""

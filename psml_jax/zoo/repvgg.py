@@ -110,14 +110,14 @@ def _fold(params: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, jax.
     (params['rbr_dense']['conv']['kernel'], 'rbr_dense'),
     (jnp.pad(params['rbr_1x1']['conv']['kernel'], middle), 'rbr_1x1'),
   ]
-  kernel, bias = jnp.zeros(()), jnp.zeros(())
+  kernel, bias = jnp.float32(0), jnp.float32(0)
   for branch, name in branches:
     scale, shift = _affine(params[name]['bn'], stats[name]['bn'])
-    kernel, bias = kernel + branch * scale, bias + shift
+    kernel, bias = kernel + branch * scale.reshape(1, 1, 1, -1), bias + shift
   if 'rbr_identity' in params:
     identity = jnp.pad(jnp.eye(channels)[None, None], middle)
     scale, shift = _affine(params['rbr_identity'], stats['rbr_identity'])
-    kernel, bias = kernel + identity * scale, bias + shift
+    kernel, bias = kernel + identity * scale.reshape(1, 1, 1, -1), bias + shift
   return {'kernel': kernel, 'bias': bias}
 
 

@@ -1,0 +1,82 @@
+"""Convolutions: XLA's own values and gradients, whatever form a platform takes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from psml_jax import _compile
+from psml_jax.zoo import conv
+
+
+def random(seed, *shape):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def both(form, images, kernel, weights):
+  value, pull = jax.vjp(form, images, kernel)
+  return value, *pull(weights)
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize('side', [8, 5])
+@pytest.mark.parametrize(
+  'kernel_shape',
+  [(3, 3, 4, 6), (1, 1, 4, 6), (3, 3, 1, 4), (5, 5, 4, 2)],
+  ids=['full', 'pointwise', 'depthwise', 'large'],
+)
+def test_values_and_gradients_are_those_of_xla(stride, side, kernel_shape):
+  images, kernel = random(0, 3, side, side, 4), random(1, *kernel_shape)
+  result = conv.direct(images, kernel, stride=stride)
+  weights = random(2, *result.shape)
+  forms = (
+    functools.partial(conv.conv, stride=stride),
+    functools.partial(conv.direct, stride=stride),
+  )
+  found, wanted = jax.jit(
+    lambda *arrays: [both(form, *arrays) for form in forms],
+    compiler_options=_compile.options(),
+  )(images, kernel, weights)
+  for one, other in zip(found, wanted, strict=True):
+    assert one.shape == other.shape
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+
+
+def test_one_channel_is_no_depthwise_convolution():
+  images, kernel = random(0, 2, 6, 6, 1), random(1, 3, 3, 1, 4)
+  wanted = conv.direct(images, kernel, stride=1)
+  assert wanted.shape == (2, 6, 6, 4)
+  np.testing.assert_allclose(conv.conv(images, kernel), wanted, rtol=0, atol=1e-5)
+
+
+def test_under_vmap_over_kernels():
+  images, kernels = random(0, 2, 6, 6, 2), random(1, 3, 3, 3, 2, 4)
+
+  def slopes(form):
+    return jax.vmap(jax.grad(lambda k: jnp.sum(form(images, k) ** 2)))(kernels)
+
+  found = jax.jit(lambda: slopes(conv.conv))()
+  wanted = slopes(lambda images, k: conv.direct(images, k, stride=1))
+  np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-3)
+
+
+def test_half_precision_keeps_its_type():
+  images = random(0, 2, 6, 6, 2).astype(jnp.bfloat16)
+  kernel = random(1, 3, 3, 2, 4).astype(jnp.bfloat16)
+  slope = jax.grad(lambda k: jnp.sum(conv.conv(images, k, stride=2)))(kernel)
+  assert slope.dtype == jnp.bfloat16
+
+
+def test_options_are_ones_that_this_version_takes():
+  program = jax.jit(lambda x: x @ x, compiler_options=_compile.options())
+  np.testing.assert_array_equal(program(jnp.eye(3)), np.eye(3))
+
+
+def test_a_version_that_refuses_the_option_gets_none(monkeypatch):
+  _compile.options.cache_clear()
+  monkeypatch.setattr(_compile, '_CONVOLUTIONS', {'xla_cpu_no_such_option': 'x'})
+  assert _compile.options() == {}
+  monkeypatch.undo()
+  _compile.options.cache_clear()
