@@ -28,9 +28,12 @@ def main(argv: Sequence[str]) -> None:
     raise app.UsageError(f'unknown arguments {argv[1:]}; all settings are flags')
   jax.config.update('jax_num_cpu_devices', os.cpu_count())
   rows = [routing.measure_peak_rss(), *routing.measure()]
-  import population  # late: what PyTorch holds would count as the new process's memory
+  # Late: what PyTorch holds would count as the new process's memory.
+  import population
+  import zoo_training
 
   rows += population.measure(parse(_CONFIG.value))
+  rows += zoo_training.measure()
   print(f'\n{records.device()}\n{records.table(rows)}')
   out = pathlib.Path(_OUT.value)
   out.parent.mkdir(parents=True, exist_ok=True)

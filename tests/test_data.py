@@ -1,10 +1,12 @@
 """The data sets: sizes, disjointness, determinism, and files that are not as told."""
 
 import functools
+import gzip
 import hashlib
 import http.server
 import io
 import pathlib
+import shutil
 import tarfile
 import threading
 
@@ -12,10 +14,11 @@ import numpy as np
 import pooch
 import pytest
 import requests
+import scipy.io
 import sklearn.datasets
 
 from psml_jax import data
-from psml_jax.data import _cifar10
+from psml_jax.data import _official
 
 FOLDER = 'cifar-10-batches-bin'
 TRAIN = [f'data_batch_{i}.bin' for i in range(1, 6)]
@@ -52,12 +55,18 @@ def no_download(monkeypatch):
   monkeypatch.setattr(pooch, 'retrieve', refuse)
 
 
+def set_source(monkeypatch, source, **fields):
+  """Changes an official source, frozen as it is, for one test."""
+  for field, value in fields.items():
+    monkeypatch.setitem(source.__dict__, field, value)
+
+
 def contents(images):
   return {image.tobytes() for image in images}
 
 
-def check(splits, sizes, shape):
-  assert splits.num_classes == 10
+def check(splits, sizes, shape, num_classes=10):
+  assert splits.num_classes == num_classes
   parts = (splits.zoo_x, splits.pool_x, splits.test_x)
   for images, size in zip(parts, sizes.values(), strict=True):
     assert images.shape == (size, *shape)
@@ -108,7 +117,9 @@ def test_seed_decides_the_split(name, cifar_dir):
   assert contents(load(seed=1).zoo_x) != contents(load(seed=2).zoo_x)
 
 
-@pytest.mark.parametrize('name', ['digits', 'cifar10'])
+@pytest.mark.parametrize(
+  'name', ['digits', 'cifar10', 'cifar100', 'svhn', 'mnist', 'npz', 'synthetic']
+)
 @pytest.mark.parametrize(
   ('bad', 'message'),
   [
@@ -130,9 +141,31 @@ def test_bad_arguments_are_told_before_any_work(
   assert not list(tmp_path.iterdir())
 
 
-def test_unknown_name():
-  with pytest.raises(ValueError, match=r"name is 'svhn'; .*'cifar10', 'digits'"):
-    data.load('svhn', seed=0, **SIZES)
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('cifar1O', r"name is 'cifar1O' \(did you mean 'cifar10'\?\); .*'digits'.*'svhn'"),
+    ('fashion-mnist', r"did you mean 'fashion_mnist'"),
+    ('imagenet', r"name is 'imagenet'; it must be one of .*'synthetic'"),
+    (None, r"name is None; it must be one of .*'synthetic'"),
+  ],
+)
+def test_unknown_name(name, message):
+  with pytest.raises(ValueError, match=message):
+    data.load(name, seed=0, **SIZES)
+
+
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('cifar10', 'num_clases is no field of cifar10; its fields are none'),
+    ('npz', 'num_clases is no field of npz; its fields are num_classes'),
+    ('synthetic', 'num_clases is no field of synthetic; its fields are channels, diff'),
+  ],
+)
+def test_unknown_field(name, message):
+  with pytest.raises(ValueError, match=message):
+    data.load(name, seed=0, **SIZES, num_clases=3)
 
 
 def test_digits_sizes_too_large():
@@ -270,7 +303,7 @@ def served(monkeypatch):
     thread.start()
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     url = f'http://127.0.0.1:{server.server_port}/cifar.tar.gz'
-    monkeypatch.setattr(_cifar10, '_URL', url)
+    set_source(monkeypatch, _official.CIFAR10, url=url)
     yield archive
     server.shutdown()
     thread.join()
@@ -278,7 +311,7 @@ def served(monkeypatch):
 
 def test_cifar10_download(served, tmp_path, monkeypatch):
   md5 = hashlib.md5(served).hexdigest()
-  monkeypatch.setattr(_cifar10, '_HASH', f'md5:{md5}')
+  set_source(monkeypatch, _official.CIFAR10, archive_md5=md5)
   downloaded, written = tmp_path / 'a', tmp_path / 'b'
   got = data.cifar10(downloaded, seed=0, **SIZES)
   assert [path.name for path in downloaded.iterdir()] == [FOLDER]
@@ -290,3 +323,721 @@ def test_cifar10_download_of_something_else(served, tmp_path):
   with pytest.raises(ValueError, match='hash'):
     data.cifar10(tmp_path, seed=0, **SIZES)
   assert not list(tmp_path.iterdir())
+
+
+def write_cifar100(data_dir, train=10, test=2):
+  rng = np.random.default_rng(1)
+  folder = data_dir / 'cifar-100-binary'
+  folder.mkdir()
+  for file, count in (('train.bin', train), ('test.bin', test)):
+    rows = rng.integers(0, 256, (count, 3074), np.uint8)
+    rows[:, 0] = rng.integers(0, 20, count)
+    rows[:, 1] = rng.integers(0, 100, count)
+    (folder / file).write_bytes(rows.tobytes())
+
+
+def write_svhn(data_dir, train=10, test=4):
+  rng = np.random.default_rng(2)
+  (data_dir / 'svhn').mkdir()
+  for file, count in (('train_32x32.mat', train), ('test_32x32.mat', test)):
+    x = rng.integers(0, 256, (32, 32, 3, count), np.uint8)
+    y = (np.arange(count, dtype=np.uint8) % 10 + 1)[:, None]
+    scipy.io.savemat(data_dir / 'svhn' / file, {'X': x, 'y': y}, do_compression=True)
+
+
+def idx(array):
+  header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, '>u4').tobytes()
+  return header + array.astype(np.uint8).tobytes()
+
+
+def write_idx(data_dir, folder, train=10, test=4, pack=lambda raw: raw, suffix=''):
+  rng = np.random.default_rng(len(folder))
+  (data_dir / folder).mkdir()
+  for part, count in (('train', train), ('t10k', test)):
+    x = rng.integers(0, 256, (count, 28, 28))
+    y = np.arange(count) % 10
+    for file, array in (('images-idx3-ubyte', x), ('labels-idx1-ubyte', y)):
+      path = data_dir / folder / f'{part}-{file}{suffix}'
+      path.write_bytes(pack(idx(array)))
+
+
+write_mnist = functools.partial(write_idx, folder='mnist')
+write_fashion = functools.partial(
+  write_idx, folder='fashion_mnist', pack=gzip.compress, suffix='.gz'
+)
+OFFICIAL = {
+  'cifar10': lambda data_dir: write(data_dir, make_records()),
+  'cifar100': write_cifar100,
+  'svhn': write_svhn,
+  'mnist': write_mnist,
+  'fashion_mnist': write_fashion,
+}
+PUBLISHED = {
+  'svhn': write_svhn,
+  'mnist': functools.partial(write_mnist, pack=gzip.compress, suffix='.gz'),
+  'fashion_mnist': write_fashion,
+}
+SHAPES = {
+  'cifar10': (32, 32, 3),
+  'cifar100': (32, 32, 3),
+  'svhn': (32, 32, 3),
+  'mnist': (28, 28, 1),
+  'fashion_mnist': (28, 28, 1),
+}
+SOURCES = {
+  source.name: source
+  for source in (
+    _official.CIFAR10,
+    _official.CIFAR100,
+    _official.SVHN,
+    _official.MNIST,
+    _official.FASHION_MNIST,
+  )
+}
+TINY = {'zoo_size': 6, 'pool_size': 4, 'test_size': 2}
+
+
+def tree(folder):
+  """Path -> content of all files under a folder."""
+  return {
+    str(path.relative_to(folder)): path.read_bytes()
+    for path in sorted(folder.rglob('*'))
+    if path.is_file()
+  }
+
+
+@pytest.mark.parametrize('name', OFFICIAL)
+def test_official_layout_gives_disjoint_splits(name, tmp_path, no_download):
+  OFFICIAL[name](tmp_path)
+  before = tree(tmp_path)
+  splits = data.load(name, seed=0, **TINY, data_dir=str(tmp_path))
+  classes = 100 if name == 'cifar100' else 10
+  check(splits, TINY, SHAPES[name], classes)
+  assert splits.name == name
+  assert_same(splits, data.load(name, seed=0, **TINY, data_dir=tmp_path))
+  assert tree(tmp_path) == before
+  with pytest.raises(ValueError, match=rf'at most \d+, .* training images of {name}'):
+    data.load(name, seed=0, **{**TINY, 'zoo_size': 50}, data_dir=tmp_path)
+  with pytest.raises(ValueError, match=rf'at most \d+, .* test images of {name}'):
+    data.load(name, seed=0, **{**TINY, 'test_size': 50}, data_dir=tmp_path)
+
+
+def labels_by_image(splits):
+  pairs = [*zip(splits.zoo_x, splits.zoo_y), *zip(splits.test_x, splits.test_y)]
+  return {x.tobytes(): int(y) for x, y in pairs}
+
+
+def as_floats(pixels):
+  return (np.ascontiguousarray(pixels) / np.float32(255)).astype(np.float32).tobytes()
+
+
+def test_cifar100_gives_fine_classes(tmp_path):
+  write_cifar100(tmp_path)
+  raw = tree(tmp_path / 'cifar-100-binary')
+  expected = {}
+  for content in raw.values():
+    for row in np.frombuffer(content, np.uint8).reshape(-1, 3074):
+      expected[as_floats(row[2:].reshape(3, 32, 32).transpose(1, 2, 0))] = row[1]
+  got = labels_by_image(data.load('cifar100', seed=0, **TINY, data_dir=tmp_path))
+  assert all(expected[image] == label for image, label in got.items())
+
+
+def test_svhn_class_10_is_digit_0(tmp_path):
+  write_svhn(tmp_path)
+  expected = {}
+  for file in ('train_32x32.mat', 'test_32x32.mat'):
+    arrays = scipy.io.loadmat(tmp_path / 'svhn' / file)
+    for i, label in enumerate(arrays['y'][:, 0]):
+      expected[as_floats(arrays['X'][..., i])] = label % 10
+  sizes = {'zoo_size': 9, 'pool_size': 1, 'test_size': 4}
+  got = labels_by_image(data.load('svhn', seed=0, **sizes, data_dir=tmp_path))
+  assert all(expected[image] == label for image, label in got.items())
+  assert min(got.values()) == 0
+
+
+def test_mnist_labels_follow_their_images(tmp_path):
+  write_mnist(tmp_path)
+  folder = tmp_path / 'mnist'
+  expected = {}
+  for part in ('train', 't10k'):
+    x = np.frombuffer(
+      (folder / f'{part}-images-idx3-ubyte').read_bytes()[16:], np.uint8
+    )
+    y = (folder / f'{part}-labels-idx1-ubyte').read_bytes()[8:]
+    expected |= {as_floats(i): c for i, c in zip(x.reshape(-1, 28, 28, 1), y)}
+  got = labels_by_image(data.load('mnist', seed=0, **TINY, data_dir=tmp_path))
+  assert all(expected[image] == label for image, label in got.items())
+
+
+def test_idx_packed_and_unpacked_are_the_same(tmp_path):
+  plain, packed = tmp_path / 'plain', tmp_path / 'packed'
+  plain.mkdir()
+  packed.mkdir()
+  write_mnist(plain)
+  write_mnist(packed, pack=gzip.compress, suffix='.gz')
+  (packed / 'mnist' / 'train-images-idx3-ubyte.gz').unlink()
+  shutil.copy(plain / 'mnist' / 'train-images-idx3-ubyte', packed / 'mnist')
+  assert_same(
+    *(data.load('mnist', seed=0, **TINY, data_dir=d) for d in (plain, packed))
+  )
+
+
+def edit(file, change):
+  """An operation on a data_dir that changes a file's content."""
+
+  def apply(data_dir):
+    path = data_dir / file
+    path.write_bytes(change(path.read_bytes()))
+
+  return apply
+
+
+def swap(a, b):
+  def apply(data_dir):
+    first, second = (data_dir / a).read_bytes(), (data_dir / b).read_bytes()
+    (data_dir / a).write_bytes(second)
+    (data_dir / b).write_bytes(first)
+
+  return apply
+
+
+def copy(a, b):
+  return lambda data_dir: shutil.copy(data_dir / a, data_dir / b)
+
+
+def remove(file):
+  return lambda data_dir: (data_dir / file).unlink()
+
+
+def mat(file, **arrays):
+  return lambda data_dir: scipy.io.savemat(data_dir / 'svhn' / file, arrays)
+
+
+CIFAR100 = 'cifar-100-binary'
+IMAGES, LABELS = 'train-images-idx3-ubyte', 'train-labels-idx1-ubyte'
+X = np.zeros((32, 32, 3, 5), np.uint8)
+Y = np.ones((5, 1), np.uint8)
+DAMAGE = {
+  'cifar10, cut at a record': (
+    'cifar10',
+    edit(f'{FOLDER}/data_batch_3.bin', lambda raw: raw[:-3073]),
+    r'data_batch_3.bin holds 3 records; it must hold 4, as data_batch_1.bin holds 4',
+  ),
+  'cifar10, the test file cut': (
+    'cifar10',
+    edit(f'{FOLDER}/test_batch.bin', lambda raw: raw[:3073]),
+    r'test_batch.bin holds 1 records; it must hold 4, .* truncated',
+  ),
+  'cifar10, the first file cut': (
+    'cifar10',
+    edit(f'{FOLDER}/data_batch_1.bin', lambda raw: raw[:3073]),
+    r'data_batch_1.bin holds 1 records; it must hold 4, as data_batch_2.bin',
+  ),
+  'cifar10, a file twice': (
+    'cifar10',
+    copy(f'{FOLDER}/data_batch_1.bin', f'{FOLDER}/data_batch_2.bin'),
+    r'data_batch_2.bin is the same as data_batch_1.bin',
+  ),
+  'cifar10, of cifar100': (
+    'cifar10',
+    edit(f'{FOLDER}/data_batch_2.bin', lambda raw: bytes(3074 * 5)),
+    r'data_batch_2.bin has 15370 bytes; .* not a CIFAR-10 file',
+  ),
+  'cifar100, missing': (
+    'cifar100',
+    remove(f'{CIFAR100}/test.bin'),
+    r'test.bin is missing; cifar-100-binary must hold train.bin, test.bin',
+  ),
+  'cifar100, cut': (
+    'cifar100',
+    edit(f'{CIFAR100}/train.bin', lambda raw: raw[:-7]),
+    r'train.bin has 30733 bytes; .* 3074 bytes, .* truncated or not a CIFAR-100 file',
+  ),
+  'cifar100, cut at a record': (
+    'cifar100',
+    edit(f'{CIFAR100}/train.bin', lambda raw: raw[:-3074]),
+    r'train.bin holds 9 records; it must hold 10, as test.bin holds 2',
+  ),
+  'cifar100, swapped': (
+    'cifar100',
+    swap(f'{CIFAR100}/train.bin', f'{CIFAR100}/test.bin'),
+    r'train.bin holds 2 records; .* as test.bin holds 10, .* swapped',
+  ),
+  'cifar100, class': (
+    'cifar100',
+    edit(f'{CIFAR100}/test.bin', lambda raw: b'\x00\x64' + raw[2:]),
+    r'test.bin holds class 100; classes must be 0 to 99',
+  ),
+  'cifar100, coarse class': (
+    'cifar100',
+    edit(f'{CIFAR100}/test.bin', lambda raw: b'\x14' + raw[1:]),
+    r'test.bin holds coarse class 20; classes must be 0 to 19',
+  ),
+  'svhn, missing': (
+    'svhn',
+    remove('svhn/train_32x32.mat'),
+    r'train_32x32.mat is missing; svhn must hold train_32x32.mat, test_32x32.mat',
+  ),
+  'svhn, cut': (
+    'svhn',
+    edit('svhn/train_32x32.mat', lambda raw: raw[: len(raw) // 2]),
+    r'train_32x32.mat is truncated, corrupt or no MATLAB file',
+  ),
+  'svhn, empty': (
+    'svhn',
+    edit('svhn/test_32x32.mat', lambda raw: b''),
+    r'test_32x32.mat is truncated, corrupt or no MATLAB file',
+  ),
+  'svhn, flags': (
+    'svhn',
+    lambda data_dir: [
+      mat('test_32x32.mat', X=X, y=Y)(data_dir),
+      edit('svhn/test_32x32.mat', lambda raw: raw[:145] + b'\xff' + raw[146:])(
+        data_dir
+      ),
+    ],
+    r'test_32x32.mat is truncated, corrupt or no MATLAB file',
+  ),
+  'svhn, tag': (
+    'svhn',
+    lambda data_dir: [
+      mat('test_32x32.mat', X=X, y=Y)(data_dir),
+      edit('svhn/test_32x32.mat', lambda raw: raw[:184] + b'\xff' + raw[185:])(
+        data_dir
+      ),
+    ],
+    r'test_32x32.mat is truncated, corrupt or no MATLAB file',
+  ),
+  'svhn, tag of y': (
+    'svhn',
+    lambda data_dir: [
+      mat('test_32x32.mat', X=X, y=Y)(data_dir),
+      edit('svhn/test_32x32.mat', lambda raw: raw[:15600] + b'\xff' + raw[15601:])(
+        data_dir
+      ),
+    ],
+    r'test_32x32.mat is truncated, corrupt or no MATLAB file',
+  ),
+  'svhn, no y': (
+    'svhn',
+    mat('test_32x32.mat', X=X, labels=Y),
+    r"test_32x32.mat lacks \['y'\], of X and y it holds \['X'\]",
+  ),
+  'svhn, shape': (
+    'svhn',
+    mat('test_32x32.mat', X=X.T, y=Y),
+    r'test_32x32.mat holds X of type uint8 and shape \(5, 3, 32, 32\); .*32, 32, 3, N',
+  ),
+  'svhn, type': (
+    'svhn',
+    mat('test_32x32.mat', X=X / 255, y=Y),
+    r'test_32x32.mat holds X of type float64 .* must be uint8',
+  ),
+  'svhn, labels': (
+    'svhn',
+    mat('test_32x32.mat', X=X, y=Y[1:]),
+    r'test_32x32.mat holds y of shape \(4, 1\); it must be \(5, 1\)',
+  ),
+  'svhn, class': (
+    'svhn',
+    mat('test_32x32.mat', X=X, y=Y - 1),
+    r'test_32x32.mat holds class 0; classes must be 1 to 10',
+  ),
+  'svhn, swapped': (
+    'svhn',
+    swap('svhn/train_32x32.mat', 'svhn/test_32x32.mat'),
+    r'train_32x32.mat holds 4 images and test_32x32.mat 10; .* swapped',
+  ),
+  'svhn, a file twice': (
+    'svhn',
+    copy('svhn/train_32x32.mat', 'svhn/test_32x32.mat'),
+    r'test_32x32.mat is the same as train_32x32.mat',
+  ),
+  'mnist, missing': (
+    'mnist',
+    remove(f'mnist/{LABELS}'),
+    rf'{LABELS}.gz is missing; mnist must hold {IMAGES}.gz, {LABELS}.gz, t10k-',
+  ),
+  'mnist, cut': (
+    'mnist',
+    edit(f'mnist/{IMAGES}', lambda raw: raw[:-784]),
+    rf'{IMAGES} has 7072 bytes.*\[10, 28, 28\] asks for 7856',
+  ),
+  'mnist, cut in the header': (
+    'mnist',
+    edit(f'mnist/{IMAGES}', lambda raw: raw[:10]),
+    rf'{IMAGES} has 10 bytes.* truncated',
+  ),
+  'mnist, no images': (
+    'mnist',
+    edit(f'mnist/{IMAGES}', lambda raw: idx(np.zeros((0, 28, 28)))),
+    rf'{IMAGES} has 16 bytes.* at least one',
+  ),
+  'mnist, empty': (
+    'mnist',
+    edit(f'mnist/{LABELS}', lambda raw: b''),
+    rf"{LABELS} starts with bytes ''; .* '00000801'",
+  ),
+  'mnist, labels for images': (
+    'mnist',
+    swap(f'mnist/{IMAGES}', f'mnist/{LABELS}'),
+    rf"{IMAGES} starts with bytes '00000801'; an IDX file of images .* '00000803'",
+  ),
+  'mnist, other size': (
+    'mnist',
+    edit(f'mnist/{IMAGES}', lambda raw: idx(np.zeros((10, 32, 30)))),
+    rf'{IMAGES} holds images of 32 x 30 pixels; they must be 28 x 28',
+  ),
+  'mnist, class': (
+    'mnist',
+    edit(f'mnist/{LABELS}', lambda raw: raw[:-1] + b'\x0a'),
+    rf'{LABELS} holds class 10; classes must be 0 to 9',
+  ),
+  'mnist, labels swapped': (
+    'mnist',
+    swap(f'mnist/{LABELS}', 'mnist/t10k-labels-idx1-ubyte'),
+    rf'{LABELS} holds 4 labels and {IMAGES} 10 images',
+  ),
+  'mnist, train and test swapped': (
+    'mnist',
+    lambda data_dir: [
+      swap(f'mnist/{file}', f'mnist/{file.replace("train", "t10k")}')(data_dir)
+      for file in (IMAGES, LABELS)
+    ],
+    rf'{IMAGES} holds 4 images and t10k-images-idx3-ubyte 10; .* swapped',
+  ),
+  'mnist, a file twice': (
+    'mnist',
+    lambda data_dir: [
+      copy(f'mnist/{file}', f'mnist/{file.replace("train", "t10k")}')(data_dir)
+      for file in (IMAGES, LABELS)
+    ],
+    rf't10k-images-idx3-ubyte is the same as {IMAGES}',
+  ),
+  'fashion_mnist, cut': (
+    'fashion_mnist',
+    edit(f'fashion_mnist/{IMAGES}.gz', lambda raw: raw[:-20]),
+    rf'{IMAGES}.gz is truncated, corrupt or no gzip file',
+  ),
+  'fashion_mnist, corrupt': (
+    'fashion_mnist',
+    edit(f'fashion_mnist/{IMAGES}.gz', lambda raw: raw[:500] + b'ab' + raw[502:]),
+    rf'{IMAGES}.gz is truncated, corrupt or no gzip file',
+  ),
+  'fashion_mnist, not packed': (
+    'fashion_mnist',
+    edit(f'fashion_mnist/{LABELS}.gz', gzip.decompress),
+    rf'{LABELS}.gz is truncated, corrupt or no gzip file',
+  ),
+}
+
+
+@pytest.mark.parametrize('case', DAMAGE)
+def test_damaged_files_are_named(case, tmp_path, no_download):
+  name, damage, message = DAMAGE[case]
+  OFFICIAL[name](tmp_path)
+  damage(tmp_path)
+  with pytest.raises(ValueError, match=message):
+    data.load(name, seed=0, **TINY, data_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+  ('name', 'file', 'owner'),
+  [
+    ('cifar10', f'{FOLDER}/data_batch_1.bin', ('cifar10', 'test_batch.bin')),
+    ('mnist', f'mnist/{IMAGES}', ('fashion_mnist', f'{IMAGES}.gz')),
+  ],
+)
+def test_official_file_under_another_name(name, file, owner, tmp_path, monkeypatch):
+  OFFICIAL[name](tmp_path)
+  md5 = hashlib.md5((tmp_path / file).read_bytes()).hexdigest()
+  monkeypatch.setitem(_official._OWNERS, md5, owner)
+  message = rf'{file} is the official {owner[1]} of {owner[0]}; .* swapped'
+  with pytest.raises(ValueError, match=message):
+    data.load(name, seed=0, **TINY, data_dir=tmp_path)
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_no_data_dir(name, no_download):
+  folder = SOURCES[name].folder
+  with pytest.raises(ValueError, match=f'data_dir is None; {name} needs .*{folder}'):
+    data.load(name, seed=0, **TINY)
+
+
+@pytest.mark.parametrize('name', SOURCES)
+def test_offline_says_what_to_put_where(name, tmp_path, monkeypatch):
+  def fail(url, known_hash, **kwargs):
+    assert known_hash in {f'md5:{md5}' for md5 in source.downloads.values()}
+    raise requests.ConnectionError('no route')
+
+  source = SOURCES[name]
+  monkeypatch.setattr(pooch, 'retrieve', fail)
+  with pytest.raises(ValueError, match='no route') as error:
+    data.load(name, seed=0, **TINY, data_dir=tmp_path / 'new')
+  for part in (*source.files, *source.downloads, str(tmp_path / 'new' / source.folder)):
+    assert part in str(error.value)
+  assert not list((tmp_path / 'new').iterdir())
+
+
+@pytest.fixture
+def publisher(monkeypatch):
+  """Lets a folder stand in for the publishers' servers."""
+
+  def start(folder):
+    def retrieve(url, known_hash, *, fname, path, progressbar):
+      assert progressbar
+      path = pathlib.Path(path)
+      path.mkdir(exist_ok=True)
+      content = (folder / url.rpartition('/')[2]).read_bytes()
+      if f'md5:{hashlib.md5(content).hexdigest()}' != known_hash:
+        raise ValueError(f'{url} has another hash')
+      (path / fname).write_bytes(content)
+      return str(path / fname)
+
+    monkeypatch.setattr(pooch, 'retrieve', retrieve)
+    return {p.name: hashlib.md5(p.read_bytes()).hexdigest() for p in folder.iterdir()}
+
+  return start
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_download_of_files(name, tmp_path, publisher, monkeypatch):
+  there, here = tmp_path / 'there', tmp_path / 'here'
+  there.mkdir()
+  PUBLISHED[name](there)
+  files = publisher(there / name)
+  official = {file: files[file] for file in SOURCES[name].files}
+  set_source(monkeypatch, SOURCES[name], files=official)
+  downloaded = data.load(name, seed=0, **TINY, data_dir=here)
+  assert tree(here) == tree(there)
+  assert_same(downloaded, data.load(name, seed=0, **TINY, data_dir=there))
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_download_leaves_all_files_or_none(name, tmp_path, publisher, monkeypatch):
+  there, here = tmp_path / 'there', tmp_path / 'here'
+  there.mkdir()
+  PUBLISHED[name](there)
+  files = publisher(there / name)
+  *good, last = SOURCES[name].files
+  set_source(
+    monkeypatch, SOURCES[name], files={f: files[f] for f in good} | {last: '0'}
+  )
+  with pytest.raises(ValueError, match=f'{last} has another hash'):
+    data.load(name, seed=0, **TINY, data_dir=here)
+  assert not list(here.iterdir())
+
+
+def test_cifar100_download(tmp_path, publisher, monkeypatch):
+  there, here, server = (tmp_path / name for name in ('there', 'here', 'server'))
+  there.mkdir()
+  server.mkdir()
+  write_cifar100(there)
+  with tarfile.open(server / 'cifar-100-binary.tar.gz', 'w:gz') as tar:
+    tar.add(there / CIFAR100, CIFAR100)
+  (md5,) = publisher(server).values()
+  set_source(monkeypatch, SOURCES['cifar100'], archive_md5=md5)
+  downloaded = data.load('cifar100', seed=0, **TINY, data_dir=here)
+  assert tree(here) == tree(there)
+  assert_same(downloaded, data.load('cifar100', seed=0, **TINY, data_dir=there))
+
+
+def arrays(**changes):
+  rng = np.random.default_rng(4)
+  made = {
+    'x_train': rng.integers(0, 256, (12, 5, 6, 2), np.uint8),
+    'y_train': np.arange(12) % 3,
+    'x_test': rng.integers(0, 256, (4, 5, 6, 2), np.uint8),
+    'y_test': np.arange(4) % 3,
+  }
+  return {k: v for k, v in (made | changes).items() if v is not None}
+
+
+def save_npz(folder, **changes):
+  np.savez_compressed(folder / 'my.npz', **arrays(**changes))
+  return folder / 'my.npz'
+
+
+def test_npz_of_bytes(tmp_path):
+  raw = arrays()
+  sizes = {'zoo_size': 8, 'pool_size': 4, 'test_size': 4}
+  splits = data.load('npz', seed=0, **sizes, data_dir=save_npz(tmp_path))
+  check(splits, sizes, (5, 6, 2), 3)
+  expected = {as_floats(x): y for x, y in zip(raw['x_train'], raw['y_train'])}
+  expected |= {as_floats(x): y for x, y in zip(raw['x_test'], raw['y_test'])}
+  assert all(expected[x] == y for x, y in labels_by_image(splits).items())
+
+
+@pytest.mark.parametrize('kind', [np.float16, np.float32, np.float64])
+def test_npz_of_floats_without_channels(kind, tmp_path):
+  rng = np.random.default_rng(0)
+  raw = {n: rng.random((k, 5, 6)).astype(kind) for n, k in (('train', 12), ('test', 4))}
+  path = save_npz(
+    tmp_path,
+    x_train=raw['train'],
+    x_test=raw['test'],
+    y_train=np.arange(12, dtype=np.int8)[:, None] % 3,
+  )
+  splits = data.load('npz', seed=0, **TINY, data_dir=path, num_classes=7)
+  check(splits, TINY, (5, 6, 1), 7)
+  assert contents(splits.test_x) <= contents(raw['test'].astype(np.float32))
+
+
+def test_npz_drops_duplicates(tmp_path):
+  x = arrays()['x_train']
+  x[1] = x[0]
+  path = save_npz(tmp_path, x_train=x, x_test=x[8:])
+  with pytest.raises(ValueError, match='at most 11, .* training images of npz'):
+    data.load('npz', seed=0, **{**TINY, 'zoo_size': 8}, data_dir=path)
+  with pytest.raises(ValueError, match=r'test_size \(2\) is too large; .* at most 0'):
+    data.load('npz', seed=0, **TINY, data_dir=path)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (
+      {'y_test': None, 'x_train': None, 'x': X},
+      r"my.npz lacks \['x_train', 'y_test'\]; it holds \['y_train', 'x_test', 'x'\]",
+    ),
+    (
+      {'x_train': np.zeros((12, 5, 6, 2), np.int64)},
+      r'x_train is of type int64; .*uint8',
+    ),
+    ({'x_train': np.zeros((12, 5, 6, 2), bool)}, r'x_train is of type bool; .*uint8'),
+    (
+      {'x_test': np.zeros((4, 60), np.uint8)},
+      r'x_test is of shape \(4, 60\); .*N, H, W',
+    ),
+    ({'x_test': np.zeros((0, 5, 6, 2), np.uint8)}, r'x_test is of shape .* not empty'),
+    (
+      {'x_test': np.zeros((4, 6, 6, 2), np.uint8)},
+      r'x_test holds images of shape \(6, 6, 2\) and x_train of \(5, 6, 2\)',
+    ),
+    (
+      {'x_test': np.zeros((4, 5, 6, 2))},
+      r'x_test is of type float64 and x_train of uint8; both',
+    ),
+    (
+      {'x_train': np.full((12, 5, 6, 2), 255.0)},
+      r'x_train\[0, 0, 0, 0\] is 255.0; x_train must be in \[0, 1\]',
+    ),
+    ({'x_train': np.full((12, 5, 6, 2), np.nan)}, r'x_train\[0, .* is nan; .*\[0, 1\]'),
+    ({'y_train': np.arange(12) / 2}, r'y_train is of type float64; .* whole numbers'),
+    ({'y_train': np.ones(12, bool)}, r'y_train is of type bool; .* whole numbers'),
+    (
+      {'y_train': np.eye(12, 3, dtype=int)},
+      r'y_train is of shape \(12, 3\); .*\(12,\)',
+    ),
+    ({'y_test': np.arange(5)}, r'y_test is of shape \(5,\); it must be \(4,\)'),
+    ({'y_test': np.array([0, 1, -1, 2])}, r'y_test\[2\] is -1; y_test must be >= 0'),
+    (
+      {'y_train': np.zeros(12, int), 'y_test': np.zeros(4, int)},
+      r'num_classes is 1; it must be at least 2',
+    ),
+    (
+      {'y_train': np.array([None] * 12)},
+      r'my.npz is truncated, corrupt or no .npz file',
+    ),
+  ],
+)
+def test_bad_npz(changes, message, tmp_path):
+  with pytest.raises(ValueError, match=message):
+    data.load('npz', seed=0, **TINY, data_dir=save_npz(tmp_path, **changes))
+
+
+@pytest.mark.parametrize(
+  ('num_classes', 'message'),
+  [
+    (2, r'y_train\[2\] is 2; y_train must be 0 to 1'),
+    (1, r'num_classes is 1; it must be at least 2'),
+    (3.0, r'num_classes is 3\.0; it must be a whole number'),
+  ],
+)
+def test_bad_npz_num_classes(num_classes, message, tmp_path):
+  path = save_npz(tmp_path)
+  with pytest.raises(ValueError, match=message):
+    data.load('npz', seed=0, **TINY, data_dir=path, num_classes=num_classes)
+
+
+@pytest.mark.parametrize(
+  'damage', [lambda raw: raw[:-40], lambda raw: b'', lambda r: X]
+)
+def test_damaged_npz(damage, tmp_path):
+  path = save_npz(tmp_path)
+  path.write_bytes(damage(path.read_bytes()))
+  with pytest.raises(ValueError, match=r'my.npz is truncated, corrupt or no .npz file'):
+    data.load('npz', seed=0, **TINY, data_dir=path)
+
+
+def test_npz_without_file(tmp_path):
+  with pytest.raises(
+    ValueError, match='data_dir is None; npz needs the path .*x_train'
+  ):
+    data.load('npz', seed=0, **TINY)
+  for path in (tmp_path, tmp_path / 'absent.npz'):
+    with pytest.raises(ValueError, match=f"'{path}', which is no file; .*x_train"):
+      data.load('npz', seed=0, **TINY, data_dir=path)
+
+
+def synthetic(seed=0, **arguments):
+  sizes = {'zoo_size': 40, 'pool_size': 30, 'test_size': 20}
+  return data.load('synthetic', **{'seed': seed, 'image_size': 8, **sizes, **arguments})
+
+
+def test_synthetic_is_told_by_seed_and_fields(monkeypatch):
+  splits = synthetic(data_dir='ignored')
+  sizes = {'zoo_size': 40, 'pool_size': 30, 'test_size': 20}
+  check(splits, sizes, (8, 8, 3))
+  assert splits.name == 'synthetic'
+  assert_same(splits, synthetic())
+  assert contents(splits.zoo_x) != contents(synthetic(seed=1).zoo_x)
+  check(
+    synthetic(channels=1, image_size=4, num_classes=3, difficulty=0),
+    sizes,
+    (4, 4, 1),
+    3,
+  )
+
+
+def test_synthetic_larger_splits_start_with_smaller_ones():
+  small = synthetic()
+  large = synthetic(zoo_size=300, pool_size=31, test_size=700)
+  for field in ('zoo_x', 'zoo_y', 'pool_x', 'test_x', 'test_y'):
+    part = getattr(small, field)
+    np.testing.assert_array_equal(getattr(large, field)[: len(part)], part)
+  assert len(contents(large.test_x)) == 700
+  assert set(large.test_y) == set(range(10))
+
+
+def test_synthetic_difficulty():
+  accuracies = []
+  for difficulty in (0.0, 0.4, 0.6, 0.8, 1.0):
+    s = synthetic(zoo_size=1500, test_size=1500, difficulty=difficulty, channels=1)
+    means = np.stack([s.zoo_x[s.zoo_y == k].mean(0) for k in range(10)])
+    distances = ((s.test_x[:, None] - means) ** 2).sum((2, 3, 4))
+    accuracies.append(np.mean(distances.argmin(1) == s.test_y))
+  assert accuracies[0] > 0.99
+  assert np.all(np.diff(accuracies[:4]) < -0.04)
+  # 0.1 by guessing, with a standard error of 0.008.
+  assert abs(accuracies[-1] - 0.1) < 0.03
+
+
+@pytest.mark.parametrize(
+  ('bad', 'message'),
+  [
+    ({'image_size': 3}, r'image_size is 3; it must be at least 4'),
+    ({'image_size': 8.0}, r'image_size is 8\.0; .* whole number'),
+    ({'channels': 0}, r'channels is 0; .* >= 1'),
+    ({'num_classes': 1}, r'num_classes is 1; .* at least 2'),
+    ({'difficulty': -0.1}, r'difficulty is -0\.1; .* in \[0, 1\]'),
+    ({'difficulty': 50}, r'difficulty is 50\.0; .* percent'),
+    ({'difficulty': float('nan')}, r'difficulty is nan; .* in \[0, 1\]'),
+    ({'difficulty': [0.5]}, r'difficulty is \[0\.5\]; .* in \[0, 1\]'),
+    ({'difficulty': 'hard'}, r"difficulty must hold numbers, got 'hard'"),
+    ({'seed': 2**32}, r'seed is 4294967296; .* at most 4294967295'),
+  ],
+)
+def test_bad_synthetic(bad, message):
+  with pytest.raises(ValueError, match=message):
+    synthetic(**bad)

@@ -1,4 +1,4 @@
-"""Weights from PyTorch: equal outputs, and every entry that does not fit by its name."""
+"""Weights from PyTorch: equal outputs; what does not fit is told by its name."""
 
 import jax
 import numpy as np
@@ -33,10 +33,9 @@ class TestParity:
     entries = {entry: value.numpy() for entry, value in module.state_dict().items()}
     images = np.random.default_rng(0).random((4, 32, 32, 3)).astype(np.float32)
     seen = (images - np.float32(MEAN)) / np.float32(STD)
+    seen = torch.from_numpy(seen.transpose(0, 3, 1, 2)).double()
     with torch.no_grad():
-      logits = module.double().eval()(
-        torch.from_numpy(seen.transpose(0, 3, 1, 2)).double()
-      )
+      logits = module.double().eval()(seen)
     return {k: v.copy() for k, v in entries.items()}, images, logits.numpy()
 
   @pytest.mark.parametrize('suffix', ['safetensors', 'npz'])

@@ -1,19 +1,54 @@
-"""Data sets of real images, in disjoint splits for zoo, attacker and test.
+"""Data sets of images, in disjoint splits for zoo, attacker and test.
 
-| name | images | zoo and pool from | test from | after dropping duplicates |
+| name | images | classes | official train / test | files |
 |---|---|---|---|---|
-| `digits` | 8 x 8 x 1 | the one set | the one set | 1,797 of 1,797 |
-| `cifar10` | 32 x 32 x 3 | training files | test file | see `cifar10` |
-"""
+| `digits` | 8 x 8 x 1 | 10 | 1,797, one set | none: scikit-learn ships them |
+| `cifar10` | 32 x 32 x 3 | 10 | 50,000 / 10,000 | `cifar-10-batches-bin/`: `data_batch_1.bin` to `data_batch_5.bin`, `test_batch.bin` |
+| `cifar100` | 32 x 32 x 3 | 100 (fine) | 50,000 / 10,000 | `cifar-100-binary/`: `train.bin`, `test.bin` |
+| `svhn` | 32 x 32 x 3 | 10 | 73,257 / 26,032 | `svhn/`: `train_32x32.mat`, `test_32x32.mat` |
+| `mnist` | 28 x 28 x 1 | 10 | 60,000 / 10,000 | `mnist/`: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`, each as is or `.gz` |
+| `fashion_mnist` | 28 x 28 x 1 | 10 | 60,000 / 10,000 | `fashion_mnist/`: as `mnist` |
+| `npz` | any | `num_classes`, by default 1 + the largest label | as in the file | one `.npz` file with `x_train`, `y_train`, `x_test`, `y_test` |
+| `synthetic` | `image_size` (32), `channels` (3) | `num_classes` (10) | as asked for | none; `difficulty` (0.5) from 0, trivial, to 1, hopeless |
 
+Zoo and attacker share out the training images, the test images are measured on; digits
+has one set for all three. Of images with the same pixels only the first is kept, training
+images before test images; near-duplicates stay. A seeded shuffle and cuts follow, so
+splits are disjoint, and their sizes add up to what is left at most. Synthetic images
+are made for each split and need none of this.
+
+Where its folder is absent, an official data set is downloaded and checked against its
+official checksum: all files or none. Files that are there already may be subsets, or
+encoded anew: they are checked for whole records, headers, shapes, class ranges and
+counts that fit each other; an official file under the name of another and a file
+under two names are told. CIFAR files must hold the same part of their official records.
+"""  # noqa: E501
+
+import difflib
+import functools
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
-from psml_jax import _validate
-from psml_jax.data._cifar10 import cifar10
-from psml_jax.data._digits import digits
-from psml_jax.data._splits import Splits
+from psml_jax.data import _cifar, _digits, _idx, _npz, _official, _svhn
+from psml_jax.data._splits import Images, Splits, check_arguments, split
+from psml_jax.data._synthetic import synthetic
 
 __all__ = ['Splits', 'cifar10', 'digits', 'load']
+
+_READERS: dict[str, Callable[..., Images]] = {
+  'cifar10': functools.partial(_cifar.read, _official.CIFAR10),
+  'cifar100': functools.partial(_cifar.read, _official.CIFAR100),
+  'digits': lambda data_dir: _digits.read(),
+  'fashion_mnist': functools.partial(_idx.read, _official.FASHION_MNIST),
+  'mnist': functools.partial(_idx.read, _official.MNIST),
+  'npz': _npz.read,
+  'svhn': _svhn.read,
+}
+_FIELDS = {
+  'npz': ('num_classes',),
+  'synthetic': ('channels', 'difficulty', 'image_size', 'num_classes'),
+}
 
 
 def load(
@@ -24,29 +59,58 @@ def load(
   pool_size: int,
   test_size: int,
   data_dir: str | pathlib.Path | None = None,
+  **fields: Any,
 ) -> Splits:
   """Loads a data set by name; the same arguments give the same splits.
 
   Args:
-    name: 'digits' or 'cifar10'.
+    name: of the data set, see the table of this module.
     seed: of the shuffle before the split, a whole number >= 0.
     zoo_size: images that the zoo trains on.
     pool_size: images of the attacker.
     test_size: images to measure on.
-    data_dir: where the files of cifar10 lie or are downloaded to; digits reads none.
+    data_dir: the folder that holds the data set's folder, or that it is downloaded
+      to; of npz the path of the file. Digits and synthetic read none.
+    **fields: the data set's own: `num_classes` of npz; `image_size`, `channels`,
+      `num_classes` and `difficulty` of synthetic.
 
   Returns:
     The splits.
 
   Raises:
-    ValueError: an unknown name, a seed or size out of range, or files that are
-      missing or damaged.
+    ValueError: an unknown name or field, a seed, size or field out of range, sizes
+      that add up to too many, or files that are missing or damaged.
+
+  >>> load('synthetic', seed=0, zoo_size=5, pool_size=5, test_size=5, channels=1).name
+  'synthetic'
   """
-  _validate.one_of('name', name, ('cifar10', 'digits'))
-  if name == 'digits':
-    return digits(
-      seed=seed, zoo_size=zoo_size, pool_size=pool_size, test_size=test_size
-    )
-  return cifar10(
-    data_dir, seed=seed, zoo_size=zoo_size, pool_size=pool_size, test_size=test_size
-  )
+  names = (*sorted([*_READERS, 'synthetic']),)
+  if name not in names:
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f' (did you mean {near[0]!r}?)' if near else ''
+    raise ValueError(f'name is {name!r}{hint}; it must be one of {names}')
+  allowed = _FIELDS.get(name, ())
+  for field in fields:
+    if field not in allowed:
+      raise ValueError(
+        f'{field} is no field of {name}; its fields are {", ".join(allowed) or "none"}'
+      )
+  sizes = {'zoo_size': zoo_size, 'pool_size': pool_size, 'test_size': test_size}
+  check_arguments(seed, **sizes)
+  if name == 'synthetic':
+    return synthetic(seed=seed, **sizes, **fields)
+  return split(name, _READERS[name](data_dir, **fields), seed=seed, **sizes)
+
+
+def digits(**arguments: Any) -> Splits:
+  """The splits of `load('digits', **arguments)`.
+
+  >>> digits(seed=0, zoo_size=600, pool_size=700, test_size=400).pool_x.shape
+  (700, 8, 8, 1)
+  """
+  return load('digits', **arguments)
+
+
+def cifar10(data_dir: str | pathlib.Path | None, **arguments: Any) -> Splits:
+  """The splits of `load('cifar10', data_dir=data_dir, **arguments)`."""
+  return load('cifar10', data_dir=data_dir, **arguments)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,6 +32,33 @@ class Splits:
   name: str
 
 
+class Part(NamedTuple):
+  """Images and classes that lie together.
+
+  Attributes:
+    x: [N, H, W, C], uint8, or f32 with pixels in [0, 1].
+    y: whole numbers [N], classes.
+  """
+
+  x: np.ndarray
+  y: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+  """A data set as its files hold it.
+
+  Attributes:
+    train: what zoo and attacker share out.
+    test: what is measured on; None where `train` is shared out for this as well.
+    num_classes: K; classes are 0 to K - 1.
+  """
+
+  train: Part
+  test: Part | None
+  num_classes: int
+
+
 def check_arguments(seed: int, **sizes: int) -> None:
   """Checks what every data set is asked for, before any file is touched.
 
@@ -46,6 +74,13 @@ def check_arguments(seed: int, **sizes: int) -> None:
     raise ValueError(f'seed is {seed!r}; it must be a whole number >= 0')
   for argument, size in sizes.items():
     _validate.positive_int(argument, size)
+
+
+def at_least_two(num_classes: int) -> int:
+  """The value, a whole number of at least two."""
+  if _validate.positive_int('num_classes', num_classes) < 2:
+    raise ValueError(f'num_classes is {num_classes}; it must be at least 2')
+  return int(num_classes)
 
 
 def first_of_each(*parts: np.ndarray) -> list[np.ndarray]:
@@ -101,3 +136,64 @@ def take(what: str, shuffled: np.ndarray, **sizes: int) -> list[np.ndarray]:
     )
   ends = np.cumsum(list(sizes.values()))
   return np.split(shuffled[:total], ends[:-1])
+
+
+def split(
+  name: str,
+  images: Images,
+  *,
+  seed: int,
+  zoo_size: int,
+  pool_size: int,
+  test_size: int,
+) -> Splits:
+  """Drops duplicates, shuffles, and shares out.
+
+  Of images with the same pixels only the first is kept, training images before test
+  images; near-duplicates stay.
+
+  Args:
+    name: the data set's.
+    images: of the data set.
+    seed: of the shuffles.
+    zoo_size: images that the zoo trains on.
+    pool_size: images of the attacker.
+    test_size: images to measure on.
+
+  Returns:
+    The splits.
+
+  Raises:
+    ValueError: sizes that add up to more than there are.
+  """
+  rng = np.random.default_rng(seed)
+  train = images.train
+  sizes = {'zoo_size': zoo_size, 'pool_size': pool_size}
+  if images.test is None:
+    test = train
+    (kept,) = first_of_each(train.x)
+    zoo, pool, held_out = take(
+      f'images of {name}', rng.permutation(kept), **sizes, test_size=test_size
+    )
+  else:
+    test = images.test
+    kept, kept_test = first_of_each(train.x, test.x)
+    zoo, pool = take(f'training images of {name}', rng.permutation(kept), **sizes)
+    (held_out,) = take(
+      f'test images of {name}', rng.permutation(kept_test), test_size=test_size
+    )
+  return Splits(
+    zoo_x=_pixels(train.x[zoo]),
+    zoo_y=train.y[zoo].astype(np.int32),
+    pool_x=_pixels(train.x[pool]),
+    test_x=_pixels(test.x[held_out]),
+    test_y=test.y[held_out].astype(np.int32),
+    num_classes=images.num_classes,
+    name=name,
+  )
+
+
+def _pixels(x: np.ndarray) -> np.ndarray:
+  if x.dtype == np.uint8:
+    return np.divide(x, 255, dtype=np.float32, order='C')
+  return np.ascontiguousarray(x, np.float32)

@@ -1,0 +1,164 @@
+"""A training step of ResNet-20 against PyTorch, and what RepVGG's fusing saves."""
+
+import functools
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from jax.sharding import Mesh, PartitionSpec
+from records import Row, rates, seconds
+
+from psml_jax import _compile, training, zoo
+from psml_jax.zoo import recipe as recipes
+
+sys.path.append(str(pathlib.Path(__file__).parents[1]))
+from tests import torch_models
+
+BATCH = 128
+STEPS = 2
+REQUEST = 64
+_ONEDNN = {
+  'xla_cpu_use_onednn': True,
+  'xla_cpu_experimental_onednn_custom_call': True,
+  'xla_cpu_experimental_onednn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT',
+}
+
+
+def measure() -> list[Row]:
+  """The rows on training and serving convolutional models."""
+  rng = np.random.default_rng(0)
+  images = rng.random((STEPS * BATCH, 32, 32, 3)).astype(np.float32)
+  labels = rng.integers(0, 10, len(images)).astype(np.int32)
+  peer, peer_name = _torch(images[:BATCH], labels[:BATCH])
+  variants: dict[str, Callable[[], Any]] = {
+    'as it is trained': _ours(images, labels),
+    'without YNNPACK': _ours(images, labels, options={}),
+    'in bfloat16': _ours(images, labels, dtype='bfloat16'),
+    'one device a core': _data_parallel(images, labels),
+  }
+  if jax.default_backend() == 'cpu':
+    variants['with oneDNN'] = _ours(images, labels, options=_ONEDNN)
+  rows = [
+    rates(
+      f'resnet20 step, {name}',
+      (work, STEPS * BATCH),
+      (peer, BATCH),
+      rounds=3,
+      unit='images/s',
+      peer_name=peer_name,
+      bar='>= 1x' if name == 'as it is trained' else '',
+    )
+    for name, work in variants.items()
+  ]
+  return [*rows, _fused(images[:REQUEST])]
+
+
+def _ours(
+  images: np.ndarray, labels: np.ndarray, options: Any = None, **fields: Any
+) -> Callable[[], Any]:
+  """Two steps of the zoo's own training, as one compiled program."""
+  module = zoo.create('resnet20', num_classes=10, **fields)
+  recipe = zoo.Recipe(epochs=2, batch_size=BATCH)
+  key = jax.random.key(0)
+  state = recipes.start(key, module, images.shape[1:], recipe, STEPS)
+  program = jax.jit(
+    lambda state, images, labels: recipes.epoch(
+      key, state, module, images, labels, recipe
+    ),
+    compiler_options=_compile.options() if options is None else options,
+  )
+  return functools.partial(program, state, jnp.asarray(images), jnp.asarray(labels))
+
+
+def _data_parallel(images: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
+  """The same steps without augmentation, the minibatch divided over all devices."""
+  module = zoo.create('resnet20', num_classes=10)
+  variables = module.init(jax.random.key(0), images[:1])
+  batches = images.reshape(STEPS, BATCH, *images.shape[1:]), labels.reshape(STEPS, -1)
+
+  def loss(params: Any, stats: Any, images: jax.Array, labels: jax.Array) -> Any:
+    logits, stats = training.apply(module, params, stats, images, jax.random.key(0))
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)
+    return -chosen.mean(), stats
+
+  def step(variables: Any, batch: Any) -> tuple[Any, None]:
+    params, stats = training.split(variables)
+    slope, stats = jax.grad(loss, has_aux=True)(params, stats, *batch)
+    slope = jax.lax.pmean(slope, 'batch')
+    params = jax.tree.map(lambda p, g: p - 0.1 * g, params, slope)
+    return {'params': params, **jax.lax.pmean(stats, 'batch')}, None
+
+  divided = jax.shard_map(
+    lambda variables, batches: jax.lax.scan(step, variables, batches)[0],
+    mesh=Mesh(jax.devices(), ('batch',)),
+    in_specs=(PartitionSpec(), PartitionSpec(None, 'batch')),
+    out_specs=PartitionSpec(),
+    check_vma=False,
+  )
+  program = jax.jit(divided, compiler_options=_compile.options())
+  return functools.partial(program, variables, batches)
+
+
+def _torch(images: np.ndarray, labels: np.ndarray) -> tuple[Callable[[], Any], str]:
+  """One step of the same network in PyTorch, in its faster memory layout."""
+  inputs, targets = torch.from_numpy(images).permute(0, 3, 1, 2), torch.tensor(labels)
+  spent = {}
+  for layout in (torch.contiguous_format, torch.channels_last):
+    model = torch_models.create('resnet20', 10).to(memory_format=layout).train()
+    step = functools.partial(
+      _torch_step,
+      model,
+      torch.optim.SGD(
+        model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True
+      ),
+      inputs.contiguous(memory_format=layout),
+      targets.long(),
+    )
+    step()
+    spent[layout] = (min(seconds(step) for _ in range(3)), step)
+    print(f'PyTorch resnet20 step, {layout}: {1e3 * spent[layout][0]:.0f} ms')
+  fastest = min(spent, key=lambda layout: spent[layout][0])
+  threads = torch.get_num_threads()
+  return spent[fastest][1], f'PyTorch, {fastest}, {threads} threads'.replace(
+    'torch.', ''
+  )
+
+
+def _torch_step(
+  model: torch.nn.Module,
+  optimiser: torch.optim.Optimizer,
+  images: torch.Tensor,
+  labels: torch.Tensor,
+) -> None:
+  optimiser.zero_grad()
+  torch.nn.functional.cross_entropy(model(images), labels).backward()
+  optimiser.step()
+
+
+def _fused(images: np.ndarray) -> Row:
+  """Serving a RepVGG in its deploy form, against its form of three branches."""
+  module = zoo.create('repvgg_a0', num_classes=10)
+  branches = zoo.Model(module, jax.jit(module.init)(jax.random.key(0), images[:1]))
+  request = jnp.asarray(images)
+
+  def serve(model: zoo.Model) -> Callable[[], Any]:
+    program = jax.jit(
+      lambda variables: zoo.Model(model.module, variables).probabilities(request),
+      compiler_options=_compile.options(),
+    )
+    return functools.partial(program, model.variables)
+
+  return rates(
+    'repvgg_a0 served, fused',
+    (serve(zoo.fuse(branches)), REQUEST),
+    (serve(branches), REQUEST),
+    rounds=5,
+    unit='images/s',
+    peer_name='its form of three branches',
+    bar='> 1x',
+  )

@@ -1,0 +1,224 @@
+"""Training runs: metrics, checkpoints, kill -9, full disks, populations."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from psml_jax import zoo
+
+ROOT = pathlib.Path(__file__).parents[1]
+JOB = str(ROOT / 'tests' / 'trainer_job.py')
+RECIPE = zoo.Recipe(epochs=2, batch_size=8, learning_rate=0.05, crop_padding=1)
+MODULE = zoo.create('resnet', num_classes=3, depth=8, width=2)
+
+
+@pytest.fixture(scope='module')
+def data():
+  rng = np.random.default_rng(0)
+  images = rng.random((40, 8, 8, 3)).astype(np.float32)
+  return images, rng.integers(0, 3, 40).astype(np.int32)
+
+
+def fit(data, seed=0, **changes):
+  arguments = {'num_classes': 3, 'recipe': RECIPE, 'module': MODULE} | changes
+  key = arguments.pop('key', None)
+  key = jax.random.key(seed) if key is None else key
+  return zoo.fit(key, arguments.pop('module'), *data, **arguments)
+
+
+def assert_identical(one, other):
+  assert jax.tree.structure(one) == jax.tree.structure(other)
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def longer(epochs):
+  return dataclasses.replace(RECIPE, epochs=epochs)
+
+
+class TestRecords:
+  def test_every_epoch_leaves_a_record_and_events(self, data, tmp_path, capfd):
+    trained = fit(data, directory=tmp_path / 'run', held_out=data, name='tiny')
+    lines = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+    assert [json.loads(line) for line in lines] == trained.records
+    assert [record['epoch'] for record in trained.records] == [1, 2]
+    for record in trained.records:
+      assert record['images_per_second'] == pytest.approx(40 / record['seconds'])
+      assert 0 <= record['accuracy'] <= 1
+      assert record['loss'] > 0
+    model = zoo.Model(MODULE, trained.variables)
+    accuracy = np.mean(zoo.predict(model, data[0]).argmax(-1) == data[1])
+    assert trained.records[-1]['held_out_accuracy'] == pytest.approx(accuracy)
+    (events,) = (tmp_path / 'run' / 'events').iterdir()
+    written = events.read_bytes()
+    for name in (b'loss', b'held_out_accuracy', b'images_per_second'):
+      assert name in written
+    shown = capfd.readouterr().err
+    assert 'tiny: 100%' in shown
+    assert 'image/s' in shown
+
+  def test_a_directory_changes_nothing(self, data, tmp_path):
+    assert_identical(
+      fit(data).variables, fit(data, directory=tmp_path / 'run').variables
+    )
+
+  def test_it_learns(self):
+    """Classes that differ in brightness are told apart after a few epochs."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 200).astype(np.int32)
+    images = 0.3 * labels.reshape(-1, 1, 1, 1) + 0.3 * rng.random((200, 8, 8, 3))
+    data = images.astype(np.float32), labels
+    trained = fit(data, recipe=longer(8), held_out=data)
+    assert trained.records[-1]['held_out_accuracy'] > 0.9
+
+
+class TestCheckpoints:
+  def test_only_the_newest_are_kept(self, data, tmp_path):
+    fit(data, recipe=longer(4), directory=tmp_path / 'run', keep=2)
+    kept = sorted(path.name for path in (tmp_path / 'run' / 'checkpoints').iterdir())
+    assert kept == ['3', '4']
+
+  def test_a_finished_training_is_read_back(self, data, tmp_path):
+    first = fit(data, directory=tmp_path / 'run')
+    again = fit(data, directory=tmp_path / 'run')
+    assert_identical(first.variables, again.variables)
+    assert first.records == again.records
+
+  def test_another_architecture_is_named(self, data, tmp_path):
+    fit(data, directory=tmp_path / 'run')
+    wider = zoo.create('resnet', num_classes=3, depth=8, width=4)
+    with pytest.raises(
+      ValueError, match=r'another architecture: .*\(3, 3, 3, 2\), not'
+    ):
+      fit(data, module=wider, directory=tmp_path / 'run')
+    again = fit(data, directory=tmp_path / 'run')
+    assert len(again.records) == 2
+
+  def test_a_full_disk_leaves_the_checkpoints_before_it(self, data, tmp_path):
+    """The kernel refuses files above a limit, as it does on a full disk."""
+    job = f"""
+import resource, signal
+import orbax.checkpoint as ocp
+exec(open({JOB!r}).read())
+save = ocp.CheckpointManager.save
+def on_a_disk_that_fills_up(manager, step, *arguments, **settings):
+  if step == 3:
+    manager.wait_until_finished()
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, resource.RLIM_INFINITY))
+  return save(manager, step, *arguments, **settings)
+ocp.CheckpointManager.save = on_a_disk_that_fills_up
+try:
+  train({str(tmp_path)!r}, 4)
+except OSError as error:
+  print('TOLD:', error)
+"""
+    done = run_python(job)
+    assert 'TOLD: a checkpoint could not be written to' in done.stdout, done.stderr
+    assert 'the last whole one is of epoch 2' in done.stdout
+    resumed, whole = run_python(finish(tmp_path, 4)), run_python(finish(None, 4))
+    assert resumed.stdout == whole.stdout != ''
+
+
+def run_python(code):
+  return subprocess.run(
+    [sys.executable, '-c', code],
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=300,
+    check=False,
+  )
+
+
+def finish(directory, epochs):
+  place = None if directory is None else str(directory)
+  return f"""
+exec(open({JOB!r}).read())
+print(digest(train({place!r}, {epochs})))
+"""
+
+
+def test_killed_at_five_moments_it_ends_with_the_same_bits(tmp_path):
+  """kill -9 within an epoch, five times; each run continues the one before."""
+  epochs, moments = 24, random.Random(0)
+  metrics = tmp_path / 'metrics.jsonl'
+  for killed in range(1, 6):
+    process = subprocess.Popen(
+      [sys.executable, '-c', finish(tmp_path, epochs)],
+      env=os.environ | {'PYTHONPATH': str(ROOT)},
+      stdout=subprocess.DEVNULL,
+      stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 240
+    while len(lines(metrics)) < 4 * killed - 2:
+      assert process.poll() is None
+      assert time.monotonic() < deadline
+      time.sleep(0.01)
+    seconds = json.loads(lines(metrics)[-1])['seconds']
+    time.sleep(moments.uniform(0.1, 1.5) * seconds)
+    assert process.poll() is None, 'it ended before it was killed'
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+  resumed, whole = (
+    run_python(finish(tmp_path, epochs)),
+    run_python(finish(None, epochs)),
+  )
+  assert resumed.stdout == whole.stdout != '', resumed.stderr
+  assert [json.loads(line)['epoch'] for line in lines(metrics)] == [*range(1, 25)]
+
+
+def lines(path):
+  if not path.exists():
+    return []
+  return [line for line in path.read_text().splitlines() if line.endswith('}')]
+
+
+class TestPopulation:
+  def test_members_are_what_they_are_alone(self, data, tmp_path):
+    keys = jax.random.split(jax.random.key(3), 3)
+    together = fit(data, key=keys, directory=tmp_path / 'run', held_out=data)
+    assert len(together.records[-1]['loss']) == 3
+    for i, key in enumerate(keys):
+      alone = fit(data, key=key, held_out=data)
+      for a, b in zip(
+        jax.tree.leaves(together.variables),
+        jax.tree.leaves(alone.variables),
+        strict=True,
+      ):
+        np.testing.assert_allclose(a[i], b, rtol=0, atol=1e-5)
+      for name in ('loss', 'held_out_accuracy'):
+        assert together.records[-1][name][i] == pytest.approx(
+          alone.records[-1][name], abs=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'num_classes': 2}, r'labels span \[0, 2\]; they must be in \[0, 1\]'),
+    ({'recipe': dataclasses.replace(RECIPE, batch_size=41)}, 'images holds 40; .* 41'),
+    ({'keep': 0}, 'keep is 0'),
+  ],
+)
+def test_bad_input_is_told_before_anything_is_made(data, tmp_path, changes, message):
+  with pytest.raises(ValueError, match=message):
+    fit(data, directory=tmp_path / 'run', **changes)
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('cut', [(slice(None), slice(30)), (0, slice(None))])
+def test_images_and_labels_that_do_not_fit(data, cut):
+  images, labels = data
+  with pytest.raises(ValueError, match=r'must be \[N, H, W, C\] and \[N\]'):
+    fit((images[cut[0]], labels[cut[1]]))
