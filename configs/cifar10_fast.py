@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
         'name': 'cifar10',
         'zoo_size': 40_000,
         'pool_size': 10_000,
-        'test_size': 2_000,
+        'test_size': 5_000,
       },
       'zoo': {
         'models': {
@@ -26,9 +26,9 @@ def get_config() -> ConfigDict:
           'resnet8-16px': {'family': 'resnet', 'depth': 8, 'size': 16},
           'resnet14-16px': {'family': 'resnet', 'depth': 14, 'size': 16},
           'resnet8': {'family': 'resnet', 'depth': 8},
-          'resnet20': {'family': 'resnet20', 'recipe': {'epochs': 7}},
+          'resnet20': {'family': 'resnet20', 'recipe': {'epochs': 10}},
         },
-        'recipe': {'epochs': 6, 'batch_size': 128, 'learning_rate': 0.1},
+        'recipe': {'epochs': 8, 'batch_size': 128, 'learning_rate': 0.1},
       },
       'profiling': {'batch_size': 64, 'rounds': 60},
       'fingerprint': {'accuracy_resolution': 2e-4, 'latency_resolution': 1e-3},

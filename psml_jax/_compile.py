@@ -5,22 +5,26 @@ import functools
 import jax
 import jax.numpy as jnp
 
-_CONVOLUTIONS: dict[str, str | bool] = {
-  'xla_cpu_experimental_ynn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT'
-}
+_LIBRARY = 'xla_cpu_experimental_ynn_fusion_type'
+# The richest first; an older jaxlib knows fewer kinds, or none.
+_KINDS = (('DOT', 'REDUCE', 'ELTWISE'), ('DOT',))
 
 
 @functools.cache
 def options() -> dict[str, str | bool]:
   """Compiler options for the default backend.
 
-  On CPUs XLA gives convolutions to YNNPACK where its build has it, about twice as fast
-  as without; other versions of jaxlib refuse the option and get none.
+  On CPUs XLA gives convolutions, reductions and chains of elementwise operations to
+  YNNPACK where its build has it: a training step of a ResNet then takes half the time.
+  Versions of jaxlib that refuse the option get none.
   """
   if jax.default_backend() != 'cpu':
     return {}
-  try:
-    jax.jit(jnp.negative, compiler_options=_CONVOLUTIONS).lower(1.0).compile()
-  except (jax.errors.JaxRuntimeError, ValueError):
-    return {}
-  return _CONVOLUTIONS
+  for kinds in _KINDS:
+    chosen = {_LIBRARY: ','.join(f'LIBRARY_FUSION_TYPE_{kind}' for kind in kinds)}
+    try:
+      jax.jit(jnp.negative, compiler_options=chosen).lower(1.0).compile()
+    except (jax.errors.JaxRuntimeError, ValueError):
+      continue
+    return {**chosen}
+  return {}

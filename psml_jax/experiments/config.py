@@ -211,9 +211,7 @@ def _check_published(config: Published) -> None:
       f'synthetic_models {config.synthetic_models}; give exactly one'
     )
   if config.synthetic_models:
-    _validate.positive_int(
-      'config.published.synthetic_models', config.synthetic_models
-    )
+    _validate.positive_int('config.published.synthetic_models', config.synthetic_models)
 
 
 def _check_defense(defense: Defense) -> None:
