@@ -1,10 +1,11 @@
 # make demo: the whole experiment on real images. make test: lint, types, all tests.
+# make parity: imported weights against PyTorch, which it installs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOWER := .venv-lower
 
-.PHONY: demo test lint bench test-lower-bounds
+.PHONY: demo test lint parity bench test-lower-bounds
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch/reproduce.py --config=configs/digits.py --workdir=runs/demo
@@ -17,13 +18,19 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[bench]'
+parity: $(VENV)/.torch
+	$(BIN)/python -m pytest tests/test_state_dict.py
+
+bench: $(VENV)/.torch
 	$(BIN)/python benchmarks/run.py --out=runs/bench/bench.json
 
 $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.torch: $(VENV)/.installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[torch]'
 	touch $@
 
 test-lower-bounds: setup.py constraints-lower.txt

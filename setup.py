@@ -31,7 +31,7 @@ setuptools.setup(
   ],
   extras_require={
     'cuda12': ['jax[cuda12]>=0.8.0'],
-    'bench': ['torch>=2.4'],
+    'torch': ['torch>=2.4'],
     'dev': [
       'hypothesis>=6.100',
       'ipykernel>=6.29',

@@ -7,6 +7,7 @@ import runpy
 import pytest
 from ml_collections import ConfigDict
 
+from psml_jax import profiles, zoo
 from psml_jax.experiments import config
 from psml_jax.experiments.config import Config, parse
 
@@ -78,6 +79,27 @@ def test_shipped_configs_parse(path):
   parsed = parse(runpy.run_path(str(path))['get_config']())
   assert isinstance(parsed, Config)
   assert parsed.seeds >= 2
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_models_of_shipped_configs_fit_their_images(path):
+  parsed = parse(runpy.run_path(str(path))['get_config']())
+  if parsed.zoo is None:
+    assert parsed.published is not None
+    return
+  shape = {'digits': (8, 8, 1), 'cifar10': (32, 32, 3)}[parsed.data.name]
+  for name in parsed.zoo.models:
+    module = zoo.create(num_classes=10, **parsed.zoo.module_fields(name))
+    assert zoo.abstract_variables(module, shape)['params']
+    if parsed.zoo.recipe is not None:
+      assert parsed.zoo.recipe_of(name).batch_size <= parsed.data.zoo_size
+
+
+def test_the_paper_config_trains_all_that_take_small_images():
+  (path,) = (path for path in CONFIGS if path.stem == 'cifar10_paper')
+  models = runpy.run_path(str(path))['MODELS']
+  published = set(profiles.load('cifar10_published').names)
+  assert published - set(models) == {n for n in published if n.startswith('vit_')}
 
 
 def test_a_config_dict_and_a_dict_give_the_same_config():

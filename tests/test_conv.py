@@ -74,9 +74,33 @@ def test_options_are_ones_that_this_version_takes():
   np.testing.assert_array_equal(program(jnp.eye(3)), np.eye(3))
 
 
-def test_a_version_that_refuses_the_option_gets_none(monkeypatch):
+@pytest.mark.parametrize(
+  ('kinds', 'wanted'),
+  [
+    ((('DOT', 'NO_SUCH_KIND'), ('DOT',)), 'LIBRARY_FUSION_TYPE_DOT'),
+    ((('NO_SUCH_KIND',),), None),
+  ],
+)
+def test_a_version_that_knows_fewer_kinds_gets_those(monkeypatch, kinds, wanted):
   _compile.options.cache_clear()
-  monkeypatch.setattr(_compile, '_CONVOLUTIONS', {'xla_cpu_no_such_option': 'x'})
-  assert _compile.options() == {}
+  monkeypatch.setattr(_compile, '_KINDS', kinds)
+  found = _compile.options()
   monkeypatch.undo()
   _compile.options.cache_clear()
+  assert list(found.values()) == ([wanted] if wanted else [])
+  assert _compile.options() != found
+
+
+def test_in_a_loop_of_gradient_steps():
+  images, kernel = random(0, 2, 6, 6, 2), random(1, 3, 3, 2, 4)
+
+  def descend(form):
+    def step(kernel, _):
+      loss, slope = jax.value_and_grad(lambda k: jnp.mean(form(images, k) ** 2))(kernel)
+      return kernel - 0.01 * slope, loss
+
+    return jax.jit(lambda k: jax.lax.scan(step, k, length=4))(kernel)
+
+  direct = functools.partial(conv.direct, stride=1)
+  for found, wanted in zip(descend(conv.conv), descend(direct), strict=True):
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4)

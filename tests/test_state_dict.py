@@ -25,7 +25,7 @@ class TestParity:
 
   @pytest.fixture
   def golden(self, name):
-    torch = pytest.importorskip('torch', reason='parity needs PyTorch: .[bench]')
+    torch = pytest.importorskip('torch', reason='PyTorch is absent: make parity')
     from tests import torch_models
 
     module = torch_models.create(name, 7, **ONE_OF_EACH[name])

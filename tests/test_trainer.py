@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,24 @@ class TestCheckpoints:
     again = fit(data, directory=tmp_path / 'run')
     assert len(again.records) == 2
 
+  @pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+      ({'seed': 1}, r'its key is \[0, 0\], not \[0, 1\]'),
+      ({'recipe': longer(3)}, "its recipe is .*'epochs': 2.*, not .*'epochs': 3"),
+    ],
+  )
+  def test_another_training_is_told(self, data, tmp_path, changes, message):
+    fit(data, directory=tmp_path / 'run')
+    with pytest.raises(ValueError, match=f'holds another training: {message}'):
+      fit(data, directory=tmp_path / 'run', **changes)
+
+  def test_a_line_that_was_cut_off_is_left_out(self, data, tmp_path):
+    first = fit(data, directory=tmp_path / 'run')
+    with (tmp_path / 'run' / 'metrics.jsonl').open('a') as file:
+      file.write('{"epoch": 3, "lo')
+    assert fit(data, directory=tmp_path / 'run').records == first.records
+
   def test_a_full_disk_leaves_the_checkpoints_before_it(self, data, tmp_path):
     """The kernel refuses files above a limit, as it does on a full disk."""
     job = f"""
@@ -184,6 +203,43 @@ def lines(path):
   return [line for line in path.read_text().splitlines() if line.endswith('}')]
 
 
+class TestStreaming:
+  """Images that do not fit on the device give what resident ones give."""
+
+  @pytest.mark.parametrize('minibatches', [1, 2, 3])
+  def test_pieces_are_the_whole(self, data, minibatches):
+    piece = minibatches * 8 * data[0][0].nbytes
+    recipe = dataclasses.replace(RECIPE, accumulate=2)
+    streamed = fit(data, recipe=recipe, resident_bytes=2 * piece)
+    resident = fit(data, recipe=recipe)
+    for a, b in zip(
+      jax.tree.leaves(streamed.variables),
+      jax.tree.leaves(resident.variables),
+      strict=True,
+    ):
+      np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+    for one, other in zip(streamed.records, resident.records, strict=True):
+      assert one['loss'] == pytest.approx(other['loss'], rel=1e-5)
+      assert one['accuracy'] == pytest.approx(other['accuracy'])
+
+  def test_an_interrupted_one_ends_with_the_same_bits(self, data, tmp_path):
+    """Saved after the second of four epochs, as if it was killed in the third."""
+    whole = fit(data, recipe=longer(4), resident_bytes=1)
+    settings = {'recipe': longer(4), 'resident_bytes': 1, 'keep': 4}
+    first = fit(data, directory=tmp_path / 'run', **settings)
+    for epoch in ('3', '4'):
+      shutil.rmtree(tmp_path / 'run' / 'checkpoints' / epoch)
+    again = fit(data, directory=tmp_path / 'run', **settings)
+    assert_identical(first.variables, whole.variables)
+    assert_identical(again.variables, whole.variables)
+
+  def test_a_population_needs_its_images_on_the_device(self, data, tmp_path):
+    keys = jax.random.split(jax.random.key(3), 3)
+    with pytest.raises(ValueError, match='too many to stay on the device'):
+      fit(data, key=keys, resident_bytes=1, directory=tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
 class TestPopulation:
   def test_members_are_what_they_are_alone(self, data, tmp_path):
     keys = jax.random.split(jax.random.key(3), 3)
@@ -209,6 +265,7 @@ class TestPopulation:
     ({'num_classes': 2}, r'labels span \[0, 2\]; they must be in \[0, 1\]'),
     ({'recipe': dataclasses.replace(RECIPE, batch_size=41)}, 'images holds 40; .* 41'),
     ({'keep': 0}, 'keep is 0'),
+    ({'resident_bytes': 0}, 'resident_bytes is 0'),
   ],
 )
 def test_bad_input_is_told_before_anything_is_made(data, tmp_path, changes, message):

@@ -250,11 +250,11 @@ def read_profiles(*directories: str | pathlib.Path) -> ZooProfile:
         accuracy_unit='fraction',
       )
     )
-  for directory, description in zip(directories, descriptions, strict=True):
+  for place, description in zip(directories, descriptions, strict=True):
     for field in _SAME:
       if description.get(field) != descriptions[0].get(field):
         raise ValueError(
-          f'{directory} was measured with {field} {description.get(field)!r} and '
+          f'{place} was measured with {field} {description.get(field)!r} and '
           f'{directories[0]} with {descriptions[0].get(field)!r}; latencies of '
           'different ones cannot be compared'
         )

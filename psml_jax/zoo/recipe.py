@@ -1,6 +1,7 @@
 """The published way to train the zoo: SGD over epochs of augmented images."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -87,7 +88,7 @@ class TrainState:
 
 @struct.dataclass
 class Metrics:
-  """What an epoch did.
+  """What an epoch, or a part of one, did.
 
   Attributes:
     loss: f32[], mean over its minibatches.
@@ -146,10 +147,57 @@ def epoch(
     The state after the epoch, and its metrics. Traceable.
   """
   steps = len(images) // recipe.batch_size
-  optimiser = _optimiser(recipe, steps)
-  order_key, step_key = jax.random.split(key)
-  order_key = jax.random.fold_in(order_key, state.step // steps)
-  order = jax.random.permutation(order_key, len(images))[: steps * recipe.batch_size]
+  rows = order(key, state.step // steps, len(images), recipe)
+  return advance(key, state, module, images, labels, rows, recipe, steps)
+
+
+def order(
+  key: jax.Array, epoch: jax.Array, num_images: int, recipe: Recipe
+) -> jax.Array:
+  """The images of every minibatch of an epoch.
+
+  Args:
+    key: the training's, as in `epoch`.
+    epoch: i32[], from 0.
+    num_images: N (static).
+    recipe: the settings (static).
+
+  Returns:
+    i32[N // batch_size, batch_size], indices of images, all different. Traceable.
+  """
+  order_key, _ = jax.random.split(key)
+  steps = num_images // recipe.batch_size
+  shuffled = jax.random.permutation(jax.random.fold_in(order_key, epoch), num_images)
+  return shuffled[: steps * recipe.batch_size].reshape(steps, recipe.batch_size)
+
+
+def advance(
+  key: jax.Array,
+  state: TrainState,
+  module: nn.Module,
+  images: jax.Array,
+  labels: jax.Array,
+  rows: jax.Array,
+  recipe: Recipe,
+  steps_per_epoch: int,
+) -> tuple[TrainState, Metrics]:
+  """Trains for some minibatches of an epoch, in one loop.
+
+  Args:
+    key: the training's, as in `epoch`.
+    state: before them.
+    module: the model.
+    images: f32[N, H, W, C], pixels in [0, 1].
+    labels: i32[N].
+    rows: i32[S, batch_size], which images make each of the S minibatches.
+    recipe: the settings (static).
+    steps_per_epoch: minibatches in a whole epoch (static).
+
+  Returns:
+    The state after them, and their metrics. Traceable.
+  """
+  optimiser = _optimiser(recipe, steps_per_epoch)
+  _, step_key = jax.random.split(key)
 
   def loss(
     params: Any, stats: Any, images: jax.Array, labels: jax.Array, key: jax.Array
@@ -197,10 +245,26 @@ def epoch(
     state = TrainState(state.step + 1, variables, moments, average)
     return state, (losses.mean(), accuracies.mean())
 
-  state, (losses, accuracies) = jax.lax.scan(
-    step, state, order.reshape(steps, recipe.batch_size)
-  )
+  state, (losses, accuracies) = jax.lax.scan(step, state, rows)
   return state, Metrics(losses.mean(), accuracies.mean())
+
+
+def over_members(key: jax.Array, function: Callable[..., Any], *states: Any) -> Any:
+  """Applies a function of one training to it, or to every member of a population.
+
+  Args:
+    key: the training's, or the members', shape [P].
+    function: of a member's key and states.
+    *states: pytrees; with a leading axis P for a population.
+
+  Returns:
+    The function's result, with a leading axis P for a population. Traceable.
+  """
+  if not key.ndim:
+    return function(key, *states)
+  width = 1 if jax.default_backend() == 'cpu' else key.size
+  rows = (key, *states)
+  return training.over_population(lambda row: function(*row), rows, width=width)
 
 
 def result(state: TrainState, recipe: Recipe) -> Any:

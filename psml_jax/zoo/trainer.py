@@ -1,6 +1,7 @@
 """Runs a recipe: one compiled program an epoch, checkpoints, metrics, resume."""
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 import time
@@ -15,13 +16,14 @@ import orbax.checkpoint as ocp
 import tensorboardX
 from tqdm import tqdm
 
-from psml_jax import _compile, _validate, training
-from psml_jax.zoo import checkpoints
+from psml_jax import _validate
+from psml_jax.zoo import checkpoints, feeding
 from psml_jax.zoo import recipe as recipes
 from psml_jax.zoo.model import check_labels, predictor
 from psml_jax.zoo.recipe import Recipe
 
 METRICS = 'metrics.jsonl'
+SETTINGS = 'settings.json'
 
 
 class Trained(NamedTuple):
@@ -49,12 +51,14 @@ def fit(
   directory: str | pathlib.Path | None = None,
   keep: int = 2,
   held_out: tuple[np.ndarray, np.ndarray] | None = None,
+  resident_bytes: int | None = None,
   name: str = 'train',
 ) -> Trained:
   """Trains a model, or a population of one architecture, by a recipe.
 
-  The images stay on the device. With a directory, every epoch's state is saved while
-  the next one runs, and a training that was killed continues from the last whole
+  The images stay on the device where they fit; otherwise they are sent to it in pieces
+  while it trains, with the same result. With a directory, every epoch's state is saved
+  while the next one runs, and a training that was killed continues from the last whole
   checkpoint: on the same device it ends with the same bits. Metrics go to
   `metrics.jsonl` and to TensorBoard's event files there.
 
@@ -70,6 +74,8 @@ def fit(
       nothing.
     keep: how many checkpoints to keep.
     held_out: images and labels to measure after every epoch; nothing is chosen by it.
+    resident_bytes: of images that may lie on the device; None takes half of the
+      memory that it has free.
     name: shown beside the progress.
 
   Returns:
@@ -77,35 +83,40 @@ def fit(
 
   Raises:
     ValueError: labels outside [0, K), shapes that do not fit, fewer images than a
-      minibatch, or a directory of another training.
+      minibatch, a population whose images do not fit on the device, or a directory of
+      another training.
     OSError: a checkpoint could not be written; the ones before it stay.
   """
   _check(images, labels, num_classes, recipe)
   _validate.positive_int('keep', keep)
+  budget = feeding.budget(resident_bytes)
+  if key.ndim and images.nbytes > budget:
+    raise ValueError(
+      f'images holds {images.nbytes} bytes, too many to stay on the device; a '
+      'population needs them there, so train its members one by one'
+    )
   steps = len(images) // recipe.batch_size
   start_key, epochs_key = _halves(key)
   shape = tuple(images.shape[1:])
   begin = jax.jit(
-    _over_members(
-      key.ndim, lambda key: recipes.start(key, module, shape, recipe, steps)
+    lambda key: recipes.over_members(
+      key, lambda key: recipes.start(key, module, shape, recipe, steps)
     )
   )
-  run = _over_members(
-    key.ndim,
-    lambda key, state, images, labels: recipes.epoch(
-      key, state, module, images, labels, recipe
-    ),
-  )
   abstract = jax.eval_shape(begin, start_key)
-  log = _Log(directory, keep, abstract)
+  settings = {
+    'recipe': dataclasses.asdict(recipe),
+    'key': jax.random.key_data(key).tolist(),
+    'images': list(images.shape),
+    'num_classes': num_classes,
+  }
+  log = _Log(directory, keep, abstract, settings)
   first = log.epoch
   state = log.state if first else begin(start_key)
-  on_device = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
-  program = (
-    jax.jit(run, donate_argnums=1)
-    .lower(epochs_key, state, *on_device)
-    .compile(_compile.options())
-  )
+  if images.nbytes <= budget:
+    advance = feeding.resident(epochs_key, module, images, labels, recipe)
+  else:
+    advance = feeding.streamed(epochs_key, module, images, labels, recipe, budget / 2)
   accuracy = _accuracies(module, held_out, key.size if key.ndim else 0)
   images_per_epoch = steps * recipe.batch_size
   bar = tqdm(
@@ -118,7 +129,7 @@ def fit(
   with contextlib.closing(log), bar:
     for epoch in range(first + 1, recipe.epochs + 1):
       began = time.perf_counter()
-      state, metrics = jax.block_until_ready(program(epochs_key, state, *on_device))
+      state, metrics = jax.block_until_ready(advance(state, epoch - 1))
       seconds = time.perf_counter() - began
       record = {
         'epoch': epoch,
@@ -140,7 +151,11 @@ class _Log:
   """Checkpoints and metrics of one training; remembers nothing without a directory."""
 
   def __init__(
-    self, directory: str | pathlib.Path | None, keep: int, abstract: Any
+    self,
+    directory: str | pathlib.Path | None,
+    keep: int,
+    abstract: Any,
+    settings: dict[str, Any],
   ) -> None:
     self.records: list[dict[str, Any]] = []
     self.epoch = 0
@@ -150,6 +165,7 @@ class _Log:
       return
     self._directory = pathlib.Path(directory).absolute()
     self._directory.mkdir(parents=True, exist_ok=True)
+    self._require_same(settings)
     self._manager = ocp.CheckpointManager(
       self._directory / 'checkpoints',
       options=ocp.CheckpointManagerOptions(max_to_keep=keep),
@@ -163,13 +179,30 @@ class _Log:
       )
     lines = self._directory / METRICS
     if lines.exists():
-      records = [json.loads(line) for line in lines.read_text('utf-8').splitlines()]
+      # A line that was cut off when the training was killed has no end.
+      whole = [
+        line
+        for line in lines.read_text('utf-8').splitlines(keepends=True)
+        if line.endswith('\n')
+      ]
+      records = [json.loads(line) for line in whole]
       self.records = [record for record in records if record['epoch'] <= self.epoch]
-    text = ''.join(json.dumps(record) + '\n' for record in self.records)
-    lines.write_text(text, 'utf-8')
+    _replace(lines, ''.join(json.dumps(record) + '\n' for record in self.records))
     self._events = tensorboardX.SummaryWriter(
       str(self._directory / 'events'), purge_step=self.epoch + 1
     )
+
+  def _require_same(self, settings: dict[str, Any]) -> None:
+    path = self._directory / SETTINGS
+    if not path.exists():
+      _replace(path, json.dumps(settings) + '\n')
+    stored = json.loads(path.read_text('utf-8'))
+    for name, value in settings.items():
+      if stored.get(name) != value:
+        raise ValueError(
+          f'directory is {str(self._directory)!r}, which holds another training: its '
+          f'{name} is {stored.get(name)}, not {value}; give a new directory'
+        )
 
   def write(self, record: dict[str, Any], state: Any) -> None:
     self.records.append(record)
@@ -210,19 +243,11 @@ class _Log:
       ) from error
 
 
-def _over_members(members: int, function: Callable[..., Any]) -> Callable[..., Any]:
-  """The function of one training, mapped over a population's keys and states."""
-  if not members:
-    return function
-
-  def over(keys: jax.Array, *rest: Any) -> Any:
-    states, shared = rest[:1], rest[1:]
-    width = 1 if jax.default_backend() == 'cpu' else keys.size
-    return training.over_population(
-      lambda row: function(row[0], *row[1], *shared), (keys, states), width=width
-    )
-
-  return over
+def _replace(path: pathlib.Path, text: str) -> None:
+  """Writes a file whole or not at all."""
+  temporary = path.with_name(f'.{path.name}')
+  temporary.write_text(text, 'utf-8')
+  temporary.replace(path)
 
 
 def _halves(key: jax.Array) -> tuple[jax.Array, jax.Array]:
