@@ -22,11 +22,7 @@ from tests import torch_models
 BATCH = 128
 STEPS = 2
 REQUEST = 64
-_ONEDNN = {
-  'xla_cpu_use_onednn': True,
-  'xla_cpu_experimental_onednn_custom_call': True,
-  'xla_cpu_experimental_onednn_fusion_type': 'LIBRARY_FUSION_TYPE_DOT',
-}
+_LIBRARY = 'xla_cpu_experimental_ynn_fusion_type'
 
 
 def measure() -> list[Row]:
@@ -37,12 +33,15 @@ def measure() -> list[Row]:
   peer, peer_name = _torch(images[:BATCH], labels[:BATCH])
   variants: dict[str, Callable[[], Any]] = {
     'as it is trained': _ours(images, labels),
-    'without YNNPACK': _ours(images, labels, options={}),
     'in bfloat16': _ours(images, labels, dtype='bfloat16'),
     'one device a core': _data_parallel(images, labels),
   }
   if jax.default_backend() == 'cpu':
-    variants['with oneDNN'] = _ours(images, labels, options=_ONEDNN)
+    products = {_LIBRARY: 'LIBRARY_FUSION_TYPE_DOT'}
+    variants |= {
+      'YNNPACK for products alone': _ours(images, labels, options=products),
+      'without YNNPACK': _ours(images, labels, options={}),
+    }
   rows = [
     rates(
       f'resnet20 step, {name}',
@@ -55,7 +54,7 @@ def measure() -> list[Row]:
     )
     for name, work in variants.items()
   ]
-  return [*rows, _fused(images[:REQUEST])]
+  return [*rows, _layout(images[:BATCH]), _fused(images[:REQUEST])]
 
 
 def _ours(
@@ -138,6 +137,36 @@ def _torch_step(
   optimiser.zero_grad()
   torch.nn.functional.cross_entropy(model(images), labels).backward()
   optimiser.step()
+
+
+def _layout(images: np.ndarray) -> Row:
+  """A convolution of 16 channels in a loop: channels last against channels first."""
+  last = jnp.tile(jnp.asarray(images), 6)[..., :16]
+  kernel = jnp.ones((3, 3, 16, 16)) / 144
+
+  def loop(layout: tuple[str, str, str], x: jax.Array, kernel: jax.Array) -> Any:
+    def step(x: jax.Array, _: None) -> tuple[jax.Array, None]:
+      convolved = jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), 'SAME', dimension_numbers=layout
+      )
+      return convolved, None
+
+    program = jax.jit(
+      lambda x: jax.lax.scan(step, x, length=STEPS)[0],
+      compiler_options=_compile.options(),
+    )
+    return functools.partial(program, x)
+
+  ours = loop(('NHWC', 'HWIO', 'NHWC'), last, kernel)
+  first = last.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1)
+  return rates(
+    'convolution in a loop, channels last',
+    (ours, STEPS * BATCH),
+    (loop(('NCHW', 'OIHW', 'NCHW'), *first), STEPS * BATCH),
+    rounds=3,
+    unit='images/s',
+    peer_name='the same, channels first',
+  )
 
 
 def _fused(images: np.ndarray) -> Row:

@@ -21,7 +21,7 @@ ONE_OF_EACH = {
   'vgg11_bn': {},
   'mobilenetv2_x0_5': {},
   'shufflenetv2_x0_5': {},
-  'repvgg_a0': {'widths': (8, 8, 8, 16)},
+  'repvgg_a0': {'widths': (8, 8, 8, 16), 'blocks': (1, 2, 2, 1)},
   'vit_small_patch16_384': SMALL_VIT,
 }
 

@@ -10,6 +10,7 @@ import shutil
 import tarfile
 import threading
 
+import absl.logging
 import numpy as np
 import pooch
 import pytest
@@ -83,6 +84,22 @@ def check(splits, sizes, shape, num_classes=10):
 def assert_same(a, b):
   for field in ('zoo_x', 'zoo_y', 'pool_x', 'test_x', 'test_y'):
     np.testing.assert_array_equal(getattr(a, field), getattr(b, field))
+
+
+def test_files_that_are_not_official_are_told(cifar_dir, monkeypatch):
+  told = []
+  monkeypatch.setattr(
+    absl.logging, 'warning', lambda text, *values: told.append(values)
+  )
+  official = dict.fromkeys(FILES, '')
+  path = cifar_dir / FOLDER / FILES[0]
+  md5 = hashlib.md5(path.read_bytes()).hexdigest()
+  set_source(monkeypatch, _official.CIFAR10, files=official | {FILES[0]: md5})
+  data.load('cifar10', seed=0, **SIZES, data_dir=cifar_dir)
+  assert told == []
+  set_source(monkeypatch, _official.CIFAR10, files=official | {FILES[0]: '0' * 32})
+  data.load('cifar10', seed=0, **SIZES, data_dir=cifar_dir)
+  assert told == [(path, md5, '0' * 32)]
 
 
 def test_digits_are_all_there_with_their_labels():

@@ -1,5 +1,6 @@
 """Whole experiments on a tiny zoo: what they write, and that a killed one continues."""
 
+import csv
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from psml_jax import experiments
+from psml_jax import experiments, zoo
 from psml_jax.experiments import workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -89,6 +90,50 @@ def before_extraction(tiny, tmp_path):
 def assert_estimate(estimate):
   low, high = estimate['ci95']
   assert 0 <= low <= estimate['mean'] <= high <= 1
+
+
+def test_a_zoo_trained_by_a_recipe(tmp_path):
+  """A population, a model with a recipe of its own, and a RepVGG served fused."""
+  small = {'widths': (4, 4, 8, 8), 'blocks': (1, 1, 1, 1)}
+  changes = {
+    'data': {
+      'name': 'synthetic',
+      'zoo_size': 64,
+      'pool_size': 60,
+      'test_size': 40,
+      'fields': {'image_size': 8, 'difficulty': 0.2, 'num_classes': 3},
+    },
+    'zoo': {
+      'models': {
+        'linear': {'family': 'linear', 'recipe': {'epochs': 2}},
+        'repvgg': {'family': 'repvgg_a0', **small},
+        'resnet': {'family': 'resnet', 'depth': 8, 'width': 2, 'copies': 2},
+      },
+      'recipe': {'epochs': 1, 'batch_size': 16},
+    },
+    'profiling': {'batch_size': 8, 'rounds': 2},
+  }
+  config = experiments.parse(TINY | changes)
+  directory = experiments.run(config, tmp_path / 'run', until='predictions')
+  names = ['linear', 'repvgg', 'resnet-0', 'resnet-1']
+  assert read(directory, 'zoo.json') == names
+  epochs = {
+    name: len(workdir.read_jsonl(directory / 'training' / name / 'metrics.jsonl'))
+    for name in ('linear', 'repvgg', 'resnet')
+  }
+  assert epochs == {'linear': 2, 'repvgg': 1, 'resnet': 1}
+  assert not list(directory.glob('training/*/checkpoints'))
+  with (directory / 'profile.csv').open(newline='') as file:
+    rows = {row['name']: row for row in csv.DictReader(file)}
+  assert list(rows) == names
+  fused = zoo.create('repvgg_a0', num_classes=3, deploy=True, **small)
+  params = zoo.abstract_variables(fused, (8, 8, 3))['params']
+  counted = sum(leaf.size for leaf in jax.tree.leaves(params))
+  assert int(rows['repvgg']['parameters']) == counted
+  with np.load(directory / 'predictions.npz') as predictions:
+    assert predictions['pool'].shape == (4, 60, 3)
+    members = predictions['test'][2:]
+  assert not np.array_equal(*members)
 
 
 def test_every_artifact_is_there(tiny):

@@ -19,9 +19,10 @@ are made for each split and need none of this.
 
 Where its folder is absent, an official data set is downloaded and checked against its
 official checksum: all files or none. Files that are there already may be subsets, or
-encoded anew: they are checked for whole records, headers, shapes, class ranges and
-counts that fit each other; an official file under the name of another and a file
-under two names are told. CIFAR files must hold the same part of their official records.
+encoded anew, which is logged as a warning: they are checked for whole records, headers,
+shapes, class ranges and counts that fit each other; an official file under the name of
+another and a file under two names are told. CIFAR files must hold the same part of
+their official records.
 """  # noqa: E501
 
 import difflib

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Mapping
 
 import pooch
+from absl import logging
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,11 +171,20 @@ def _read(source: Source, folder: pathlib.Path, file: str) -> bytes:
       f'{path} is missing; {source.folder} must hold {", ".join(source.files)}'
     )
   content = path.read_bytes()
-  owner = _OWNERS.get(hashlib.md5(content, usedforsecurity=False).hexdigest())
+  md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+  owner = _OWNERS.get(md5)
   if owner and owner != (source.name, file):
     raise ValueError(
       f'{path} is the official {owner[1]} of {owner[0]}; it must be {file} of '
       f'{source.name}, so files are swapped'
+    )
+  if path.name == file and source.files[file] not in ('', md5):
+    logging.warning(
+      '%s is not the official file: its md5 is %s, not %s. It is taken as a subset or '
+      'a re-encoding; if it should be official, it is corrupt.',
+      path,
+      md5,
+      source.files[file],
     )
   if path.suffix != '.gz':
     return content

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from psml_jax import data, zoo
 from psml_jax.experiments import workdir
 from psml_jax.experiments.experiment import Experiment
+from psml_jax.zoo.repvgg import RepVGG
 
 
 def train(experiment: Experiment) -> None:
@@ -36,7 +37,7 @@ def train(experiment: Experiment) -> None:
       fitted, summary = _by_epochs(experiment, key, name, images)
     records = [record for record in records if record['model'] != name]
     seconds = time.perf_counter() - began
-    records.append({'model': name, 'seconds': seconds, **summary})
+    records.append({'model': name, **summary, 'seconds': seconds})
     workdir.write_jsonl(metrics, records)
     for member, variables in zip(members, fitted, strict=True):
       path = experiment.directory / 'zoo' / member
@@ -142,5 +143,11 @@ def _models(experiment: Experiment, images: data.Splits) -> dict[str, zoo.Model]
     abstract = zoo.abstract_variables(module, images.zoo_x.shape[1:])
     for member in config.members(name):
       variables = zoo.restore(experiment.directory / 'zoo' / member, abstract)
-      models[member] = zoo.Model(module, variables)
+      models[member] = _as_served(zoo.Model(module, variables))
   return models
+
+
+def _as_served(model: zoo.Model) -> zoo.Model:
+  """The form that a server would run: of a RepVGG the fused one."""
+  branches = isinstance(model.module, RepVGG) and not model.module.deploy
+  return zoo.fuse(model) if branches else model

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from psml_jax.zoo.layers import Classifier, Conv
 from psml_jax.zoo.model import Model
 
-_BLOCKS = (2, 4, 14, 1)
 _EPSILON = 1e-5
 
 
@@ -19,10 +18,12 @@ class RepVGG(Classifier, kw_only=True):
 
   Attributes (beside those of `Classifier`):
     widths: channels of the four stages.
+    blocks: how many in each of the four stages.
     deploy: whether the blocks are the fused convolutions; see `fuse`.
   """
 
   widths: tuple[int, ...] = (48, 96, 192, 1280)
+  blocks: tuple[int, ...] = (2, 4, 14, 1)
   deploy: bool = False
 
   @nn.compact
@@ -31,7 +32,7 @@ class RepVGG(Classifier, kw_only=True):
     x = self.standardise(images, multiple=8)
     first = min(64, self.widths[0])
     x = RepVGGBlock(first, 1, self.deploy, norm, name='stage0')(x)
-    for stage, (width, blocks) in enumerate(zip(self.widths, _BLOCKS), start=1):
+    for stage, (width, blocks) in enumerate(zip(self.widths, self.blocks), start=1):
       for i in range(blocks):
         stride = 2 if stage > 1 and not i else 1
         name = f'stage{stage}_{i}'
