@@ -1,13 +1,14 @@
 """One row of the benchmark's result: ours against a peer, timed in turns."""
 
 import dataclasses
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+
+from psml_jax import _device
 
 _TURN_SECONDS = 1.0
 MIB = 2.0**20
@@ -56,8 +57,7 @@ class Row:
 
 def device() -> str:
   """The devices that JAX runs on; peers run on this machine's CPU."""
-  devices = jax.devices()
-  return f'{len(devices)} x {devices[0].device_kind}, {os.cpu_count()} CPU cores'
+  return f'{_device.name()}; {len(jax.devices())} JAX devices'
 
 
 def seconds(work: Callable[[], Any]) -> float:

@@ -125,10 +125,28 @@ def read(
   folder = pathlib.Path(data_dir) / source.folder
   if not folder.is_dir():
     _download(source, folder)
-  return {
-    folder / file.removesuffix('.gz'): _read(source, folder, file)
-    for file in source.files
-  }
+  contents, unofficial = {}, []
+  for file, md5 in source.files.items():
+    path = _find(source, folder, file)
+    raw = path.read_bytes()
+    digest = hashlib.md5(raw, usedforsecurity=False).hexdigest()
+    owner = _OWNERS.get(digest)
+    if owner and owner != (source.name, file):
+      raise ValueError(
+        f'{path} is the official {owner[1]} of {owner[0]}; it must be {file} of '
+        f'{source.name}, so files are swapped'
+      )
+    if path.name == file and md5 not in ('', digest):
+      unofficial.append(file)
+    contents[folder / file.removesuffix('.gz')] = _unpack(source, path, raw)
+  if unofficial:
+    logging.warning(
+      'In %s these do not have their official checksum, and are taken as subsets or '
+      're-encodings: %s. If they should be official, they are corrupt.',
+      folder,
+      ', '.join(unofficial),
+    )
+  return contents
 
 
 def check_different(contents: Mapping[pathlib.Path, bytes]) -> None:
@@ -162,38 +180,24 @@ def check_counts(
     )
 
 
-def _read(source: Source, folder: pathlib.Path, file: str) -> bytes:
-  path = folder / file.removesuffix('.gz')
-  if not path.is_file():
-    path = folder / file
-  if not path.is_file():
-    raise ValueError(
-      f'{path} is missing; {source.folder} must hold {", ".join(source.files)}'
-    )
-  content = path.read_bytes()
-  md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-  owner = _OWNERS.get(md5)
-  if owner and owner != (source.name, file):
-    raise ValueError(
-      f'{path} is the official {owner[1]} of {owner[0]}; it must be {file} of '
-      f'{source.name}, so files are swapped'
-    )
-  if path.name == file and source.files[file] not in ('', md5):
-    logging.warning(
-      '%s is not the official file: its md5 is %s, not %s. It is taken as a subset or '
-      'a re-encoding; if it should be official, it is corrupt.',
-      path,
-      md5,
-      source.files[file],
-    )
+def _find(source: Source, folder: pathlib.Path, file: str) -> pathlib.Path:
+  for path in (folder / file.removesuffix('.gz'), folder / file):
+    if path.is_file():
+      return path
+  raise ValueError(
+    f'{folder / file} is missing; {source.folder} must hold {", ".join(source.files)}'
+  )
+
+
+def _unpack(source: Source, path: pathlib.Path, raw: bytes) -> bytes:
   if path.suffix != '.gz':
-    return content
+    return raw
   try:
-    return gzip.decompress(content)
+    return gzip.decompress(raw)
   except (OSError, EOFError, zlib.error) as error:
     raise ValueError(
-      f'{path} is truncated, corrupt or no gzip file ({error}); it must be {file} of '
-      f'{source.name}'
+      f'{path} is truncated, corrupt or no gzip file ({error}); it must be {path.name} '
+      f'of {source.name}'
     ) from error
 
 

@@ -4,10 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from psml_jax import metrics, pareto
+from psml_jax import _device, metrics, pareto
 from psml_jax.experiments import workdir
 from psml_jax.experiments.defense_stage import estimate
 from psml_jax.experiments.experiment import Experiment
@@ -38,7 +37,7 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
   return {
     'dataset': experiment.config.name,
     'seeds': experiment.config.seeds,
-    'device': _device(experiment),
+    'device': _measured_on(experiment),
     'wall_seconds': _seconds(experiment, runs),
     'zoo': [
       {
@@ -82,10 +81,10 @@ def _read(experiment: Experiment, name: str) -> Any:
   return json.loads((experiment.directory / name).read_text('utf-8'))
 
 
-def _device(experiment: Experiment) -> str:
+def _measured_on(experiment: Experiment) -> str:
   """Where the zoo's latency was measured; for a published zoo, where this runs."""
   if experiment.config.published is not None:
-    return jax.devices()[0].device_kind
+    return _device.name()
   return str(_read(experiment, 'profile.json')['device'])
 
 

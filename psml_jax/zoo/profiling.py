@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from psml_jax import _compile, _validate
+from psml_jax import _compile, _device, _validate
 from psml_jax.core import ZooProfile
 from psml_jax.zoo.model import Model, predict
 
@@ -139,7 +139,7 @@ def measure(
     ),
     flops=np.array(flops),
     description={
-      'device': device.device_kind,
+      'device': _device.name(),
       'platform': device.platform,
       'versions': {
         name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')
