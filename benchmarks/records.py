@@ -125,7 +125,7 @@ def table(rows: Sequence[Row]) -> str:
   """The rows as text, one a line."""
   lines = [('', 'ours', 'peer', 'unit', 'ratio', 'rounds', 'bar', 'peer')]
   for row in rows:
-    spread = '{:.1f} to {:.1f}'.format(*row.spread) if row.spread else ''
+    spread = '{:.2f} to {:.2f}'.format(*row.spread) if row.spread else ''
     lines.append(
       (
         row.name,

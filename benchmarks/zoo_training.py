@@ -1,6 +1,7 @@
 """A training step of ResNet-20 against PyTorch, and what RepVGG's fusing saves."""
 
 import functools
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -20,8 +21,8 @@ sys.path.append(str(pathlib.Path(__file__).parents[1]))
 from tests import torch_models
 
 BATCH = 128
-STEPS = 2
-REQUEST = 64
+STEPS = 8
+REQUESTS = (1, 64)
 _LIBRARY = 'xla_cpu_experimental_ynn_fusion_type'
 
 
@@ -30,6 +31,7 @@ def measure() -> list[Row]:
   rng = np.random.default_rng(0)
   images = rng.random((STEPS * BATCH, 32, 32, 3)).astype(np.float32)
   labels = rng.integers(0, 10, len(images)).astype(np.int32)
+  torch.set_num_threads(os.cpu_count() or 1)
   peer, peer_name = _torch(images[:BATCH], labels[:BATCH])
   variants: dict[str, Callable[[], Any]] = {
     'as it is trained': _ours(images, labels),
@@ -54,13 +56,14 @@ def measure() -> list[Row]:
     )
     for name, work in variants.items()
   ]
-  return [*rows, _layout(images[:BATCH]), _fused(images[:REQUEST])]
+  fused = [_fused(images[:size]) for size in REQUESTS]
+  return [*rows, _layout(images[:BATCH]), *fused]
 
 
 def _ours(
   images: np.ndarray, labels: np.ndarray, options: Any = None, **fields: Any
 ) -> Callable[[], Any]:
-  """Two steps of the zoo's own training, as one compiled program."""
+  """Some steps of the zoo's own training, as one compiled program."""
   module = zoo.create('resnet20', num_classes=10, **fields)
   recipe = zoo.Recipe(epochs=2, batch_size=BATCH)
   key = jax.random.key(0)
@@ -69,7 +72,7 @@ def _ours(
     lambda state, images, labels: recipes.epoch(
       key, state, module, images, labels, recipe
     ),
-    compiler_options=_compile.options() if options is None else options,
+    compiler_options=_compile.options('training') if options is None else options,
   )
   return functools.partial(program, state, jnp.asarray(images), jnp.asarray(labels))
 
@@ -99,7 +102,7 @@ def _data_parallel(images: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
     out_specs=PartitionSpec(),
     check_vma=False,
   )
-  program = jax.jit(divided, compiler_options=_compile.options())
+  program = jax.jit(divided, compiler_options=_compile.options('training'))
   return functools.partial(program, variables, batches)
 
 
@@ -153,7 +156,7 @@ def _layout(images: np.ndarray) -> Row:
 
     program = jax.jit(
       lambda x: jax.lax.scan(step, x, length=STEPS)[0],
-      compiler_options=_compile.options(),
+      compiler_options=_compile.options('training'),
     )
     return functools.partial(program, x)
 
@@ -178,14 +181,14 @@ def _fused(images: np.ndarray) -> Row:
   def serve(model: zoo.Model) -> Callable[[], Any]:
     program = jax.jit(
       lambda variables: zoo.Model(model.module, variables).probabilities(request),
-      compiler_options=_compile.options(),
+      compiler_options=_compile.options('serving'),
     )
     return functools.partial(program, model.variables)
 
   return rates(
-    'repvgg_a0 served, fused',
-    (serve(zoo.fuse(branches)), REQUEST),
-    (serve(branches), REQUEST),
+    f'repvgg_a0, requests of {len(images)}, fused',
+    (serve(zoo.fuse(branches)), len(images)),
+    (serve(branches), len(images)),
     rounds=5,
     unit='images/s',
     peer_name='its form of three branches',

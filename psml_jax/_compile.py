@@ -1,26 +1,38 @@
 """Options that every long-running program is compiled with."""
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 _LIBRARY = 'xla_cpu_experimental_ynn_fusion_type'
 # The richest first; an older jaxlib knows fewer kinds, or none.
-_KINDS = (('DOT', 'REDUCE', 'ELTWISE'), ('DOT',))
+_KINDS = {
+  'training': (('DOT', 'REDUCE', 'ELTWISE'), ('DOT',)),
+  'serving': (('DOT',),),
+}
 
 
 @functools.cache
-def options() -> dict[str, str | bool]:
+def options(of: Literal['training', 'serving']) -> dict[str, str | bool]:
   """Compiler options for the default backend.
 
-  On CPUs XLA gives convolutions, reductions and chains of elementwise operations to
-  YNNPACK where its build has it: a training step of a ResNet then takes half the time.
-  Versions of jaxlib that refuse the option get none.
+  On CPUs XLA gives operations to YNNPACK where its build has it. In a training, which
+  is a loop, products, reductions and chains of elementwise operations: a step of a
+  ResNet then takes half the time. In a program that serves, products alone; with the
+  others XLA no longer gives it every convolution. Versions of jaxlib that refuse the
+  option get none.
+
+  Args:
+    of: what the program mostly does.
+
+  Returns:
+    Options for `jax.jit`.
   """
   if jax.default_backend() != 'cpu':
     return {}
-  for kinds in _KINDS:
+  for kinds in _KINDS[of]:
     chosen = {_LIBRARY: ','.join(f'LIBRARY_FUSION_TYPE_{kind}' for kind in kinds)}
     try:
       jax.jit(jnp.negative, compiler_options=chosen).lower(1.0).compile()

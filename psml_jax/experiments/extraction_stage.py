@@ -77,7 +77,7 @@ def run(experiment: Experiment) -> None:
   setting, tables = _setting(experiment, profile)
   size = config.rows_per_chunk
 
-  @functools.partial(jax.jit, compiler_options=_compile.options())
+  @functools.partial(jax.jit, compiler_options=_compile.options('training'))
   def outcomes(tables: Tables, chunk: Run) -> Outcome:
     row = functools.partial(attack, setting, tables)
     return surrogates.over_population(row, chunk, width=config.width)

@@ -5,8 +5,9 @@ first, channels last, kernels HWIO, nothing reversed. Outside loops it rewrites 
 into that; inside loops, where every training here happens, it does not, and a gradient
 takes 20 to 40 times as long (jax issue 12868); a depthwise one takes seconds. On CPUs
 the gradients are therefore written out in that arrangement, a 1 x 1 convolution is a
-matrix product, and a depthwise one a sum of shifted images. Elsewhere all are XLA's
-own.
+matrix product, a depthwise one a sum of shifted images, and one whose kernel is larger
+than its images, which no library takes, a matrix product of shifted images. Elsewhere
+all are XLA's own.
 """
 
 import functools
@@ -32,7 +33,14 @@ def conv(images: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
   """
   channels = images.shape[-1]
   depthwise = channels > 1 and kernel.shape[2] == 1
-  on_cpu = _pointwise if len(kernel) == 1 else _shifted if depthwise else _arranged
+  if len(kernel) == 1:
+    on_cpu = _pointwise
+  elif depthwise:
+    on_cpu = _shifted
+  elif min(images.shape[1:3]) < len(kernel):
+    on_cpu = _unfolded
+  else:
+    on_cpu = _arranged
   return lax.platform_dependent(
     images,
     kernel,
@@ -61,16 +69,29 @@ def _pointwise(images: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Arra
 
 
 def _shifted(images: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
+  taps = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1])
+  total = jnp.zeros((), images.dtype)
+  for view, tap in zip(_views(images, len(kernel), stride), taps, strict=True):
+    total += view * tap
+  return total
+
+
+def _unfolded(images: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:
+  views = jnp.concatenate(_views(images, len(kernel), stride), axis=-1)
+  product = views.reshape(-1, views.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
+  return product.reshape(*views.shape[:3], -1)
+
+
+def _views(images: jax.Array, size: int, stride: int) -> list[jax.Array]:
+  """What every entry of a kernel sees, row by row."""
   _, height, width, _ = images.shape
-  size = kernel.shape[0]
   half = size // 2
   padded = jnp.pad(images, ((0, 0), (half, half), (half, half), (0, 0)))
-  total = jnp.zeros((), images.dtype)
-  for i in range(size):
-    for j in range(size):
-      view = padded[:, i : i + height : stride, j : j + width : stride]
-      total += view * kernel[i, j].reshape(1, 1, 1, -1)
-  return total
+  return [
+    padded[:, i : i + height : stride, j : j + width : stride]
+    for i in range(size)
+    for j in range(size)
+  ]
 
 
 def _arranged(images: jax.Array, kernel: jax.Array, *, stride: int) -> jax.Array:

@@ -63,7 +63,9 @@ def resident(
       key, lambda key, state: recipes.epoch(key, state, module, x, y, recipe), state
     )
 
-  program = jax.jit(job, donate_argnums=0, compiler_options=_compile.options())
+  program = jax.jit(
+    job, donate_argnums=0, compiler_options=_compile.options('training')
+  )
   return lambda state, _: program(state, key, *on_device)
 
 
@@ -99,7 +101,9 @@ def streamed(
     rows = jnp.arange(len(images)).reshape(-1, recipe.batch_size)
     return recipes.advance(key, state, module, images, labels, rows, recipe, steps)
 
-  program = jax.jit(job, donate_argnums=0, compiler_options=_compile.options())
+  program = jax.jit(
+    job, donate_argnums=0, compiler_options=_compile.options('training')
+  )
   shuffle = jax.jit(lambda epoch: recipes.order(key, epoch, len(images), recipe))
 
   def epoch(state: TrainState, number: int) -> tuple[TrainState, Metrics]:

@@ -61,7 +61,7 @@ def train(
     count = jnp.int32(len(labels))
     return training.fit(key, module, images, targets, count, hyper)
 
-  program = jax.jit(job, compiler_options=_compile.options())
+  program = jax.jit(job, compiler_options=_compile.options('training'))
   variables, losses = program(key, jnp.asarray(images), jnp.asarray(labels))
   return Model(module, variables), np.asarray(losses)
 
@@ -104,7 +104,7 @@ def predictor(
   def job(variables: Any, batches: jax.Array) -> jax.Array:
     return jax.lax.map(Model(module, variables).probabilities, batches)
 
-  program = jax.jit(job, compiler_options=_compile.options())
+  program = jax.jit(job, compiler_options=_compile.options('serving'))
 
   def answer(variables: Any) -> np.ndarray:
     answers = np.asarray(program(variables, batches))

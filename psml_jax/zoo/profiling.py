@@ -112,7 +112,7 @@ def measure(
       lowered = jax.jit(_answer, static_argnums=0).lower(
         model.module, variables, request
       )
-      program = lowered.compile(_compile.options())
+      program = lowered.compile(_compile.options('serving'))
       calls.append(functools.partial(program, variables, request))
       if size == 1:
         flops.append(_flops(lowered))
