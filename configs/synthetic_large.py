@@ -3,8 +3,8 @@
 python launch/reproduce.py --config=configs/synthetic_large.py \
   --workdir=runs/synthetic_large
 
-One minute on two CPU cores. Expect every corner, 124 of 124 in at most 38 probes each, and
-a goodput of 80.1 +-0.1 % at the calibrated scale.
+One minute on two CPU cores. Expect every corner, 124 of 124 in at most 38 probes each,
+and a goodput of 80.1 +-0.1 % at the calibrated scale.
 """
 
 from ml_collections import ConfigDict

@@ -372,7 +372,7 @@ def test_a_published_zoo_runs_to_its_report(tmp_path):
 @pytest.mark.parametrize(
   ('part', 'field', 'value', 'message'),
   [
-    ('data', 'name', 'cifar100', "name is 'cifar100'"),
+    ('data', 'name', 'cifar1000', "name is 'cifar1000'"),
     ('data', 'test_size', 5000, r'test_size \(5000\)|5000'),
     ('profiling', 'rounds', 0, r'config\.profiling\.rounds is 0'),
     ('profiling', 'batch_size', 201, r'config\.profiling\.batch_size is 201'),

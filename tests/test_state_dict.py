@@ -50,7 +50,11 @@ class TestParity:
     assert model.module.num_classes == 7
     found = jax.jit(model.module.apply)(model.variables, images)
     assert np.abs(wanted).max() > 1
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    # As PyTorch's own float32 differs from its float64, which `wanted` is.
+    scale = np.abs(wanted).max()
+    np.testing.assert_allclose(found / scale, wanted / scale, rtol=0, atol=1e-4)
+    probabilities = jax.nn.softmax(found), jax.nn.softmax(wanted)
+    np.testing.assert_allclose(*probabilities, rtol=0, atol=1e-4)
 
 
 @pytest.fixture(scope='module')

@@ -146,7 +146,7 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
   try:
     if path.suffix == '.safetensors':
       return dict(safetensors.numpy.load_file(path))
-    with np.load(path, allow_pickle=False) as file:
+    with path.open('rb') as raw, np.load(raw, allow_pickle=False) as file:
       return {entry: file[entry] for entry in file.files}
   except Exception as error:
     raise ValueError(f'{path} cannot be read, so it is damaged: {error}') from error
