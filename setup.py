@@ -26,7 +26,7 @@ setuptools.setup(
     'safetensors>=0.4.3',
     'scikit-learn>=1.5',
     'scipy>=1.13',
-    'tensorboardX>=2.6.2',
+    'tensorboardX>=2.6.2.2',
     'tqdm>=4.66',
   ],
   extras_require={
