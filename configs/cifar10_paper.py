@@ -64,6 +64,7 @@ def get_config() -> ConfigDict:
           'learning_rate': 0.1,
           'weight_decay': 5e-4,
           'warmup_epochs': 2.0,
+          'accumulate': 1,
         },
       },
       'profiling': {'batch_size': 64, 'rounds': 100},
@@ -84,6 +85,7 @@ def get_config() -> ConfigDict:
         'mechanism': 'laplace',
         'scales': (0.05, 0.1, 0.2),
         'target_goodput': 0.8,
+        'workload_csv': '',
         'workload_size': 65_536,
       },
     }

@@ -60,6 +60,7 @@ def get_config() -> ConfigDict:
         'mechanism': 'laplace',
         'scales': (0.05, 0.1, 0.2),
         'target_goodput': 0.8,
+        'workload_csv': '',
         'workload_size': 4096,
       },
     }

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
         'mechanism': 'laplace',
         'scales': (0.01, 0.02, 0.05, 0.1, 0.2, 0.4),
         'target_goodput': 0.8,
+        'workload_csv': '',
         'workload_size': 65_536,
       },
     }

@@ -1,11 +1,13 @@
 """Weights from PyTorch: equal outputs; what does not fit is told by its name."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from psml_jax import zoo
+from psml_jax.zoo import registry
 
 SMALL_VIT = {'depth': 2, 'image_size': 32}
 ONE_OF_EACH = {
@@ -111,6 +113,43 @@ def test_every_entry_that_does_not_fit_is_named(entries, tmp_path):
   assert 'not part of it: layer4.0.conv1.weight' in message
   assert 'conv1.weight is (4, 1, 3, 3), not (4, 3, 3, 3)' in message
   assert 'not finite: layer1.0.bn1.bias' in message
+
+
+def test_entries_that_are_no_floats_are_named(entries, tmp_path):
+  entries = entries | {
+    'fc.bias': np.ones(5, np.int8),
+    'bn1.bias': np.array(['1.0'] * 4),
+    'bn1.weight': np.ones(4, complex),
+  }
+  with pytest.raises(ValueError, match='no floats: bn1.*, bn1.*, fc.bias'):
+    load(tmp_path, entries)
+
+
+def test_the_file_tells_the_classes(tmp_path):
+  with pytest.raises(ValueError, match='num_classes is no field of an import'):
+    zoo.import_state_dict('resnet20', tmp_path / 'weights.npz', num_classes=10)
+
+
+def test_only_kernels_are_transposed(monkeypatch, tmp_path):
+  class Tables(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images):
+      zeros = nn.initializers.zeros_init()
+      table = self.param('table', zeros, (3, 3))
+      seen = images.mean((1, 2)) @ table
+      return nn.Dense(self.num_classes, name='fc')(seen)
+
+  monkeypatch.setattr(registry, '_FAMILIES', dict(registry._FAMILIES))
+  zoo.register('tables', Tables)
+  table = np.arange(9, dtype=np.float32).reshape(3, 3)
+  fc = np.arange(6, dtype=np.float32).reshape(2, 3)
+  path = tmp_path / 'weights.npz'
+  np.savez(path, **{'table': table, 'fc.weight': fc, 'fc.bias': np.zeros(2, 'f4')})
+  params = zoo.import_state_dict('tables', path).variables['params']
+  np.testing.assert_array_equal(params['table'], table)
+  np.testing.assert_array_equal(params['fc']['kernel'], fc.T)
 
 
 def test_another_architecture_is_told(entries, tmp_path):

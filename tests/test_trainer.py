@@ -98,6 +98,9 @@ class TestCheckpoints:
   def test_another_architecture_is_named(self, data, tmp_path):
     fit(data, directory=tmp_path / 'run')
     wider = zoo.create('resnet', num_classes=3, depth=8, width=4)
+    with pytest.raises(ValueError, match='another training: its module is ResNet'):
+      fit(data, module=wider, directory=tmp_path / 'run')
+    (tmp_path / 'run' / 'settings.json').unlink()
     with pytest.raises(
       ValueError, match=r'another architecture: .*\(3, 3, 3, 2\), not'
     ):
@@ -116,6 +119,16 @@ class TestCheckpoints:
     fit(data, directory=tmp_path / 'run')
     with pytest.raises(ValueError, match=f'holds another training: {message}'):
       fit(data, directory=tmp_path / 'run', **changes)
+    other = data[0], (data[1] + 1) % 3
+    with pytest.raises(ValueError, match='holds another training: its content'):
+      fit(other, directory=tmp_path / 'run')
+
+  def test_a_training_that_diverges_is_told(self, data, tmp_path):
+    steep = dataclasses.replace(RECIPE, learning_rate=1e30)
+    with pytest.raises(
+      ValueError, match=r'the loss of steep is nan in epoch \d; lower'
+    ):
+      fit(data, recipe=steep, name='steep', directory=tmp_path / 'run')
 
   def test_a_line_that_was_cut_off_is_left_out(self, data, tmp_path):
     first = fit(data, directory=tmp_path / 'run')
@@ -258,10 +271,41 @@ class TestPopulation:
           alone.records[-1][name], abs=1e-4
         )
 
+  def test_an_interrupted_one_continues_on_all_devices(self, data, tmp_path):
+    keys = jax.random.split(jax.random.key(3), 3)
+    assert len(jax.devices()) == 2
+    first = fit(data, key=keys, directory=tmp_path / 'run')
+    shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '2')
+    again = fit(data, key=keys, directory=tmp_path / 'run')
+    assert_identical(first.variables, again.variables)
+
+
+def test_numbers_of_numpy_are_settings_too(data, tmp_path):
+  recipe = dataclasses.replace(RECIPE, epochs=np.int64(1))
+  classes = data[1].max() + 1
+  first = fit(data, recipe=recipe, num_classes=classes, directory=tmp_path / 'run')
+  again = fit(data, recipe=longer(1), directory=tmp_path / 'run')
+  assert_identical(first.variables, again.variables)
+
+
+def held_out(images, labels):
+  return {'held_out': (images, np.asarray(labels))}
+
+
+IMAGES = np.zeros((2, 8, 8, 3), np.float32)
+
 
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
+    ({'num_classes': 4}, r'num_classes is 4; .* one image are \(1, 3\)'),
+    (held_out(IMAGES[:, :4], [0, 1]), r'held_out has images of \(4, 8, 3\)'),
+    (held_out(IMAGES, [[0], [1]]), r'held_out: .* labels \(2, 1\); they must be'),
+    (held_out(IMAGES[:0], np.zeros(0, int)), 'held_out: .* not empty'),
+    (held_out(IMAGES, [0, 3]), r'held_out: labels span \[0, 3\]'),
+    (held_out(IMAGES, [0.0, 1.0]), 'held_out: .* labels of type float64'),
+    (held_out(IMAGES.astype(np.uint8), [0, 1]), 'held_out: images are of type uint8'),
+    (held_out(IMAGES * np.nan, [0, 1]), 'held_out: images hold NaN'),
     ({'num_classes': 2}, r'labels span \[0, 2\]; they must be in \[0, 1\]'),
     ({'recipe': dataclasses.replace(RECIPE, batch_size=41)}, 'images holds 40; .* 41'),
     ({'keep': 0}, 'keep is 0'),

@@ -269,6 +269,8 @@ class TestProfiling:
     }
     with pytest.raises(ValueError, match=message):
       zoo.measure(**(arguments | changes))
+    with pytest.raises(ValueError, match=r'labels are \(6, 1\); they must be \(6,\)'):
+      zoo.measure(**(arguments | {'labels': np.zeros((6, 1), np.int32)}))
 
 
 class TestProfilesMeasuredApart:

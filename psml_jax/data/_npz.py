@@ -48,7 +48,7 @@ def read(
   classes = num_classes or 1 + max(int(y_train.max()), int(y_test.max()))
   for name, y in (('y_train', y_train), ('y_test', y_test)):
     _validate.reject(name, y, (y < 0) | (y >= classes), allowed)
-  at_least_two(classes)
+  classes = at_least_two(classes)
   return Images(Part(x_train, y_train), Part(x_test, y_test), classes)
 
 

@@ -33,6 +33,13 @@ def check(experiment: Experiment) -> None:
       f'config.profiling.batch_size is {batch_size}; it must be at most the '
       f'{len(images.test_x)} images of the test split'
     )
+  for name in config.zoo.models if config.zoo.recipe else ():
+    minibatch = config.zoo.recipe_of(name).batch_size
+    if minibatch > len(images.zoo_x):
+      raise ValueError(
+        f'config.zoo.models.{name} has minibatches of {minibatch}; they must be at '
+        f'most the {len(images.zoo_x)} images of the zoo'
+      )
   for path, fields in (
     *(
       (f'config.zoo.models.{name}', config.zoo.module_fields(name))

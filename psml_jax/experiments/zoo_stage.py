@@ -28,6 +28,7 @@ def train(experiment: Experiment) -> None:
   for i, name in enumerate(tqdm(config.models, desc='zoo', unit='model')):
     members = config.members(name)
     if all((experiment.directory / 'zoo' / member).exists() for member in members):
+      shutil.rmtree(_training(experiment, name) / 'checkpoints', ignore_errors=True)
       continue
     key = jax.random.fold_in(experiment.key('zoo'), i)
     began = time.perf_counter()

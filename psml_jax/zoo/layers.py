@@ -111,7 +111,10 @@ class Classifier(nn.Module, kw_only=True):
     return ((images - mean) / std).astype(self.dtype)
 
   def norm(self, train: bool) -> Callable[..., nn.BatchNorm]:
-    """Makes the model's BatchNorm layers, as PyTorch's defaults have them."""
+    """Makes the model's BatchNorm layers, with epsilon and momentum of PyTorch.
+
+    The running variance follows the batch's own, without PyTorch's factor n / (n - 1).
+    """
     return functools.partial(
       nn.BatchNorm,
       use_running_average=not train,

@@ -52,9 +52,10 @@ def train(
     The model, and f32[steps] losses.
 
   Raises:
-    ValueError: labels outside [0, K).
+    ValueError: images, labels or classes that do not fit each other or the module, or
+      a loss that is no longer finite.
   """
-  check_labels(labels, num_classes)
+  check_data(module, images, labels, num_classes)
 
   def job(key: jax.Array, images: jax.Array, labels: jax.Array) -> Any:
     targets = jax.nn.one_hot(labels, num_classes)
@@ -63,15 +64,52 @@ def train(
 
   program = jax.jit(job, compiler_options=_compile.options('training'))
   variables, losses = program(key, jnp.asarray(images), jnp.asarray(labels))
-  return Model(module, variables), np.asarray(losses)
+  losses = np.asarray(losses)
+  if not np.isfinite(losses).all():
+    step = int(np.argmin(np.isfinite(losses)))
+    raise ValueError(
+      f'the loss is {losses[step]} in step {step}; lower hyper.learning_rate'
+    )
+  return Model(module, variables), losses
 
 
-def check_labels(labels: np.ndarray, num_classes: int) -> None:
-  """Raises a ValueError for labels outside [0, num_classes)."""
+def check_data(
+  module: nn.Module, images: np.ndarray, labels: np.ndarray, num_classes: int
+) -> None:
+  """Checks that images, labels and classes fit each other and the module.
+
+  Args:
+    module: the architecture.
+    images: f[N, H, W, C], N >= 1.
+    labels: whole numbers [N], in [0, num_classes).
+    num_classes: K, of the module's logits too.
+
+  Raises:
+    ValueError: they do not.
+  """
+  if images.ndim != 4 or not len(images) or labels.shape != images.shape[:1]:
+    raise ValueError(
+      f'images are {images.shape} and labels {labels.shape}; they must be [N, H, W, C] '
+      'and [N], not empty'
+    )
+  if images.dtype.kind != 'f' or labels.dtype.kind not in 'iu':
+    raise ValueError(
+      f'images are of type {images.dtype} and labels of type {labels.dtype}; they must '
+      'be floats with pixels in [0, 1], and whole numbers'
+    )
+  if not np.isfinite(images).all():
+    raise ValueError('images hold NaN or infinity; pixels must be in [0, 1]')
   if labels.min() < 0 or labels.max() >= num_classes:
     raise ValueError(
       f'labels span [{labels.min()}, {labels.max()}]; they must be in '
       f'[0, {num_classes - 1}]'
+    )
+  image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+  logits, _ = jax.eval_shape(module.init_with_output, jax.random.key(0), image)
+  if logits.shape != (1, num_classes):
+    raise ValueError(
+      f'num_classes is {num_classes}; it must be that of the module, whose logits for '
+      f'one image are {logits.shape}'
     )
 
 

@@ -92,8 +92,8 @@ def measure(
     The profile; latencies in milliseconds a request.
 
   Raises:
-    ValueError: an empty zoo, fewer images than one request takes, or settings that
-      are not whole numbers >= 1.
+    ValueError: an empty zoo, fewer images than one request takes, not one label for
+      each image, or settings that are not whole numbers >= 1.
   """
   _validate.positive_int('batch_size', batch_size)
   _validate.positive_int('rounds', rounds)
@@ -102,6 +102,10 @@ def measure(
   if len(images) < batch_size:
     raise ValueError(
       f'images holds {len(images)}; it must hold at least the {batch_size} of a request'
+    )
+  if labels.shape != images.shape[:1]:
+    raise ValueError(
+      f'labels are {labels.shape}; they must be {images.shape[:1]}, one for each image'
     )
   device = jax.devices()[0]
   calls, flops = [], []

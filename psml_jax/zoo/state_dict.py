@@ -50,6 +50,8 @@ def import_state_dict(
     ValueError: an unknown name or field, a file that is absent, pickled or damaged,
       or entries that are missing, too many or of another shape, each by its name.
   """
+  if 'num_classes' in fields:
+    raise ValueError('num_classes is no field of an import; the file tells the classes')
   module = create(name, num_classes=2, **fields)
   entries = _read(pathlib.Path(path))
   own: tuple[int, int, int] = getattr(module, 'input_shape', (32, 32, 3))
@@ -63,7 +65,7 @@ def import_state_dict(
   _compare(name, path, layout, entries)
   abstract = traverse_util.flatten_dict(abstract_variables(module, shape))
   flat = {
-    leaf: jnp.asarray(_arrange(entries[_torch_name(leaf)]), struct.dtype)
+    leaf: jnp.asarray(_arrange(leaf, entries[_torch_name(leaf)]), struct.dtype)
     for leaf, struct in abstract.items()
   }
   return Model(module, traverse_util.unflatten_dict(flat))
@@ -87,13 +89,11 @@ def _torch_shape(leaf: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ..
   return (shape[-1], shape[-2], *shape[:-2])
 
 
-def _arrange(entry: np.ndarray) -> np.ndarray:
-  """A dense or convolution kernel with PyTorch's axes (out, in, ...) as Flax has it."""
-  if entry.ndim == 2:
-    return entry.T
-  if entry.ndim == 4:
-    return entry.transpose(2, 3, 1, 0)
-  return entry
+def _arrange(leaf: tuple[str, ...], entry: np.ndarray) -> np.ndarray:
+  """A kernel with PyTorch's axes (out, in, ...) as Flax has it; others as they are."""
+  if leaf[-1] != 'kernel':
+    return entry
+  return entry.transpose(*range(2, entry.ndim), 1, 0)
 
 
 def _compare(
@@ -111,11 +111,12 @@ def _compare(
     for entry, shape in layout.items()
     if entry in entries and entries[entry].shape != shape
   ]
+  present = [entry for entry in layout if entry in entries]
+  floats = [entry for entry in present if _is_float(entries[entry].dtype)]
   not_finite = [
     entry
-    for entry in layout
-    if entry in entries
-    and not np.all(np.isfinite(np.asarray(entries[entry], np.float32)))
+    for entry in floats
+    if not np.all(np.isfinite(np.asarray(entries[entry], np.float32)))
   ]
   found = [
     f'{what}: {", ".join(names)}'
@@ -123,12 +124,17 @@ def _compare(
       ('missing', missing),
       ('not part of it', extra),
       ('of another shape', other),
+      ('no floats', [entry for entry in present if entry not in floats]),
       ('not finite', not_finite),
     )
     if names
   ]
   if found:
     raise ValueError(f'{path} is no state dict of {name}; {"; ".join(found)}')
+
+
+def _is_float(dtype: np.dtype) -> bool:
+  return dtype.kind == 'f' or dtype == jnp.bfloat16
 
 
 def _read(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import pathlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ from tqdm import tqdm
 from psml_jax import _validate
 from psml_jax.zoo import checkpoints, feeding
 from psml_jax.zoo import recipe as recipes
-from psml_jax.zoo.model import check_labels, predictor
+from psml_jax.zoo.model import check_data, predictor
 from psml_jax.zoo.recipe import Recipe
 
 METRICS = 'metrics.jsonl'
@@ -59,7 +61,8 @@ def fit(
   The images stay on the device where they fit; otherwise they are sent to it in pieces
   while it trains, with the same result. With a directory, every epoch's state is saved
   while the next one runs, and a training that was killed continues from the last whole
-  checkpoint: on the same device it ends with the same bits. Metrics go to
+  checkpoint: on the same device it ends with the same bits (on a GPU where
+  `XLA_FLAGS=--xla_gpu_deterministic_ops=true` makes programs repeatable). Metrics go to
   `metrics.jsonl` and to TensorBoard's event files there.
 
   Args:
@@ -82,12 +85,13 @@ def fit(
     The variables, and the epochs' records.
 
   Raises:
-    ValueError: labels outside [0, K), shapes that do not fit, fewer images than a
-      minibatch, a population whose images do not fit on the device, or a directory of
-      another training.
+    ValueError: images, labels or classes that do not fit each other or the module,
+      fewer images than a minibatch, a loss that is no longer finite, a population whose
+      images do not fit on the device, or a directory of another training.
     OSError: a checkpoint could not be written; the ones before it stay.
   """
-  _check(images, labels, num_classes, recipe)
+  num_classes = _validate.positive_int('num_classes', num_classes)
+  _check(module, images, labels, num_classes, recipe, held_out)
   _validate.positive_int('keep', keep)
   budget = feeding.budget(resident_bytes)
   if key.ndim and images.nbytes > budget:
@@ -107,12 +111,15 @@ def fit(
   settings = {
     'recipe': dataclasses.asdict(recipe),
     'key': jax.random.key_data(key).tolist(),
-    'images': list(images.shape),
     'num_classes': num_classes,
+    'module': re.sub(r' at 0x[0-9a-f]+', '', repr(module)),
+    'images': list(images.shape),
+    'content': _digest(images, labels),
   }
   log = _Log(directory, keep, abstract, settings)
   first = log.epoch
-  state = log.state if first else begin(start_key)
+  # From the host, so that a population's state is spread over the devices anew.
+  state = jax.tree.map(np.asarray, log.state) if first else begin(start_key)
   if images.nbytes <= budget:
     advance = feeding.resident(epochs_key, module, images, labels, recipe)
   else:
@@ -131,6 +138,11 @@ def fit(
       began = time.perf_counter()
       state, metrics = jax.block_until_ready(advance(state, epoch - 1))
       seconds = time.perf_counter() - began
+      if not np.isfinite(metrics.loss).all():
+        raise ValueError(
+          f'the loss of {name} is {np.asarray(metrics.loss)} in epoch {epoch}; lower '
+          'recipe.learning_rate or lengthen recipe.warmup_epochs'
+        )
       record = {
         'epoch': epoch,
         'loss': np.asarray(metrics.loss).tolist(),
@@ -165,6 +177,7 @@ class _Log:
       return
     self._directory = pathlib.Path(directory).absolute()
     self._directory.mkdir(parents=True, exist_ok=True)
+    settings = json.loads(json.dumps(settings, default=lambda number: number.item()))
     self._require_same(settings)
     self._manager = ocp.CheckpointManager(
       self._directory / 'checkpoints',
@@ -188,6 +201,7 @@ class _Log:
       records = [json.loads(line) for line in whole]
       self.records = [record for record in records if record['epoch'] <= self.epoch]
     _replace(lines, ''.join(json.dumps(record) + '\n' for record in self.records))
+    _replace(self._directory / SETTINGS, json.dumps(settings) + '\n')
     self._events = tensorboardX.SummaryWriter(
       str(self._directory / 'events'), purge_step=self.epoch + 1
     )
@@ -195,7 +209,7 @@ class _Log:
   def _require_same(self, settings: dict[str, Any]) -> None:
     path = self._directory / SETTINGS
     if not path.exists():
-      _replace(path, json.dumps(settings) + '\n')
+      return
     stored = json.loads(path.read_text('utf-8'))
     for name, value in settings.items():
       if stored.get(name) != value:
@@ -274,17 +288,35 @@ def _accuracies(
   return measure
 
 
+def _digest(*arrays: np.ndarray) -> str:
+  content = hashlib.blake2b(digest_size=16)
+  for array in arrays:
+    content.update(np.ascontiguousarray(array).data)
+  return content.hexdigest()
+
+
 def _check(
-  images: np.ndarray, labels: np.ndarray, num_classes: int, recipe: Recipe
+  module: nn.Module,
+  images: np.ndarray,
+  labels: np.ndarray,
+  num_classes: int,
+  recipe: Recipe,
+  held_out: tuple[np.ndarray, np.ndarray] | None,
 ) -> None:
-  if images.ndim != 4 or labels.shape != images.shape[:1]:
-    raise ValueError(
-      f'images are {images.shape} and labels {labels.shape}; they must be [N, H, W, C] '
-      'and [N]'
-    )
+  check_data(module, images, labels, num_classes)
   if len(images) < recipe.batch_size:
     raise ValueError(
       f'images holds {len(images)}; it must hold at least the {recipe.batch_size} of a '
       'minibatch'
     )
-  check_labels(labels, num_classes)
+  if held_out is None:
+    return
+  try:
+    check_data(module, *held_out, num_classes)
+  except ValueError as error:
+    raise ValueError(f'held_out: {error}') from None
+  if held_out[0].shape[1:] != images.shape[1:]:
+    raise ValueError(
+      f'held_out has images of {held_out[0].shape[1:]}; they must be of '
+      f'{images.shape[1:]}, as those that are trained on'
+    )
