@@ -35,7 +35,8 @@ class Trained(NamedTuple):
     variables: Flax variables; with a leading axis where a population was trained.
     records: one of every epoch: `epoch` (from 1), `loss`, `accuracy` (on the augmented
       images), `held_out_accuracy` where images were held out, `seconds` and
-      `images_per_second`; lists of one entry a member for a population.
+      `images_per_second` (in the first epoch of a call with compilation); lists of one
+      entry a member for a population.
   """
 
   variables: Any
