@@ -60,7 +60,7 @@ def fit(
   """Trains a model, or a population of one architecture, by a recipe.
 
   The images stay on the device where they fit; otherwise they are sent to it in pieces
-  while it trains, with the same result. With a directory, every epoch's state is saved
+  while it trains, with the same draws. With a directory, every epoch's state is saved
   while the next one runs, and a training that was killed continues from the last whole
   checkpoint: on the same device it ends with the same bits (on a GPU where
   `XLA_FLAGS=--xla_gpu_deterministic_ops=true` makes programs repeatable). Metrics go to
