@@ -8,8 +8,17 @@ import math
 from collections.abc import Iterable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+
+
+class InputError(ValueError):
+  """A mistake in the input that shows after work has begun.
+
+  Launchers report it in one line, as they do all that is found before; any other
+  exception keeps its traceback.
+  """
 
 
 def is_concrete(*values: object) -> bool:
@@ -84,3 +93,39 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
   if value not in allowed:
     raise ValueError(f'{name} is {value!r}; it must be one of {allowed}')
   return value
+
+
+def seed(name: str, value: int) -> int:
+  """The value, a seed that a key can hold: a whole number in [0, 2 ** 32)."""
+  whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+  if not whole or not 0 <= value < 2**32:
+    raise ValueError(
+      f'{name} is {value!r}; it must be a whole number in [0, {2**32 - 1}], for a key '
+      'holds 32 bits of it'
+    )
+  return int(value)
+
+
+def key(name: str, value: jax.Array, *, ndim: int | None = 0) -> None:
+  """Checks that a value is a typed key, as `jax.random.key` makes it.
+
+  Args:
+    name: of the argument.
+    value: the key or keys.
+    ndim: axes that it must have; None allows any number.
+
+  Raises:
+    ValueError: no array of typed keys, or one of another rank.
+  """
+  dtype = getattr(value, 'dtype', None)
+  if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    what = f'of type {dtype}' if dtype is not None else f'{value!r}'
+    raise ValueError(
+      f'{name} is {what}; it must be made by jax.random.key (jax.random.wrap_key_data '
+      'converts one of jax.random.PRNGKey)'
+    )
+  if ndim is not None and value.ndim != ndim:
+    raise ValueError(
+      f'{name} has shape {value.shape}; it must be '
+      f'{"one key" if not ndim else f"an array of keys with {ndim} axes"}'
+    )
