@@ -36,11 +36,11 @@ def get_config() -> ConfigDict:
         },
         'recipe': {'epochs': 8, 'batch_size': 128, 'learning_rate': 0.1},
       },
-      'profiling': {'batch_size': 64, 'rounds': 60},
+      'profiling': {'batch_size': 64, 'rounds': 60, 'stored': ''},
       'fingerprint': {'accuracy_resolution': 2e-4, 'latency_resolution': 1e-3},
       'extraction': {
         'query_budgets': (1000, 2000, 4000),
-        'surrogate': {'family': 'cnn', 'size': 16, 'widths': [16, 32]},
+        'surrogate': {'family': 'cnn', 'size': 16, 'widths': (16, 32)},
         'hyper': {
           'steps': 400,
           'batch_size': 64,
@@ -56,6 +56,10 @@ def get_config() -> ConfigDict:
         'target_goodput': 0.8,
         'workload_csv': '',
         'workload_size': 4096,
+        'workload_accuracy_column': 'min_accuracy',
+        'workload_latency_column': 'max_latency_ms',
+        'workload_accuracy_unit': 'fraction',
+        'workload_latency_unit': 'ms',
       },
     }
   )

@@ -53,8 +53,8 @@ def get_config() -> ConfigDict:
           name: {
             'family': name,
             'dtype': 'bfloat16',
-            'mean': [0.4914, 0.4822, 0.4465],
-            'std': [0.2023, 0.1994, 0.2010],
+            'mean': (0.4914, 0.4822, 0.4465),
+            'std': (0.2023, 0.1994, 0.2010),
           }
           for name in MODELS
         },
@@ -67,11 +67,11 @@ def get_config() -> ConfigDict:
           'accumulate': 1,
         },
       },
-      'profiling': {'batch_size': 64, 'rounds': 100},
+      'profiling': {'batch_size': 64, 'rounds': 100, 'stored': ''},
       'fingerprint': {'accuracy_resolution': 5e-5, 'latency_resolution': 1e-4},
       'extraction': {
         'query_budgets': (2000, 4000, 8000),
-        'surrogate': {'family': 'cnn', 'widths': [64, 128, 256]},
+        'surrogate': {'family': 'cnn', 'widths': (64, 128, 256)},
         'hyper': {
           'steps': 2000,
           'batch_size': 128,
@@ -87,6 +87,10 @@ def get_config() -> ConfigDict:
         'target_goodput': 0.8,
         'workload_csv': '',
         'workload_size': 65_536,
+        'workload_accuracy_column': 'min_accuracy',
+        'workload_latency_column': 'max_latency_ms',
+        'workload_accuracy_unit': 'fraction',
+        'workload_latency_unit': 'ms',
       },
     }
   )

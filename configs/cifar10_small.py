@@ -28,12 +28,12 @@ def get_config() -> ConfigDict:
       'zoo': {
         'models': {
           'linear4': {'family': 'linear', 'size': 4},
-          'mlp8': {'family': 'mlp', 'size': 8, 'widths': [256]},
-          'cnn8': {'family': 'cnn', 'size': 8, 'widths': [32, 64]},
-          'cnn16': {'family': 'cnn', 'size': 16, 'widths': [16, 32, 64]},
-          'cnn16-wide': {'family': 'cnn', 'size': 16, 'widths': [32, 64, 128]},
-          'mlp32': {'family': 'mlp', 'widths': [1024, 512]},
-          'cnn32': {'family': 'cnn', 'widths': [32, 64, 128]},
+          'mlp8': {'family': 'mlp', 'size': 8, 'widths': (256,)},
+          'cnn8': {'family': 'cnn', 'size': 8, 'widths': (32, 64)},
+          'cnn16': {'family': 'cnn', 'size': 16, 'widths': (16, 32, 64)},
+          'cnn16-wide': {'family': 'cnn', 'size': 16, 'widths': (32, 64, 128)},
+          'mlp32': {'family': 'mlp', 'widths': (1024, 512)},
+          'cnn32': {'family': 'cnn', 'widths': (32, 64, 128)},
         },
         'hyper': {
           'steps': 2500,
@@ -42,11 +42,11 @@ def get_config() -> ConfigDict:
           'weight_decay': 1e-3,
         },
       },
-      'profiling': {'batch_size': 64, 'rounds': 60},
+      'profiling': {'batch_size': 64, 'rounds': 60, 'stored': ''},
       'fingerprint': {'accuracy_resolution': 2e-4, 'latency_resolution': 1e-3},
       'extraction': {
         'query_budgets': (1000, 2000, 4000),
-        'surrogate': {'family': 'cnn', 'size': 16, 'widths': [16, 32]},
+        'surrogate': {'family': 'cnn', 'size': 16, 'widths': (16, 32)},
         'hyper': {
           'steps': 400,
           'batch_size': 64,
@@ -62,6 +62,10 @@ def get_config() -> ConfigDict:
         'target_goodput': 0.8,
         'workload_csv': '',
         'workload_size': 4096,
+        'workload_accuracy_column': 'min_accuracy',
+        'workload_latency_column': 'max_latency_ms',
+        'workload_accuracy_unit': 'fraction',
+        'workload_latency_unit': 'ms',
       },
     }
   )

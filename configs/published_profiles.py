@@ -30,6 +30,7 @@ def get_config(name: str = 'cifar10_published') -> ConfigDict:
         'accuracy_column': 'top1_percent',
         'latency_column': 'latency_ms',
         'accuracy_unit': 'percent',
+        'latency_unit': 'ms',
       },
       'fingerprint': {'accuracy_resolution': 5e-6, 'latency_resolution': 1e-6},
       'defense': {
@@ -38,6 +39,10 @@ def get_config(name: str = 'cifar10_published') -> ConfigDict:
         'target_goodput': 0.8,
         'workload_csv': '',
         'workload_size': 65_536,
+        'workload_accuracy_column': 'min_accuracy',
+        'workload_latency_column': 'max_latency_ms',
+        'workload_accuracy_unit': 'fraction',
+        'workload_latency_unit': 'ms',
       },
     }
   )

@@ -25,6 +25,10 @@ def get_config() -> ConfigDict:
         'target_goodput': 0.8,
         'workload_csv': '',
         'workload_size': 65_536,
+        'workload_accuracy_column': 'min_accuracy',
+        'workload_latency_column': 'max_latency_ms',
+        'workload_accuracy_unit': 'fraction',
+        'workload_latency_unit': 'ms',
       },
     }
   )

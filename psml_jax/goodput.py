@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from psml_jax import _validate, metrics, pareto
-from psml_jax.core import Route, Spec, ZooProfile, numbers, read_columns
+from psml_jax.core import Route, Router, Spec, ZooProfile, numbers, read_columns
 
 _SEEDS = 16
 _PRECISION = 1e-3
@@ -38,8 +38,9 @@ def uniform_workload(key: jax.Array, profile: ZooProfile, num_specs: int) -> Spe
     model's corner.
 
   Raises:
-    ValueError: `num_specs` is not a whole number >= 1.
+    ValueError: `num_specs` is not a whole number >= 1, or the key is not typed.
   """
+  _validate.key('key', key)
   _validate.positive_int('num_specs', num_specs)
   models = pareto.frontier(profile)
   accuracy = np.asarray(profile.accuracy, np.float64)
@@ -110,6 +111,30 @@ def load_workload(
   return Spec.of(accuracy, latency)
 
 
+def met(profile: ZooProfile, spec: Spec, route: Route) -> jax.Array:
+  """Which of the offered queries got what they asked for.
+
+  Args:
+    profile: the zoo.
+    spec: the clients' original specs, f32[...] each.
+    route: the models that answered, i32[...]; -1 counts as a failure.
+
+  Returns:
+    bool[...].
+
+  >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('a', 'b'))
+  >>> spec = Spec.of([0.8, 0.8], [9.0, 2.0])
+  >>> met(zoo, spec, Route(jnp.array([1, 1]), jnp.array([1, 0]))).tolist()
+  [True, False]
+  """
+  model = jnp.maximum(route.model, 0)
+  return (
+    (route.model >= 0)
+    & (profile.accuracy[model] >= spec.min_accuracy)
+    & (profile.latency_ms[model] <= spec.max_latency_ms)
+  )
+
+
 def goodput(profile: ZooProfile, spec: Spec, route: Route) -> jax.Array:
   """Share of the offered queries that got what they asked for.
 
@@ -127,13 +152,48 @@ def goodput(profile: ZooProfile, spec: Spec, route: Route) -> jax.Array:
   >>> float(goodput(zoo, spec, route))
   0.5
   """
-  model = jnp.maximum(route.model, 0)
-  met = (
-    (route.model >= 0)
-    & (profile.accuracy[model] >= spec.min_accuracy)
-    & (profile.latency_ms[model] <= spec.max_latency_ms)
-  )
-  return jnp.mean(met, dtype=jnp.float32)
+  return jnp.mean(met(profile, spec, route), dtype=jnp.float32)
+
+
+def by_class(
+  key: jax.Array, profile: ZooProfile, router: Router, spec: Spec
+) -> dict[str, jax.Array]:
+  """The goodput of all clients, and of classes of them that a mean hides.
+
+  Args:
+    key: consumed.
+    profile: the zoo; concrete values.
+    router: the router, with its defense if it has one.
+    spec: the specs of the workload, f32[Q] each.
+
+  Returns:
+    f32[] fractions: `all` of the workload; its `fast` clients, whose latency limit is
+    below the medium victim's latency, and its `slow` ones, all others (NaN where there
+    are none); and of `corner` clients, Q of them, who ask in turns for exactly what a
+    model on the frontier gives.
+
+  >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('a', 'b'))
+  >>> shares = by_class(jax.random.key(0), zoo, lambda key, spec: Route(
+  ...   jnp.zeros(2, int), jnp.ones(2, int)), Spec.of([0.6, 0.8], [0.5, 6.0]))
+  >>> float(shares['corner'])
+  0.5
+  """
+  workload_key, corner_key = jax.random.split(key)
+  good = met(profile, spec, router(workload_key, spec))
+  fast = spec.max_latency_ms < profile.latency_ms[pareto.victims(profile)['medium']]
+  models = pareto.corners(profile)
+  models = models[np.arange(good.size) % len(models)]
+  corner = Spec(profile.accuracy[models], profile.latency_ms[models])
+
+  def share(of: jax.Array) -> jax.Array:
+    return jnp.sum(good & of, dtype=jnp.float32) / jnp.sum(of, dtype=jnp.float32)
+
+  return {
+    'all': jnp.mean(good, dtype=jnp.float32),
+    'corner': goodput(profile, corner, router(corner_key, corner)),
+    'fast': share(fast),
+    'slow': share(~fast),
+  }
 
 
 class Calibration(NamedTuple):
@@ -142,10 +202,14 @@ class Calibration(NamedTuple):
   Attributes:
     scale: the largest scale found that keeps the target.
     goodput: mean and 95 % interval of the goodput at it.
+    monotone: whether, as far as 16 more scales from an eighth to eight times of it
+      show, every smaller one keeps the target and no larger one does. Where False,
+      the curve crosses the target more than once and `scale` is one of the crossings.
   """
 
   scale: float
   goodput: metrics.Interval
+  monotone: bool
 
 
 def calibrate(
@@ -172,8 +236,10 @@ def calibrate(
     the goodput again with fresh keys before reporting it.
 
   Raises:
-    ValueError: a target outside (0, 1], or one that even scale 0 misses.
+    ValueError: a target outside (0, 1], one that even scale 0 misses, or a key that is
+      not typed.
   """
+  _validate.key('key', key)
   if not 0 < target <= 1:
     raise ValueError(f'target is {target}; it must be a fraction in (0, 1]')
   keys = jax.random.split(key, _SEEDS)
@@ -195,8 +261,10 @@ def calibrate(
   while high < _LARGEST_SCALE and keeps(high):
     low, high = high, 2 * high
   if high >= _LARGEST_SCALE and keeps(high):
-    return Calibration(high, at(high))
+    low = high
   while high - low > _PRECISION * high:
     middle = (low + high) / 2
     low, high = (middle, high) if keeps(middle) else (low, middle)
-  return Calibration(low, at(low))
+  smaller = all(keeps(low * share) for share in np.linspace(1 / 8, 7 / 8, 8))
+  larger = any(keeps(high * factor) for factor in np.geomspace(1.02, 8, 8))
+  return Calibration(low, at(low), smaller and (low == high or not larger))

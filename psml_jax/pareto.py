@@ -62,6 +62,49 @@ def frontier(profile: ZooProfile) -> np.ndarray:
   return optimal[np.argsort(np.asarray(profile.latency_ms)[optimal], kind='stable')]
 
 
+def corners(profile: ZooProfile) -> np.ndarray:
+  """One model for every corner of the frontier, from the fastest to the most accurate.
+
+  Models equal in both numbers share a corner and cannot be told apart by a spec; the
+  first of them stands for all.
+
+  Args:
+    profile: the zoo; concrete values.
+
+  Returns:
+    i64[F], indices into the zoo.
+
+  >>> zoo = ZooProfile([0.9, 0.7, 0.7], [5.0, 1.0, 1.0], ('a', 'b', 'c'))
+  >>> corners(zoo).tolist()
+  [1, 0]
+  """
+  models = frontier(profile)
+  accuracy = np.asarray(profile.accuracy)[models]
+  return models[np.append(True, accuracy[1:] != accuracy[:-1])]
+
+
+def twins(profile: ZooProfile) -> list[list[int]]:
+  """Groups of models that are equal in accuracy and latency.
+
+  Args:
+    profile: the zoo; concrete values.
+
+  Returns:
+    Indices into the zoo, two or more a group.
+
+  >>> zoo = ZooProfile([0.9, 0.7, 0.7], [5.0, 1.0, 1.0], ('a', 'b', 'c'))
+  >>> twins(zoo)
+  [[1, 2]]
+  """
+  groups: dict[tuple[float, float], list[int]] = {}
+  numbers = zip(
+    np.asarray(profile.accuracy).tolist(), np.asarray(profile.latency_ms).tolist()
+  )
+  for model, pair in enumerate(numbers):
+    groups.setdefault(pair, []).append(model)
+  return [group for group in groups.values() if len(group) > 1]
+
+
 def corner(profile: ZooProfile, model: int) -> Spec:
   """The spec that only one Pareto-optimal model meets: its own two numbers.
 
@@ -106,13 +149,13 @@ def victims(profile: ZooProfile) -> dict[str, int]:
     profile: the zoo; concrete values.
 
   Returns:
-    The first, middle and last model of the frontier by latency, as indices.
+    The models of the frontier's first, middle and last corner by latency, as indices.
 
   >>> zoo = ZooProfile([0.5, 0.7, 0.9], [1.0, 2.0, 3.0], ('a', 'b', 'c'))
   >>> victims(zoo)
   {'small': 0, 'medium': 1, 'large': 2}
   """
-  models = frontier(profile)
+  models = corners(profile)
   chosen = (models[0], models[(len(models) - 1) // 2], models[-1])
   return {
     size: int(model)

@@ -1,5 +1,6 @@
 """Routers: from a spec to one model of its feasible set (paper, section 2)."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -11,10 +12,31 @@ from psml_jax.core import Route, Router, Spec, ZooProfile
 
 INFEASIBLE = ('refuse', 'best_effort')
 
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ZooRouter:
+  """A `Router` that knows which specs of its zoo are all alike.
+
+  Attributes:
+    choose: `(key, spec) -> Route`, compiled.
+    loosest: the zoo's lowest accuracy and highest latency, f32[] each: a spec that
+      asks for less than either has the same feasible set as one that asks for it.
+  """
+
+  choose: Router
+  loosest: Spec
+
+  def __call__(self, key: jax.Array, spec: Spec) -> Route:
+    _validate.key('key', key)
+    _validate.no_nan('min_accuracy', spec.min_accuracy)
+    _validate.no_nan('max_latency_ms', spec.max_latency_ms)
+    return self.choose(key, spec)
+
+
 Chooser = Callable[[jax.Array, Spec, jax.Array, jax.Array], jax.Array]
 
 
-def uniform(profile: ZooProfile, *, infeasible: str = 'refuse') -> Router:
+def uniform(profile: ZooProfile, *, infeasible: str = 'refuse') -> ZooRouter:
   """Draws uniformly from the feasible set: the paper's router.
 
   Args:
@@ -30,7 +52,7 @@ def uniform(profile: ZooProfile, *, infeasible: str = 'refuse') -> Router:
 
   Raises:
     ValueError: an unknown value of `infeasible`; from the router, a concrete
-      spec that holds NaN.
+      spec that holds NaN, or a key that is not typed.
 
   >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('small', 'large'))
   >>> route = uniform(zoo)
@@ -43,14 +65,14 @@ def uniform(profile: ZooProfile, *, infeasible: str = 'refuse') -> Router:
     key: jax.Array, spec: Spec, fast: jax.Array, num_feasible: jax.Array
   ) -> jax.Array:
     del spec
-    share = jax.random.uniform(key, fast.shape)
+    share = jax.random.uniform(key, fast.shape, jnp.float32)
     k = jnp.floor(share * num_feasible.astype(jnp.float32)).astype(jnp.int32)
     return feasible.select(zoo, fast, jnp.clip(k, 0, jnp.maximum(num_feasible - 1, 0)))
 
-  return _router(profile, zoo, choose, infeasible)
+  return _router(zoo, choose, infeasible)
 
 
-def most_accurate(profile: ZooProfile, *, infeasible: str = 'refuse') -> Router:
+def most_accurate(profile: ZooProfile, *, infeasible: str = 'refuse') -> ZooRouter:
   """Takes the most accurate feasible model.
 
   Ties go to the faster model, then to the earlier one of the zoo.
@@ -73,10 +95,10 @@ def most_accurate(profile: ZooProfile, *, infeasible: str = 'refuse') -> Router:
     del key, spec, num_feasible
     return feasible.select(zoo, fast, jnp.zeros_like(fast))
 
-  return _router(profile, zoo, choose, infeasible)
+  return _router(zoo, choose, infeasible)
 
 
-def fastest(profile: ZooProfile, *, infeasible: str = 'refuse') -> Router:
+def fastest(profile: ZooProfile, *, infeasible: str = 'refuse') -> ZooRouter:
   """Takes the feasible model of lowest latency.
 
   Ties go to the more accurate model, then to the earlier one of the zoo.
@@ -101,7 +123,7 @@ def fastest(profile: ZooProfile, *, infeasible: str = 'refuse') -> Router:
     _, rank = feasible.bounds(zoo, spec)
     return fastest_from_rank[jnp.minimum(rank, len(profile) - 1)]
 
-  return _router(profile, zoo, choose, infeasible)
+  return _router(zoo, choose, infeasible)
 
 
 def explicit(model: int | jax.Array) -> Router:
@@ -139,12 +161,7 @@ def _fastest_from_rank(profile: ZooProfile, zoo: feasible.FeasibleIndex) -> np.n
   return np.argsort(place)[first]
 
 
-def _router(
-  profile: ZooProfile,
-  zoo: feasible.FeasibleIndex,
-  choose: Chooser,
-  infeasible: str,
-) -> Router:
+def _router(zoo: feasible.FeasibleIndex, choose: Chooser, infeasible: str) -> ZooRouter:
   _validate.one_of('infeasible', infeasible, INFEASIBLE)
   fastest_model = feasible.select(
     zoo,
@@ -165,9 +182,4 @@ def _router(
     chosen = choose(key, spec, fast, num_feasible)
     return Route(jnp.where(num_feasible > 0, chosen, fallback), num_feasible)
 
-  def route(key: jax.Array, spec: Spec) -> Route:
-    _validate.no_nan('min_accuracy', spec.min_accuracy)
-    _validate.no_nan('max_latency_ms', spec.max_latency_ms)
-    return traced(key, spec)
-
-  return route
+  return ZooRouter(traced, Spec(zoo.accuracy[0], zoo.latency_ms[-1]))

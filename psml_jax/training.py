@@ -122,11 +122,11 @@ def advance(
     return -jnp.mean(jnp.sum(wanted * log_probabilities, axis=-1)), stats
 
   def step(state: TrainState, _: None) -> tuple[TrainState, jax.Array]:
-    step_key = jax.random.fold_in(key, state.step)
-    drawn = jax.random.randint(step_key, (hyper.batch_size,), 0, jnp.maximum(count, 1))
+    draw_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+    drawn = jax.random.randint(draw_key, (hyper.batch_size,), 0, jnp.maximum(count, 1))
     params, stats = split(state.variables)
     (value, new_stats), gradient = jax.value_and_grad(loss, has_aux=True)(
-      params, stats, inputs[drawn], targets[drawn], jax.random.fold_in(step_key, 0)
+      params, stats, inputs[drawn], targets[drawn], dropout_key
     )
     updates, moments = optimiser.update(gradient, state.moments, params)
     variables = {'params': optax.apply_updates(params, updates), **new_stats}

@@ -6,18 +6,20 @@ They compose as optax composes gradient transforms::
 
 The mechanism and its scale are public; only the key is secret.
 
-| input | `identity` | `laplace`, `gaussian` |
-|---|---|---|
-| scale 0 | | the spec, bit for bit |
-| negative, NaN or infinite scale, concrete | | ValueError |
-| negative scale, traced | | as its absolute value (the noise is symmetric) |
-| NaN scale, traced | | NaN specs, which leave no model feasible |
-| infinite spec | unchanged | unchanged: noise is finite |
-| NaN spec, traced | unchanged | NaN, which leaves no model feasible |
-| empty feasible set | refused | noise can make it feasible, and the reverse |
+| input | `identity` | `laplace`, `gaussian` | `refusal` |
+|---|---|---|---|
+| scale or share 0 | | the spec, bit for bit | the spec, bit for bit |
+| negative, NaN or infinite, concrete | | ValueError | ValueError, and above 1 |
+| negative, traced | | as its absolute value (the noise is symmetric) | as 0 |
+| NaN, traced | | NaN specs, which leave no model feasible | as 0 |
+| infinite spec | unchanged | unchanged: noise is finite | unchanged or refused |
+| ... behind `defend` | | first moved to the end of the zoo's range | |
+| NaN spec, traced | unchanged | NaN, which leaves no model feasible | likewise |
+| empty feasible set | refused | noise can make it feasible, and the reverse | refused |
 """
 
 from psml_jax.defenses.noise import gaussian, laplace, relative_scale
+from psml_jax.defenses.refusal import refusal
 from psml_jax.defenses.transform import SpecTransform, chain, defend, identity
 
 __all__ = [
@@ -27,5 +29,6 @@ __all__ = [
   'gaussian',
   'identity',
   'laplace',
+  'refusal',
   'relative_scale',
 ]

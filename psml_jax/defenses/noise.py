@@ -23,8 +23,8 @@ def laplace(accuracy_scale: ArrayLike, latency_scale_ms: ArrayLike) -> SpecTrans
     key and i alone.
 
   Raises:
-    ValueError: a concrete scale that is negative, infinite or NaN, or a concrete
-      spec that holds NaN.
+    ValueError: a concrete scale that is negative, infinite or NaN, a concrete spec
+      that holds NaN, or a key that is not typed.
 
   >>> noise = laplace(0.05, 2.0)
   >>> spec, _ = noise.apply(jax.random.key(0), Spec.of(0.8, 20.0), noise.init())
@@ -79,7 +79,7 @@ def relative_scale(
 
 
 def _additive(
-  draw: Callable[[jax.Array, tuple[int, ...]], jax.Array],
+  draw: Callable[..., jax.Array],
   accuracy_scale: ArrayLike,
   latency_scale_ms: ArrayLike,
 ) -> SpecTransform:
@@ -87,11 +87,14 @@ def _additive(
   _validate.scale('latency_scale_ms', latency_scale_ms)
 
   def apply(key: jax.Array, spec: Spec, state: tuple[()]) -> tuple[Spec, tuple[()]]:
+    _validate.key('key', key)
     spec = Spec.of(spec.min_accuracy, spec.max_latency_ms)
     accuracy_key, latency_key = jax.random.split(key)
 
     def noisy(key: jax.Array, field: jax.Array, scale: ArrayLike) -> jax.Array:
-      return field + jnp.asarray(scale, jnp.float32) * draw(key, field.shape)
+      return field + jnp.asarray(scale, jnp.float32) * draw(
+        key, field.shape, field.dtype
+      )
 
     noised = Spec(
       noisy(accuracy_key, spec.min_accuracy, accuracy_scale),

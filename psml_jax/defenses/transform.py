@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from psml_jax import _validate
 from psml_jax.core import Route, Router, Spec
+from psml_jax.routers import ZooRouter
 
 
 class SpecTransform(NamedTuple):
@@ -60,6 +61,12 @@ def chain(*transforms: SpecTransform) -> SpecTransform:
 def defend(router: Router, transform: SpecTransform) -> Router:
   """Puts a defense in front of a router (paper, section 6).
 
+  A router of `psml_jax.routers` knows the range of its zoo. A spec that asks for less
+  accuracy than the zoo's lowest, or allows more latency than its highest, is moved to
+  that end before the transform sees it: its feasible set stays the same, and noise of
+  the zoo's scale still matters (without this an infinite latency switches off half of
+  it). Other callables have no range, and their specs are transformed as they come.
+
   Args:
     router: the router behind.
     transform: a defense without state.
@@ -80,15 +87,17 @@ def defend(router: Router, transform: SpecTransform) -> Router:
       'init() holds no arrays. Thread the state through transform.apply yourself.'
     )
 
+  anything = Spec(jnp.float32(-jnp.inf), jnp.float32(jnp.inf))
+  loosest = getattr(router, 'loosest', anything)
+
   @jax.jit
   def traced(key: jax.Array, spec: Spec) -> Route:
     noise_key, route_key = jax.random.split(key)
+    spec = Spec(
+      jnp.maximum(spec.min_accuracy, loosest.min_accuracy),
+      jnp.minimum(spec.max_latency_ms, loosest.max_latency_ms),
+    )
     spec, _ = transform.apply(noise_key, spec, state)
     return router(route_key, spec)
 
-  def route(key: jax.Array, spec: Spec) -> Route:
-    _validate.no_nan('min_accuracy', spec.min_accuracy)
-    _validate.no_nan('max_latency_ms', spec.max_latency_ms)
-    return traced(key, spec)
-
-  return route
+  return ZooRouter(traced, loosest)

@@ -8,24 +8,28 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from psml_jax import _validate, training, zoo
+from psml_jax import _validate, defenses, training, zoo
 
 T = TypeVar('T')
 
-MECHANISMS = ('laplace', 'gaussian')
+MECHANISMS = {'laplace': defenses.laplace, 'gaussian': defenses.gaussian}
+"""Mechanisms of `Defense`, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
   """Which images, and how many in each of the disjoint splits.
 
-  `fields` are those that `data.load` takes for this data set beside the sizes.
+  The zoo's accuracy is profiled on `profile_size` images of their own; where it is 0,
+  on a fifth of `zoo_size`, which the zoo then does not train on. `fields` are those
+  that `data.load` takes for this data set beside the sizes.
   """
 
   name: str
   zoo_size: int
   pool_size: int
   test_size: int
+  profile_size: int = 0
   fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -66,10 +70,17 @@ class Zoo:
 
 @dataclasses.dataclass(frozen=True)
 class Profiling:
-  """How latency is measured: images in one request, rounds over all models."""
+  """How latency is measured.
+
+  The profile's latency is that of a request of one image, as attackers and clients
+  send; requests of `batch_size` images are measured beside it. All models take `rounds`
+  turns. `stored` names a profile.csv of these models, measured earlier: its latencies
+  are taken instead, so that figures do not differ between machines.
+  """
 
   batch_size: int
   rounds: int
+  stored: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +98,7 @@ class Published:
   accuracy_column: str = 'top1_percent'
   latency_column: str = 'latency_ms'
   accuracy_unit: str = 'percent'
+  latency_unit: str = 'ms'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +140,7 @@ class Defense:
   workload_accuracy_column: str = 'min_accuracy'
   workload_latency_column: str = 'max_latency_ms'
   workload_accuracy_unit: str = 'fraction'
+  workload_latency_unit: str = 'ms'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,8 +148,8 @@ class Config:
   """One experiment.
 
   Either `published` is given, or `data`, `zoo`, `profiling` and `extraction` are.
-  All randomness comes from `seed`; `seeds` is how many runs each cell of the
-  result has.
+  All randomness comes from `seed`, in [0, 2 ** 32); `seeds` is how many runs each cell
+  of the result has.
   """
 
   name: str
@@ -171,6 +184,7 @@ def parse(fields: Mapping[str, Any]) -> Config:
 
 def check(config: Config) -> None:
   """Raises a ValueError for the first field whose value is not allowed."""
+  _validate.seed('config.seed', config.seed)
   _validate.positive_int('config.seeds', config.seeds)
   if config.seeds < 2:
     raise ValueError(f'config.seeds is {config.seeds}; an interval needs at least 2')
@@ -188,6 +202,8 @@ def check(config: Config) -> None:
     )
   if config.published is not None:
     _check_published(config.published)
+  if config.data is not None and config.data.profile_size:
+    _validate.positive_int('config.data.profile_size', config.data.profile_size)
   accuracy_resolution = config.fingerprint.accuracy_resolution
   latency_resolution = config.fingerprint.latency_resolution
   for name, value in (

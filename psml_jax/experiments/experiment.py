@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from psml_jax import data, defenses, pareto, profiles, routers
+from psml_jax import _files, _keys, data, defenses, pareto, profiles, routers
 from psml_jax.core import Router, ZooProfile
-from psml_jax.experiments.config import Config
+from psml_jax.experiments.config import MECHANISMS, Config
 
 STAGES = (
   'zoo',
@@ -21,8 +21,6 @@ STAGES = (
   'report',
 )
 """The stages in their order; a published zoo has no models to train or extract."""
-
-_MECHANISMS = {'laplace': defenses.laplace, 'gaussian': defenses.gaussian}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,18 +39,35 @@ class Experiment:
 
   def key(self, stage: str) -> jax.Array:
     """The key of one stage: of the config's seed and the stage alone."""
-    return jax.random.fold_in(jax.random.key(self.config.seed), STAGES.index(stage))
+    return _keys.purpose(self.config.seed, stage)
+
+  def inputs(self) -> dict[str, pathlib.Path]:
+    """Every file that the experiment reads, by the name that errors give it."""
+    config, named = self.config, {}
+    if config.published is not None and config.published.csv:
+      named['config.published.csv'] = config.published.csv
+    if config.defense.workload_csv:
+      named['config.defense.workload_csv'] = config.defense.workload_csv
+    if config.profiling is not None and config.profiling.stored:
+      named['config.profiling.stored'] = config.profiling.stored
+    paths = {name: _files.local(name, path) for name, path in named.items()}
+    if config.data is not None:
+      for path in data.files(config.data.name, self.data_dir):
+        paths[f'data_dir/{path.name}'] = path
+    return paths
 
   def images(self) -> data.Splits:
     """The images in their splits."""
     config = self.config.data
     assert config is not None
+    profile_size = config.profile_size or max(1, config.zoo_size // 5)
     return data.load(
       config.name,
       seed=self.config.seed,
-      zoo_size=config.zoo_size,
+      zoo_size=config.zoo_size - (0 if config.profile_size else profile_size),
       pool_size=config.pool_size,
       test_size=config.test_size,
+      profile_size=profile_size,
       data_dir=self.data_dir,
       **config.fields,
     )
@@ -81,11 +96,12 @@ class Experiment:
       accuracy_column=config.accuracy_column,
       latency_column=config.latency_column,
       accuracy_unit=config.accuracy_unit,
+      latency_unit=config.latency_unit,
     )
 
   def transform(self, accuracy_scale: Any, latency_scale_ms: Any) -> Any:
     """The config's defense at an absolute scale."""
-    make = _MECHANISMS[self.config.defense.mechanism]
+    make = MECHANISMS[self.config.defense.mechanism]
     return make(accuracy_scale, latency_scale_ms)
 
   def defended(self, profile: ZooProfile, scale: Any) -> Router:

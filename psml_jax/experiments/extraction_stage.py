@@ -3,6 +3,7 @@
 import functools
 import json
 import time
+import zlib
 from typing import Any, NamedTuple
 
 import jax
@@ -16,12 +17,20 @@ from psml_jax.experiments import workdir
 from psml_jax.experiments.experiment import Experiment, latency_budget
 from psml_jax.experiments.harness import ATTACKS, Outcome, Run, Setting, Tables, attack
 
+REFUSAL = 'refusal'
+"""The defense that every other one is compared with: refusing queries at random."""
+
 
 class Cell(NamedTuple):
-  """All runs that differ in their seed alone."""
+  """All runs that differ in their seed alone.
+
+  `defense` is 'none', the config's mechanism at `scale`, or 'refusal', where `scale` is
+  the share of all queries that is refused.
+  """
 
   victim: str
   attack: str
+  defense: str
   scale: float
   query_budget: int
 
@@ -29,51 +38,66 @@ class Cell(NamedTuple):
 def cells(experiment: Experiment) -> list[Cell]:
   """What the experiment extracts, cell by cell.
 
-  Each victim by each attack at each budget without defense; the fingerprint on the
-  calibrated defense likewise; for the medium victim at the largest budget, the
-  fingerprint and the ablation with the known corner at every scale.
+  Each victim by each attack at each budget without defense, and by the fingerprint on
+  the calibrated defense. At the largest budget, what a thief can do about the defense:
+  each victim by the naive attack and by one that is told the corner; the latter also
+  where as many queries are refused at random as the defense costs honest clients; and
+  the medium victim at every scale.
   """
   config = experiment.config.extraction
   assert config is not None
   profile = experiment.profile()
   with (experiment.directory / 'defense.json').open(encoding='utf-8') as file:
-    calibrated = json.load(file)['calibrated_scale']
+    defense = json.load(file)
+  calibrated = defense['calibrated_scale']
+  goodputs = {row['scale']: row['goodput']['mean'] for row in defense['goodput']}
+  mechanism = experiment.config.defense.mechanism
   victims = {
     size: profile.names[model] for size, model in pareto.victims(profile).items()
   }
   largest = max(config.query_budgets)
+  scales = {*experiment.config.defense.scales} - {0.0}
   listed = [
-    Cell(victim, name, 0.0, budget)
+    Cell(victim, name, 'none', 0.0, budget)
     for victim in victims.values()
     for name in ('explicit', 'naive', 'fingerprint')
     for budget in config.query_budgets
   ]
+  if calibrated:
+    scales.add(calibrated)
+    refused = 1 - goodputs[calibrated] / goodputs[0.0]
+    for victim in victims.values():
+      listed += [
+        Cell(victim, 'fingerprint', mechanism, calibrated, budget)
+        for budget in config.query_budgets
+      ]
+      listed += [
+        Cell(victim, 'naive', mechanism, calibrated, largest),
+        Cell(victim, 'corner', mechanism, calibrated, largest),
+        Cell(victim, 'corner', REFUSAL, refused, largest),
+      ]
   listed += [
-    Cell(victim, 'fingerprint', calibrated, budget)
-    for victim in victims.values()
-    for budget in config.query_budgets
-  ]
-  listed += [
-    Cell(victims['medium'], name, scale, largest)
+    Cell(victims['medium'], name, mechanism, scale, largest)
     for name in ('fingerprint', 'corner')
-    for scale in sorted({*experiment.config.defense.scales, calibrated})
+    for scale in sorted(scales)
   ]
   return list(dict.fromkeys(listed))
 
 
 def run(experiment: Experiment) -> None:
-  """Writes extraction.jsonl, a record a run; continues a part that lies there."""
+  """Writes extraction.jsonl, a record a run; continues a part that is there."""
   config = experiment.config.extraction
   assert config is not None
   part = experiment.directory / 'extraction.part.jsonl'
-  records = workdir.read_jsonl(part)
   profile = experiment.profile()
   described = [
     (cell, seed)
     for cell in cells(experiment)
     for seed in range(experiment.config.seeds)
   ]
-  rows = _rows(experiment, profile, described)
+  done = {_identity(record): record for record in workdir.read_jsonl(part)}
+  missing = [row for row in described if row not in done]
+  rows = _rows(experiment, profile, missing) if missing else None
   setting, tables = _setting(experiment, profile)
   size = config.rows_per_chunk
 
@@ -83,41 +107,63 @@ def run(experiment: Experiment) -> None:
     return surrogates.over_population(row, chunk, width=config.width)
 
   progress = tqdm(
-    total=len(described), initial=len(records), desc='extraction', unit='run'
+    total=len(described),
+    initial=len(described) - len(missing),
+    desc='extraction',
+    unit='run',
   )
-  for start in range(len(records), len(described), size):
+  for start in range(0, len(missing), size):
     began = time.perf_counter()
-    indices = np.minimum(np.arange(start, start + size), len(described) - 1)
+    indices = np.minimum(np.arange(start, start + size), len(missing) - 1)
     chunk = jax.tree.map(lambda leaf, i=indices: leaf[i], rows)
     result = jax.tree.map(np.asarray, outcomes(tables, chunk))
-    end = min(start + size, len(described))
-    seconds = (time.perf_counter() - began) / (end - start)
-    for i in range(start, end):
-      cell, seed = described[i]
-      records.append(_record(cell, seed, result, i - start, seconds))
-    workdir.write_jsonl(part, records)
-    progress.update(end - start)
+    new = missing[start : start + size]
+    seconds = (time.perf_counter() - began) / len(new)
+    for i, (cell, seed) in enumerate(new):
+      done[cell, seed] = _record(cell, seed, result, i, seconds)
+    workdir.write_jsonl(part, [done[row] for row in described if row in done])
+    progress.update(len(new))
   progress.close()
+  workdir.write_jsonl(part, [done[row] for row in described])
   part.replace(experiment.directory / 'extraction.jsonl')
+
+
+def _identity(record: dict[str, Any]) -> tuple[Cell, int]:
+  return Cell(*(record[field] for field in Cell._fields)), record['seed']
 
 
 def _rows(
   experiment: Experiment, profile: ZooProfile, described: list[tuple[Cell, int]]
 ) -> Run:
+  """The runs as one pytree; a run's keys follow from its cell and seed alone."""
   pairing_root, serving_root = jax.random.split(experiment.key('extraction'))
-  fold_in = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
+  fold_in = jax.vmap(jax.random.fold_in)
   victims = [profile.index(cell.victim) for cell, _ in described]
   budgets = {victim: latency_budget(profile, victim) for victim in set(victims)}
   victim = jnp.asarray(victims, jnp.int32)
+  cell_number = np.array(
+    [zlib.crc32(repr(tuple(cell)).encode()) for cell, _ in described], np.uint32
+  )
+  seed = jnp.asarray([seed for _, seed in described], jnp.uint32)
+  pairing_roots = jnp.broadcast_to(pairing_root, seed.shape)
+  serving_roots = jnp.broadcast_to(serving_root, seed.shape)
+
+  def strength(defense: str) -> jax.Array:
+    return jnp.asarray(
+      [cell.scale if cell.defense == defense else 0.0 for cell, _ in described],
+      jnp.float32,
+    )
+
   return Run(
     victim=victim,
     attack=jnp.asarray([ATTACKS.index(c.attack) for c, _ in described], jnp.int32),
-    scale=jnp.asarray([cell.scale for cell, _ in described], jnp.float32),
+    scale=strength(experiment.config.defense.mechanism),
     query_budget=jnp.asarray([cell.query_budget for cell, _ in described], jnp.int32),
     latency_budget_ms=jnp.asarray([budgets[v] for v in victims], jnp.float32),
     corner=Spec(profile.accuracy[victim], profile.latency_ms[victim]),
-    pairing_key=fold_in(pairing_root, jnp.asarray([seed for _, seed in described])),
-    serving_key=fold_in(serving_root, jnp.arange(len(described))),
+    pairing_key=fold_in(pairing_roots, seed),
+    serving_key=fold_in(fold_in(serving_roots, jnp.asarray(cell_number)), seed),
+    refusal=strength(REFUSAL),
   )
 
 
@@ -149,13 +195,21 @@ def _setting(experiment: Experiment, profile: ZooProfile) -> tuple[Setting, Tabl
 def _record(
   cell: Cell, seed: int, result: Outcome, i: int, seconds: float
 ) -> dict[str, Any]:
-  purity = float(result.purity[i])
+  """One run as JSON; scores of a surrogate that diverged are null."""
+
+  def finite(value: np.ndarray) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+  diverged = not np.isfinite(result.loss[i])
   return {
     **cell._asdict(),
     'seed': seed,
-    'accuracy': float(result.accuracy[i]),
-    'fidelity': float(result.fidelity[i]),
-    'victim_purity': None if np.isnan(purity) else purity,
+    'accuracy': None if diverged else float(result.accuracy[i]),
+    'fidelity': None if diverged else float(result.fidelity[i]),
+    'victim_purity': finite(result.purity[i]),
+    'loss': finite(result.loss[i]),
+    'diverged': diverged,
+    'probes': int(result.probes[i]),
     'queries_billed': int(result.bill.queries[i]),
     'queries_served': int(result.bill.served[i]),
     'queries_logged': int(result.log.queries[i]),

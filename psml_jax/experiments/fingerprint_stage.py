@@ -8,7 +8,7 @@ import numpy as np
 
 from psml_jax import pareto, routers
 from psml_jax.attacks import fingerprint
-from psml_jax.core import Observation, Router, Spec
+from psml_jax.core import Observation, Route, Router, Spec, ZooProfile
 from psml_jax.experiments import workdir
 from psml_jax.experiments.experiment import Experiment, latency_budget
 
@@ -17,7 +17,7 @@ def run(experiment: Experiment) -> None:
   """Writes fingerprint.json: one entry a victim, and the sweep of the frontier."""
   profile, config = experiment.profile(), experiment.config.fingerprint
   router = routers.uniform(profile)
-  victims = pareto.frontier(profile)
+  victims = pareto.corners(profile)
   budgets = np.array([latency_budget(profile, int(v)) for v in victims])
   steps = fingerprint.max_probes(
     1.0,
@@ -39,6 +39,7 @@ def run(experiment: Experiment) -> None:
     jax.random.split(probe_key, len(victims)), jnp.asarray(budgets, jnp.float32)
   )
   route = router(check_key, corners.spec)
+  identified = _identified(profile, route)
   entries = []
   for i, victim in enumerate(victims):
     count = int(corners.probes[i])
@@ -54,9 +55,7 @@ def run(experiment: Experiment) -> None:
         'bound': bound,
         'min_accuracy': float(corners.spec.min_accuracy[i]),
         'max_latency_ms': float(corners.spec.max_latency_ms[i]),
-        'identified': bool(
-          (route.num_feasible[i] == 1) & (route.model[i] == int(victim))
-        ),
+        'identified': identified[i] == int(victim),
         'trail': {
           'min_accuracy': probes.min_accuracy[i, :count].tolist(),
           'max_latency_ms': probes.max_latency_ms[i, :count].tolist(),
@@ -110,7 +109,7 @@ def _sweep(
     'latency_resolution_ms': config.latency_resolution * budget,
   }
   machine = fingerprint.sweep(budget, max_corners=2 * num_corners, **resolution)
-  steps = (num_corners + 1) * (1 + fingerprint.max_probes(budget, **resolution))
+  steps = (num_corners + 1) * (2 + fingerprint.max_probes(budget, **resolution))
 
   @jax.jit
   def walk(key: jax.Array) -> Any:
@@ -120,10 +119,19 @@ def _sweep(
   corners = walk(probe_key)
   route = router(check_key, corners.spec)
   count = int(corners.count)
-  alone = np.asarray(route.num_feasible[:count]) == 1
-  found = set(np.asarray(route.model[:count])[alone].tolist())
+  found = set(_identified(profile, route)[:count])
   return {
-    'corners_found': len(found & set(pareto.frontier(profile).tolist())),
+    'corners_found': len(found & set(pareto.corners(profile).tolist())),
     'corners': num_corners,
     'probes': int(corners.total_probes),
   }
+
+
+def _identified(profile: ZooProfile, route: Route) -> list[int]:
+  """The only model that meets each spec, of twins the first; -1 where others do too."""
+  groups = {model: group for group in pareto.twins(profile) for model in group}
+  found = []
+  for model, feasible in zip(route.model.tolist(), route.num_feasible.tolist()):
+    group = groups.get(model, [model])
+    found.append(group[0] if feasible == len(group) else -1)
+  return found

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from psml_jax import defenses, metrics, oracles, routers, surrogates, training
+from psml_jax import _validate, defenses, metrics, oracles, routers, training
 from psml_jax.attacks import extraction, fingerprint
 from psml_jax.core import Bill, Route, Router, Server, Spec, ZooProfile
 
@@ -36,6 +37,7 @@ class Run:
     pairing_key: key of the images and the surrogate, equal for all runs of a seed,
       so that attacks are compared on the same draws.
     serving_key: key of the server's draws, each run's own.
+    refusal: f32, share of all queries that the server refuses at random.
   """
 
   victim: jax.Array
@@ -46,6 +48,7 @@ class Run:
   corner: Spec
   pairing_key: jax.Array
   serving_key: jax.Array
+  refusal: jax.Array | float = 0.0
 
 
 @struct.dataclass
@@ -56,6 +59,9 @@ class Outcome:
     accuracy: f32, of the surrogate against the true test labels.
     fidelity: f32, its agreement with the victim on the test images.
     purity: f32, share of the served answers, probes aside, that are the victim's.
+    probes: i32, queries spent on the fingerprint.
+    loss: f32, of the surrogate's last minibatch; NaN where the training diverged,
+      whose accuracy and fidelity then mean nothing.
     bill: the attacker's count.
     log: the server's count.
   """
@@ -63,6 +69,8 @@ class Outcome:
   accuracy: jax.Array
   fidelity: jax.Array
   purity: jax.Array
+  probes: jax.Array
+  loss: jax.Array
   bill: Bill
   log: Bill
 
@@ -115,8 +123,9 @@ def interrogate(
   server: Server,
   inputs: Any,
   enabled: jax.Array,
+  max_probes: jax.Array | int = 4096,
 ) -> tuple[Any, Bill, Bill]:
-  """Carries a fingerprint's probes to a server until it is done.
+  """Carries a fingerprint's probes to a server until it is done or may ask no more.
 
   Args:
     key: consumed; probe i is served with `fold_in(key, i)`.
@@ -124,13 +133,15 @@ def interrogate(
     server: the server, its draws pure.
     inputs: what every probe sends along.
     enabled: bool[], False for an attack that does not probe.
+    max_probes: i32[], where it ends although the machine is not done.
 
   Returns:
     The machine's last state, the attacker's bill and the server's log.
   """
 
   def carry_on(carry: tuple[Any, Bill, Bill]) -> jax.Array:
-    return enabled & ~machine.result(carry[0]).done
+    state, bill, _ = carry
+    return enabled & ~machine.result(state).done & (bill.queries < max_probes)
 
   def probe(carry: tuple[Any, Bill, Bill]) -> tuple[Any, Bill, Bill]:
     state, bill, log = carry
@@ -154,11 +165,22 @@ def attack(setting: Setting, tables: Tables, run: Run) -> Outcome:
   Args:
     setting: the experiment.
     tables: its images and the zoo's answers.
-    run: one row, without leading axis.
+    run: one row, without leading axis. No more than its budget is billed: a fingerprint
+      that needs more probes ends there, and no query is left.
 
   Returns:
     The outcome.
+
+  Raises:
+    ValueError: a concrete budget above the setting's `max_queries`.
   """
+  if _validate.is_concrete(run.query_budget):
+    _validate.reject(
+      'query_budget',
+      np.asarray(run.query_budget),
+      np.asarray(run.query_budget) > setting.max_queries,
+      f'at most max_queries {setting.max_queries}',
+    )
   image_key, surrogate_key = jax.random.split(run.pairing_key)
   probe_key, query_key = jax.random.split(run.serving_key)
   server = oracles.table(
@@ -171,19 +193,24 @@ def attack(setting: Setting, tables: Tables, run: Run) -> Outcome:
     latency_resolution_ms=setting.latency_resolution * run.latency_budget_ms,
   )
   probing = run.attack == ATTACKS.index('fingerprint')
-  state, bill, log = interrogate(probe_key, machine, server, inputs[0], probing)
+  state, bill, log = interrogate(
+    probe_key, machine, server, inputs[0], probing, run.query_budget
+  )
+  probes = bill.queries
   anything = extraction.anything_within(run.latency_budget_ms)
   specs = (anything, anything, machine.result(state).spec, run.corner)
   spec = jax.tree.map(
     lambda *choices: jnp.full(inputs.shape, jnp.stack(choices)[run.attack]), *specs
   )
-  sent = jnp.arange(setting.max_queries) < run.query_budget - bill.queries
+  sent = jnp.arange(setting.max_queries) < run.query_budget - probes
   observation, transcript = server(query_key, inputs, spec, sent)
-  variables = surrogates.fit(
+  harvest = extraction.harvest(inputs, observation)
+  variables, losses = training.fit(
     surrogate_key,
     setting.surrogate,
-    tables.pool,
-    extraction.harvest(inputs, observation),
+    tables.pool[harvest.inputs],
+    harvest.targets,
+    harvest.count,
     setting.hyper,
   )
   logits = setting.surrogate.apply(variables, tables.test)
@@ -192,6 +219,10 @@ def attack(setting: Setting, tables: Tables, run: Run) -> Outcome:
     accuracy=metrics.accuracy(logits, tables.test_labels),
     fidelity=metrics.fidelity(logits, tables.test_outputs[run.victim]),
     purity=metrics.purity(transcript, run.victim),
+    probes=probes,
+    loss=jnp.where(
+      jnp.isfinite(losses).all() & jnp.isfinite(logits).all(), losses[-1], jnp.nan
+    ),
     bill=bill.charge(sent, observation.served),
     log=log.charge(transcript.sent, transcript.model >= 0),
   )
@@ -199,8 +230,10 @@ def attack(setting: Setting, tables: Tables, run: Run) -> Outcome:
 
 def _router(setting: Setting, run: Run) -> Router:
   """The defended router, or, for the explicit attack, one that serves the victim."""
-  transform = setting.defense(*defenses.relative_scale(setting.profile, run.scale))
-  defended = defenses.defend(setting.router, transform)
+  noise = setting.defense(*defenses.relative_scale(setting.profile, run.scale))
+  defended = defenses.defend(
+    setting.router, defenses.chain(noise, defenses.refusal(run.refusal))
+  )
   named = routers.explicit(run.victim)
 
   def route(key: jax.Array, spec: Spec) -> Route:
