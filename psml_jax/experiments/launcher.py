@@ -10,7 +10,7 @@ from ml_collections import config_flags
 
 from psml_jax import report
 from psml_jax.experiments.config import parse
-from psml_jax.experiments.run import run
+from psml_jax.experiments.pipeline import run
 
 
 def main(until: str) -> None:
