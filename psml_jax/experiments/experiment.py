@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from psml_jax import data, defenses, pareto, profiles, routers
+from psml_jax import _files, data, defenses, pareto, profiles, routers
 from psml_jax.core import Router, ZooProfile
 from psml_jax.experiments.config import Config
 
@@ -42,6 +42,20 @@ class Experiment:
   def key(self, stage: str) -> jax.Array:
     """The key of one stage: of the config's seed and the stage alone."""
     return jax.random.fold_in(jax.random.key(self.config.seed), STAGES.index(stage))
+
+  def inputs(self) -> dict[str, pathlib.Path]:
+    """The user's files that the results depend on, by the name of field or flag.
+
+    Raises:
+      ValueError: a path that is no local one.
+    """
+    config = self.config
+    named = {'config.defense.workload_csv': config.defense.workload_csv}
+    if config.published is not None:
+      named['config.published.csv'] = config.published.csv
+    if config.data is not None and config.data.name == 'npz':
+      named['data_dir'] = self.data_dir or ''
+    return {name: _files.local(name, path) for name, path in named.items() if path}
 
   def images(self) -> data.Splits:
     """The images in their splits."""

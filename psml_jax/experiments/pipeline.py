@@ -1,14 +1,19 @@
 """Runs an experiment stage by stage, each skipped where its artifact lies."""
 
+import contextlib
 import json
+import os
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from psml_jax import _device, _files, report
+from psml_jax._validate import InputError
 from psml_jax.experiments import (
   defense_stage,
   extraction_stage,
   fingerprint_stage,
+  lock,
   preflight,
   report_stage,
   workdir,
@@ -31,45 +36,82 @@ _PUBLISHED_STAGES = ('profile', 'fingerprint', 'defense', 'report')
 
 def run(
   config: Config,
-  directory: str | pathlib.Path,
+  directory: str | os.PathLike[str],
   *,
   until: str = 'report',
-  data_dir: str | None = None,
+  data_dir: str | os.PathLike[str] | None = None,
 ) -> pathlib.Path:
   """Runs an experiment up to a stage, continuing where an earlier run stopped.
 
+  Uses every CPU core where JAX has not started yet, and prints the table of claims when
+  the last stage is done.
+
   Args:
     config: from `config.parse`.
-    directory: the work directory: new, empty, or of the same config.
+    directory: the work directory: new, empty, or of the same config and inputs. While
+      there is work to do, no other run may use it.
     until: the last stage to run, one of `STAGES`.
-    data_dir: where image files lie, for data sets that need them.
+    data_dir: where image files are, for data sets that need them.
 
   Returns:
     The work directory.
 
   Raises:
-    ValueError: a work directory of another config, a stage that the experiment does
-      not have, or what `preflight.check` rejects; nothing has been written then.
+    ValueError: a stage that the experiment does not have, no device of JAX_PLATFORMS,
+      what `preflight.check` rejects (nothing has been written then), or a work
+      directory of another config, of other inputs, or in use.
   """
   stages = _PUBLISHED_STAGES if config.published else STAGES
   if until not in stages:
-    raise ValueError(
+    raise InputError(
       f'until is {until!r}; this experiment has the stages {", ".join(stages)}'
     )
   wanted = stages[: stages.index(until) + 1]
-  directory = pathlib.Path(directory)
-  if not all((directory / _STAGES[name][0]).exists() for name in wanted):
-    preflight.check(Experiment(config, directory, data_dir))
-  experiment = Experiment(config, workdir.open_workdir(directory, config), data_dir)
-  for name in wanted:
-    artifact, make = _STAGES[name]
-    if not (experiment.directory / artifact).exists():
+  with contextlib.ExitStack() as resources:
+    try:
+      experiment = _prepare(config, directory, data_dir, wanted, resources)
+    except ValueError as error:
+      raise InputError(str(error)) from error
+    for name in _missing(experiment.directory, wanted):
       began = time.perf_counter()
       try:
-        make(experiment)
+        _STAGES[name][1](experiment)
       finally:
         _add_seconds(experiment, name, time.perf_counter() - began)
+  if until == 'report':
+    summary = json.loads((experiment.directory / 'summary.json').read_text('utf-8'))
+    print(report.claims_table(summary))
   return experiment.directory
+
+
+def _prepare(
+  config: Config,
+  directory: str | os.PathLike[str],
+  data_dir: str | os.PathLike[str] | None,
+  wanted: Sequence[str],
+  resources: contextlib.ExitStack,
+) -> Experiment:
+  """The experiment, checked; its directory locked where a stage is missing."""
+  experiment = Experiment(
+    config,
+    _files.local('workdir', directory),
+    None if data_dir is None else str(_files.local('data_dir', data_dir)),
+  )
+  inputs = experiment.inputs()
+  if _missing(experiment.directory, wanted):
+    _device.start()
+    preflight.check(experiment)
+  workdir.open_workdir(experiment.directory, config, moved=inputs)
+  if _missing(experiment.directory, wanted):
+    locked = resources.enter_context(lock.hold(experiment.directory))
+    if locked:
+      workdir.remove_unfinished(experiment.directory)
+  workdir.check_inputs(experiment.directory, inputs)
+  return experiment
+
+
+def _missing(directory: pathlib.Path, wanted: Sequence[str]) -> list[str]:
+  return [name for name in wanted if not (directory / _STAGES[name][0]).exists()]
 
 
 def _add_seconds(experiment: Experiment, stage: str, seconds: float) -> None:
