@@ -1,6 +1,7 @@
 """What the launch scripts share: their flags, and running up to their stage."""
 
 import functools
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -27,10 +28,9 @@ def main(until: str) -> None:
   interrupts: list[int] = []
 
   def interrupt(number: int, frame: 'FrameType | None') -> NoReturn:
-    # Libraries turn a KeyboardInterrupt into errors of their own, and in callbacks, such
-    # as JAX's of the garbage collection, it is lost: until it gets here it is repeated.
-    if not interrupts:
-      sys.unraisablehook = lambda lost: None
+    # Libraries turn KeyboardInterrupt into errors of their own, or print and lose it in
+    # callbacks, as JAX does in that of the garbage collection; so it is repeated.
+    sys.excepthook = sys.unraisablehook = lambda *lost: None
     interrupts.append(number)
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     raise KeyboardInterrupt
@@ -44,9 +44,9 @@ def main(until: str) -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
     if not interrupts or (isinstance(error, SystemExit) and not error.code):
       raise
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     print('\ninterrupted; the same command continues', file=sys.stderr, flush=True)
-    sys.exit(130)
+    sys.stdout.flush()
+    os._exit(130)  # XLA crashes when Python tidies up under a program half compiled.
 
 
 def _launch(until: str) -> None:
