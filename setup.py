@@ -1,10 +1,12 @@
 """Installs psml_jax; `pip install -e '.[dev]'` for work on it."""
 
+import runpy
+
 import setuptools
 
 setuptools.setup(
   name='psml-jax',
-  version='0.1.0',
+  version=runpy.run_path('psml_jax/_version.py')['__version__'],
   description='Fingerprinting and securing inference-serving systems, in JAX',
   long_description=open('README.md', encoding='utf-8').read(),
   long_description_content_type='text/markdown',

@@ -4,33 +4,39 @@ After "Pareto-Secure Machine Learning (PSML)", arXiv:2307.01292. Data flows one 
 zoo -> profile -> router (+ defense) -> oracle -> attack -> metrics -> report.
 """
 
-from psml_jax import (
-  attacks,
-  data,
-  defenses,
-  experiments,
-  goodput,
-  metrics,
-  oracles,
-  pareto,
-  profiles,
-  report,
-  routers,
-  surrogates,
-  zoo,
-)
-from psml_jax.core import (
-  Bill,
-  Observation,
-  Oracle,
-  Route,
-  Router,
-  Server,
-  Spec,
-  Transcript,
-  ZooProfile,
-)
-from psml_jax.defenses import SpecTransform
+from typing import TYPE_CHECKING
+
+from psml_jax import _lazy
+from psml_jax._version import __version__
+
+if TYPE_CHECKING:
+  from psml_jax import (
+    attacks,
+    data,
+    defenses,
+    experiments,
+    goodput,
+    metrics,
+    oracles,
+    pareto,
+    profiles,
+    report,
+    routers,
+    surrogates,
+    zoo,
+  )
+  from psml_jax.core import (
+    Bill,
+    Observation,
+    Oracle,
+    Route,
+    Router,
+    Server,
+    Spec,
+    Transcript,
+    ZooProfile,
+  )
+  from psml_jax.defenses import SpecTransform
 
 __all__ = [
   'Bill',
@@ -43,6 +49,7 @@ __all__ = [
   'SpecTransform',
   'Transcript',
   'ZooProfile',
+  '__version__',
   'attacks',
   'data',
   'defenses',
@@ -57,3 +64,24 @@ __all__ = [
   'surrogates',
   'zoo',
 ]
+
+if not TYPE_CHECKING:
+  _CORE = (
+    'Bill',
+    'Observation',
+    'Oracle',
+    'Route',
+    'Router',
+    'Server',
+    'Spec',
+    'Transcript',
+    'ZooProfile',
+  )
+  __getattr__, __dir__ = _lazy.attach(
+    __name__,
+    __all__,
+    {
+      **dict.fromkeys(_CORE, 'psml_jax.core'),
+      'SpecTransform': 'psml_jax.defenses',
+    },
+  )

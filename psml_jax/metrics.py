@@ -6,7 +6,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike
 
 from psml_jax.core import Transcript
@@ -86,6 +85,8 @@ def interval(values: ArrayLike | Sequence[float]) -> Interval:
   >>> interval([1.0, 2.0, 3.0]).mean
   2.0
   """
+  from scipy import stats
+
   sample = np.asarray(values, np.float64)
   if sample.ndim != 1 or sample.size < 2:
     raise ValueError(
@@ -97,5 +98,5 @@ def interval(values: ArrayLike | Sequence[float]) -> Interval:
     )
   mean = float(sample.mean())
   error = float(sample.std(ddof=1)) / np.sqrt(sample.size)
-  half = float(scipy.stats.t.ppf(0.975, sample.size - 1)) * error
+  half = float(stats.t.ppf(0.975, sample.size - 1)) * error
   return Interval(mean, mean - half, mean + half)

@@ -1,7 +1,24 @@
 """Whole experiments: a config in, a work directory of artifacts and a report out."""
 
-from psml_jax.experiments.config import Config, parse
-from psml_jax.experiments.experiment import STAGES
-from psml_jax.experiments.run import run
+from typing import TYPE_CHECKING
+
+from psml_jax import _lazy
+
+if TYPE_CHECKING:
+  from psml_jax.experiments.config import Config, parse
+  from psml_jax.experiments.experiment import STAGES
+  from psml_jax.experiments.pipeline import run
 
 __all__ = ['STAGES', 'Config', 'parse', 'run']
+
+if not TYPE_CHECKING:
+  __getattr__, __dir__ = _lazy.attach(
+    __name__,
+    __all__,
+    {
+      'Config': 'psml_jax.experiments.config',
+      'STAGES': 'psml_jax.experiments.experiment',
+      'parse': 'psml_jax.experiments.config',
+      'run': 'psml_jax.experiments.pipeline',
+    },
+  )

@@ -1,57 +1,91 @@
 """What the launch scripts share: their flags, and running up to their stage."""
 
-import json
+import functools
 import os
-from collections.abc import Callable, Sequence
+import signal
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
 
-import jax
-from absl import app, flags, logging
-from ml_collections import config_flags
+if TYPE_CHECKING:
+  from types import FrameType
 
-from psml_jax import report
-from psml_jax.experiments.config import parse
-from psml_jax.experiments.run import run
+  from psml_jax.experiments.command_line import Arguments
+
+# Heavy modules are imported where they are needed, so that a mistake in the flags is
+# reported at once and Ctrl-C ends in one line also while they are imported.
 
 
 def main(until: str) -> None:
   """Runs a launch script: `--config`, `--workdir` and `--data_dir`.
 
+  A mistake of the user ends in one line and exit code 2, Ctrl-C in one line and 130.
+
   Args:
     until: the last stage to run; the stages that it needs run first, and those whose
       artifact lies in the work directory are skipped.
   """
-  config = config_flags.DEFINE_config_file(
-    'config', None, 'Config file, e.g. configs/digits.py.', lock_config=True
-  )
-  workdir = flags.DEFINE_string(
-    'workdir', None, 'Directory of the results; an interrupted run continues there.'
-  )
-  data_dir = flags.DEFINE_string(
-    'data_dir', None, "Folder of the data set's files, for data sets that need one."
-  )
-  flags.mark_flags_as_required(['config', 'workdir'])
-  app.run(_job(until, config, workdir, data_dir))
+  interrupts: list[int] = []
+
+  def interrupt(number: int, frame: 'FrameType | None') -> NoReturn:
+    # Libraries turn KeyboardInterrupt into errors of their own, or print and lose it in
+    # callbacks, as JAX does in that of the garbage collection; so it is repeated.
+    sys.excepthook = sys.unraisablehook = lambda *lost: None
+    interrupts.append(number)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    raise KeyboardInterrupt
+
+  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGALRM, interrupt)
+  try:
+    _launch(until)
+  except BaseException as error:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    if not interrupts or (isinstance(error, SystemExit) and not error.code):
+      raise
+    print('\ninterrupted; the same command continues', file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(130)  # XLA crashes when Python tidies up under a program half compiled.
 
 
-def _job(
-  until: str,
-  config: flags.FlagHolder,
-  workdir: flags.FlagHolder,
-  data_dir: flags.FlagHolder,
-) -> Callable[[Sequence[str]], None]:
-  def job(argv: Sequence[str]) -> None:
-    if len(argv) > 1:
-      raise app.UsageError(f'unknown arguments {argv[1:]}; all settings are flags')
-    logging.set_verbosity(logging.WARNING)
-    jax.config.update('jax_num_cpu_devices', len(os.sched_getaffinity(0)))
+def _launch(until: str) -> None:
+  from absl import app, flags
+
+  from psml_jax.experiments import command_line
+
+  def parse(argv: Sequence[str]) -> 'Arguments':
     try:
-      parsed = parse(config.value)
-      directory = run(parsed, workdir.value, until=until, data_dir=data_dir.value)
+      arguments = command_line.parse(argv, flags.FLAGS)
     except ValueError as error:
-      raise app.UsageError(str(error)) from error
-    if until == 'report':
-      summary = json.loads((directory / 'summary.json').read_text('utf-8'))
-      print(report.claims_table(summary))
-    print(f'Results: {directory}')
+      _fail(error)
+    if arguments is None:
+      sys.exit(0)
+    return arguments
 
-  return job
+  command_line.define(flags.FLAGS)
+  app.run(functools.partial(_run, until), flags_parser=parse)
+
+
+def _run(until: str, arguments: 'Arguments') -> None:
+  from absl import logging
+
+  from psml_jax import _validate, experiments
+
+  logging.set_verbosity(logging.WARNING)
+  try:
+    config = experiments.parse(arguments.fields)
+  except ValueError as error:
+    _fail(error)
+  try:
+    directory = experiments.run(
+      config, arguments.workdir, until=until, data_dir=arguments.data_dir
+    )
+  except (_validate.InputError, OSError) as error:
+    _fail(error)
+  print(f'Results: {directory}')
+
+
+def _fail(error: Exception) -> NoReturn:
+  print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+  sys.exit(2)

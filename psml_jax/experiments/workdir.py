@@ -4,96 +4,155 @@ import dataclasses
 import json
 import os
 import pathlib
-import tempfile
-from collections.abc import Callable
+import shutil
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import psml_jax
+from psml_jax import _files
+from psml_jax._files import write
+from psml_jax.experiments import lock
 from psml_jax.experiments.config import Config
 
-_UNFINISHED = '.unfinished-'
+FORMAT = 2
+"""Version of what a work directory holds; raised when older results must not be mixed
+with new ones."""
+
+_CONFIG, _INPUTS = 'config.json', 'inputs.json'
+
+__all__ = [
+  'FORMAT',
+  'check_inputs',
+  'open_workdir',
+  'read_jsonl',
+  'remove_unfinished',
+  'to_json',
+  'write',
+  'write_json',
+  'write_jsonl',
+]
 
 
-def open_workdir(path: str | pathlib.Path, config: Config) -> pathlib.Path:
+def open_workdir(
+  path: str | os.PathLike[str], config: Config, *, moved: Collection[str] = ()
+) -> pathlib.Path:
   """Makes or reopens the work directory of an experiment.
 
   Args:
     path: the directory; created where it does not exist.
     config: the experiment.
+    moved: fields that name files, as 'config.published.csv'; another path is allowed
+      there, because `check_inputs` compares what the files hold.
 
   Returns:
     The directory, with `config.json` in it.
 
   Raises:
-    ValueError: the directory holds another experiment or other files; nothing in
-      it is touched.
+    ValueError: the directory holds another experiment, one of another format or other
+      files, or cannot be made or written; nothing in it is touched.
   """
-  directory = pathlib.Path(path)
-  if directory.exists() and not directory.is_dir():
-    raise ValueError(f'workdir is {str(path)!r}, a file; it must be a directory')
+  directory = _files.local('workdir', path)
   try:
+    if directory.exists() and not directory.is_dir():
+      raise ValueError(f'workdir is {str(path)!r}, a file; it must be a directory')
     directory.mkdir(parents=True, exist_ok=True)
+    stored = directory / _CONFIG
+    if not stored.exists():
+      if any(not _is_own(file) for file in directory.iterdir()):
+        raise ValueError(
+          f'workdir is {str(path)!r}, which holds files but no config.json; it must be '
+          'empty, new, or the directory of this config'
+        )
+      with lock.hold(directory):
+        if not stored.exists():
+          _files.write_text(stored, to_json(config))
+    found = json.loads(stored.read_text('utf-8'))
+  except json.JSONDecodeError as error:
+    raise ValueError(f'{directory / _CONFIG} is damaged: {error}') from None
   except OSError as error:
     raise ValueError(
-      f'workdir is {str(path)!r}; it must be a directory that can be made: {error}'
+      f'workdir is {str(path)!r}; it must be a directory that can be made and written: '
+      f'{error}'
     ) from error
-  for unfinished in directory.glob(f'{_UNFINISHED}*'):
-    unfinished.unlink()
-  stored, wanted = directory / 'config.json', json.loads(to_json(config))
-  if stored.exists():
-    found = json.loads(stored.read_text(encoding='utf-8'))
-    if found != wanted:
-      raise ValueError(
-        f'workdir is {str(path)!r}, which holds an experiment of another config '
-        f'({_difference(found, wanted)}); give an empty or new directory'
-      )
-  elif any(directory.iterdir()):
+  _check_format(directory, found)
+  wanted = json.loads(to_json(config))
+  for field in moved:
+    _forget(field, found, wanted)
+  if found['config'] != wanted['config']:
     raise ValueError(
-      f'workdir is {str(path)!r}, which holds files but no config.json; it must be '
-      'empty, new, or the directory of this config'
+      f'workdir is {str(path)!r}, which holds an experiment of another config '
+      f'({_difference(found["config"], wanted["config"])}); give an empty or new '
+      'directory'
     )
-  else:
-    write(stored, lambda temporary: temporary.write_text(to_json(config), 'utf-8'))
   return directory
 
 
-def to_json(config: Config) -> str:
-  """The config as JSON text."""
-  return json.dumps(dataclasses.asdict(config), indent=2, sort_keys=True) + '\n'
+def check_inputs(directory: pathlib.Path, inputs: Mapping[str, pathlib.Path]) -> None:
+  """Checks that the experiment reads the files that it read before.
 
-
-def write(path: pathlib.Path, fill: Callable[[pathlib.Path], Any]) -> None:
-  """Writes a file so that it exists whole or not at all.
+  What they hold is compared, not where they are. A directory without results remembers
+  them, in `inputs.json`.
 
   Args:
-    path: the file.
-    fill: writes the content to the path that it is given, in the same directory and
-      with the same suffix.
+    directory: the work directory.
+    inputs: name -> file, as `Experiment.inputs` gives them.
+
+  Raises:
+    ValueError: a file that cannot be read, has changed, is new to the directory's
+      results or is absent now; the message names it.
   """
-  handle, name = tempfile.mkstemp(
-    dir=path.parent, prefix=_UNFINISHED, suffix=path.suffix
-  )
-  os.close(handle)
-  temporary = pathlib.Path(name)
-  try:
-    fill(temporary)
-    with temporary.open('rb') as file:
-      os.fsync(file.fileno())
-    temporary.chmod(0o644)
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  given = {name: _remembered(name, path) for name, path in inputs.items()}
+  stored = directory / _INPUTS
+  if stored.exists():
+    known = json.loads(stored.read_text('utf-8'))
+  elif any(not _is_own(file) for file in directory.iterdir()):
+    known = {}
+  else:
+    write_json(stored, given)
+    return
+  for name in sorted(known.keys() | given.keys()):
+    if name not in known:
+      trouble = f'was made without {name}, which is {given[name]["path"]} now'
+    elif name not in given:
+      trouble = f'was made with {name}, {known[name]["path"]}, which is not given now'
+    elif known[name]['digest'] != given[name]['digest']:
+      trouble = f'was made before {given[name]["path"]} changed, which is {name}'
+    else:
+      continue
+    raise ValueError(
+      f'workdir is {str(directory)!r}, which {trouble}; give the input that it was '
+      'made with, or an empty or new directory'
+    )
+
+
+def remove_unfinished(directory: pathlib.Path) -> None:
+  """Removes what a killed run was writing; only for the holder of the lock."""
+  for path in list(directory.rglob(f'{_files.UNFINISHED}*')):
+    if path.is_dir():
+      shutil.rmtree(path)
+    else:
+      path.unlink()
+
+
+def to_json(config: Config) -> str:
+  """The content of config.json: the config, the format and the library's version."""
+  content = {
+    'format': FORMAT,
+    'psml_jax': psml_jax.__version__,
+    'config': dataclasses.asdict(config),
+  }
+  return json.dumps(content, indent=2, sort_keys=True) + '\n'
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
   """Writes a JSON file whole."""
-  text = json.dumps(value, indent=2, allow_nan=False) + '\n'
-  write(path, lambda temporary: temporary.write_text(text, 'utf-8'))
+  _files.write_text(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
 
 
 def write_jsonl(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
   """Writes a file of records, one a line, whole."""
-  text = ''.join(json.dumps(record, allow_nan=False) + '\n' for record in records)
-  write(path, lambda temporary: temporary.write_text(text, 'utf-8'))
+  lines = [json.dumps(record, allow_nan=False) + '\n' for record in records]
+  _files.write_text(path, ''.join(lines))
 
 
 def read_jsonl(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -101,6 +160,38 @@ def read_jsonl(path: pathlib.Path) -> list[dict[str, Any]]:
   if not path.exists():
     return []
   return [json.loads(line) for line in path.read_text('utf-8').splitlines()]
+
+
+def _is_own(path: pathlib.Path) -> bool:
+  own = (_CONFIG, _INPUTS, lock.NAME)
+  return path.name in own or path.name.startswith(_files.UNFINISHED)
+
+
+def _check_format(directory: pathlib.Path, found: Any) -> None:
+  if not isinstance(found, dict) or 'format' not in found:
+    found = {'format': 1}
+  if found['format'] != FORMAT:
+    raise ValueError(
+      f'workdir is {str(directory)!r}, of format {found["format"]} (psml_jax '
+      f'{found.get("psml_jax", "0.1.0 or older")}); psml_jax {psml_jax.__version__} '
+      f'writes format {FORMAT}, so give an empty or new directory'
+    )
+
+
+def _forget(field: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+  """Makes a field equal, where both have a value."""
+  *parents, name = field.split('.')
+  for parent in parents:
+    found, wanted = found.get(parent) or {}, wanted.get(parent) or {}
+  if found.get(name) and wanted.get(name):
+    found[name] = wanted[name]
+
+
+def _remembered(name: str, path: pathlib.Path) -> dict[str, str]:
+  try:
+    return {'path': str(path.absolute()), 'digest': _files.digest(path)}
+  except OSError as error:
+    raise ValueError(f'{name} is {str(path)!r}; it must be a file: {error}') from None
 
 
 def _difference(found: Any, wanted: Any, path: str = 'config') -> str:

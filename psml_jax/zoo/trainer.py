@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorboardX
 from tqdm import tqdm
 
 from psml_jax import _validate
@@ -203,6 +202,8 @@ class _Log:
       self.records = [record for record in records if record['epoch'] <= self.epoch]
     _replace(lines, ''.join(json.dumps(record) + '\n' for record in self.records))
     _replace(self._directory / SETTINGS, json.dumps(settings) + '\n')
+    import tensorboardX  # imports PyTorch where it is installed
+
     self._events = tensorboardX.SummaryWriter(
       str(self._directory / 'events'), purge_step=self.epoch + 1
     )

@@ -1,0 +1,121 @@
+"""Runs an experiment stage by stage, each skipped where its artifact lies."""
+
+import contextlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+from psml_jax import _device, _files, report
+from psml_jax._validate import InputError
+from psml_jax.experiments import (
+  defense_stage,
+  extraction_stage,
+  fingerprint_stage,
+  lock,
+  preflight,
+  report_stage,
+  workdir,
+  zoo_stage,
+)
+from psml_jax.experiments.config import Config
+from psml_jax.experiments.experiment import STAGES, Experiment
+
+_STAGES: dict[str, tuple[str, Callable[[Experiment], None]]] = {
+  'zoo': ('zoo.json', zoo_stage.train),
+  'profile': ('profile.csv', zoo_stage.profile),
+  'predictions': ('predictions.npz', zoo_stage.predict),
+  'fingerprint': ('fingerprint.json', fingerprint_stage.run),
+  'defense': ('defense.json', defense_stage.run),
+  'extraction': ('extraction.jsonl', extraction_stage.run),
+  'report': ('report.html', report_stage.run),
+}
+_PUBLISHED_STAGES = ('profile', 'fingerprint', 'defense', 'report')
+
+
+def run(
+  config: Config,
+  directory: str | os.PathLike[str],
+  *,
+  until: str = 'report',
+  data_dir: str | os.PathLike[str] | None = None,
+) -> pathlib.Path:
+  """Runs an experiment up to a stage, continuing where an earlier run stopped.
+
+  Uses every CPU core where JAX has not started yet, and prints the table of claims when
+  the last stage is done.
+
+  Args:
+    config: from `config.parse`.
+    directory: the work directory: new, empty, or of the same config and inputs. While
+      there is work to do, no other run may use it.
+    until: the last stage to run, one of `STAGES`.
+    data_dir: where image files are, for data sets that need them.
+
+  Returns:
+    The work directory.
+
+  Raises:
+    ValueError: a stage that the experiment does not have, no device of JAX_PLATFORMS,
+      what `preflight.check` rejects (nothing has been written then), or a work
+      directory of another config, of other inputs, or in use.
+  """
+  stages = _PUBLISHED_STAGES if config.published else STAGES
+  if until not in stages:
+    raise InputError(
+      f'until is {until!r}; this experiment has the stages {", ".join(stages)}'
+    )
+  wanted = stages[: stages.index(until) + 1]
+  with contextlib.ExitStack() as resources:
+    try:
+      experiment = _prepare(config, directory, data_dir, wanted, resources)
+    except ValueError as error:
+      raise InputError(str(error)) from error
+    for name in _missing(experiment.directory, wanted):
+      began = time.perf_counter()
+      try:
+        _STAGES[name][1](experiment)
+      finally:
+        _add_seconds(experiment, name, time.perf_counter() - began)
+  if until == 'report':
+    summary = json.loads((experiment.directory / 'summary.json').read_text('utf-8'))
+    print(report.claims_table(summary))
+  return experiment.directory
+
+
+def _prepare(
+  config: Config,
+  directory: str | os.PathLike[str],
+  data_dir: str | os.PathLike[str] | None,
+  wanted: Sequence[str],
+  resources: contextlib.ExitStack,
+) -> Experiment:
+  """The experiment, checked; its directory locked where a stage is missing."""
+  experiment = Experiment(
+    config,
+    _files.local('workdir', directory),
+    None if data_dir is None else str(_files.local('data_dir', data_dir)),
+  )
+  inputs = experiment.inputs()
+  if _missing(experiment.directory, wanted):
+    _device.start()
+    preflight.check(experiment)
+  workdir.open_workdir(experiment.directory, config, moved=inputs)
+  if _missing(experiment.directory, wanted):
+    locked = resources.enter_context(lock.hold(experiment.directory))
+    if locked:
+      workdir.remove_unfinished(experiment.directory)
+  workdir.check_inputs(experiment.directory, inputs)
+  return experiment
+
+
+def _missing(directory: pathlib.Path, wanted: Sequence[str]) -> list[str]:
+  return [name for name in wanted if not (directory / _STAGES[name][0]).exists()]
+
+
+def _add_seconds(experiment: Experiment, stage: str, seconds: float) -> None:
+  path = experiment.directory / 'seconds.json'
+  spent = json.loads(path.read_text('utf-8')) if path.exists() else {}
+  spent[stage] = spent.get(stage, 0.0) + seconds
+  workdir.write_json(path, spent)

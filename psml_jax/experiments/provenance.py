@@ -1,0 +1,67 @@
+"""Where the numbers of a work directory come from."""
+
+import datetime
+import importlib.metadata
+import json
+import pathlib
+import platform
+import subprocess
+
+import psml_jax
+from psml_jax import _device
+from psml_jax.experiments.config import Config
+
+_LIBRARIES = ('jax', 'jaxlib', 'flax', 'numpy')
+
+
+def collect(config: Config, directory: pathlib.Path) -> dict[str, str]:
+  """What a reader needs to make the same numbers again.
+
+  Args:
+    config: of the experiment.
+    directory: its work directory, with profile.json where a zoo was measured.
+
+  Returns:
+    Label -> text.
+  """
+  facts = {
+    'config': config.name,
+    'seed': str(config.seed),
+    'seeds': str(config.seeds),
+    'revision': revision(),
+    'psml_jax': psml_jax.__version__,
+    **{name: importlib.metadata.version(name) for name in _LIBRARIES},
+    'python': platform.python_version(),
+    'device': _device.name(),
+    'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
+  }
+  measured = directory / 'profile.json'
+  if measured.exists():
+    profile = json.loads(measured.read_text('utf-8'))
+    for label, field in (
+      ('images in a request', 'request_images'),
+      ('latencies measured on', 'device'),
+      ('latencies measured at', 'date'),
+    ):
+      if field in profile:
+        facts[label] = str(profile[field])
+  return facts
+
+
+def revision() -> str:
+  """The package's git revision, `-dirty` where files differ; else its version.
+
+  >>> revision() != ''
+  True
+  """
+  root = pathlib.Path(psml_jax.__file__).parents[1]
+  if not (root / '.git').exists():
+    return psml_jax.__version__
+  command = ['git', '-C', str(root), 'describe', '--always', '--dirty']
+  try:
+    done = subprocess.run(
+      command, capture_output=True, text=True, timeout=60, check=True
+    )
+  except (OSError, subprocess.SubprocessError):
+    return psml_jax.__version__
+  return done.stdout.strip()
