@@ -23,15 +23,18 @@ def local(name: str, path: str | os.PathLike[str]) -> pathlib.Path:
     The path.
 
   Raises:
-    ValueError: an empty path, a URL such as gs://, or a home that is unknown.
+    ValueError: no path, an empty one, a URL such as gs://, or a home that is unknown.
 
   >>> local('workdir', 'runs/x').as_posix()
   'runs/x'
   """
-  text = os.fspath(path)
+  text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+  if not isinstance(text, str) or '\0' in text:
+    raise ValueError(f'{name} is {path!r}; it must be a path')
   if not text:
     raise ValueError(f'{name} is empty; it must be a path')
-  if re.match(r'[A-Za-z][\w+.-]*://', text):
+  # pathlib makes one slash of two; one letter is a drive.
+  if re.match(r'[A-Za-z][\w+.-]+:/', text):
     raise ValueError(
       f'{name} is {text!r}, a URL; it must be a path of this machine (mount or copy it)'
     )
@@ -49,15 +52,21 @@ def check_content(path: pathlib.Path, head: bytes) -> None:
     head: its first bytes, 64 or more where it has them.
 
   Raises:
-    ValueError: a Git LFS pointer, or an HTML page.
+    ValueError: a Git LFS or git-annex pointer, or an HTML or XML page.
   """
-  if head.startswith(b'version https://git-lfs'):
+  if re.match(rb'version https://(git-lfs|hawser)', head):
     raise ValueError(
       f'{path} is a Git LFS pointer, not the file itself; run `git lfs pull` there'
     )
-  if re.match(rb'\s*(<!doctype html|<html)', head.removeprefix(b'\xef\xbb\xbf'), re.I):
+  if head.startswith(b'/annex/objects/'):
     raise ValueError(
-      f'{path} is an HTML page, not the file itself; download it anew by its raw link'
+      f'{path} is a git-annex pointer, not the file itself; run `git annex get` there'
+    )
+  page = rb'(\xef\xbb\xbf)?\s*<(!doctype|html|head|body|\?xml|!--)'
+  if re.match(page, head, re.I):
+    raise ValueError(
+      f'{path} is an HTML or XML page, not the file itself; download it anew by its '
+      'raw link'
     )
 
 

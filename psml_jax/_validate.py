@@ -60,6 +60,19 @@ def non_negative(name: str, value: ArrayLike) -> np.ndarray:
   return values
 
 
+def in_float32(value: ArrayLike) -> np.ndarray:
+  """Whether values are neither 0 nor infinite in float32.
+
+  XLA takes numbers below float32's least normal one for 0.
+
+  >>> in_float32([1e-39, 1e-37, 1e38, 1e39]).tolist()
+  [False, True, True, False]
+  """
+  size = np.abs(np.asarray(value, np.float64))
+  limits = np.finfo(np.float32)
+  return (size >= limits.tiny) & (size <= limits.max)
+
+
 def scale(name: str, value: ArrayLike) -> None:
   """Checks a concrete noise scale: finite, not negative."""
   if is_concrete(value):
@@ -77,6 +90,13 @@ def positive_int(name: str, value: int) -> int:
   """The value, a whole number of at least one."""
   if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
     raise ValueError(f'{name} is {value!r}; it must be a whole number >= 1')
+  return int(value)
+
+
+def non_negative_int(name: str, value: int) -> int:
+  """The value, a whole number of at least zero."""
+  if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+    raise ValueError(f'{name} is {value!r}; it must be a whole number >= 0')
   return int(value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import pathlib
 from collections.abc import Callable
@@ -10,13 +9,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
-from psml_jax import _validate
+from psml_jax import _csv, _validate
 
 
-@struct.dataclass
+@struct.dataclass(eq=False)
 class Spec:
   """What a client asks of the server, batched over any leading axes.
 
@@ -38,7 +38,8 @@ class Spec:
 
     Args:
       min_accuracy: a fraction, any shape.
-      max_latency_ms: milliseconds, any shape that broadcasts with the accuracy.
+      max_latency_ms: milliseconds, any shape that broadcasts with the accuracy;
+        infinite where float32 cannot hold it.
 
     Returns:
       The spec, both fields of the broadcast shape.
@@ -51,8 +52,9 @@ class Spec:
     """
     _validate.no_nan('min_accuracy', min_accuracy)
     _validate.no_nan('max_latency_ms', max_latency_ms)
-    accuracy = jnp.asarray(min_accuracy, jnp.float32)
-    latency = jnp.asarray(max_latency_ms, jnp.float32)
+    with np.errstate(over='ignore'):
+      accuracy = jnp.asarray(min_accuracy, jnp.float32)
+      latency = jnp.asarray(max_latency_ms, jnp.float32)
     shape = jnp.broadcast_shapes(accuracy.shape, latency.shape)
     return cls(jnp.broadcast_to(accuracy, shape), jnp.broadcast_to(latency, shape))
 
@@ -64,8 +66,8 @@ class ZooProfile:
 
   Attributes:
     accuracy: f32[M], top-1 as a fraction in [0, 1].
-    latency_ms: f32[M], milliseconds of one request, finite and >= 0.
-    names: M distinct names (static).
+    latency_ms: f32[M], milliseconds of one request, finite in float32 and >= 0.
+    names: M distinct names, no single string (static).
 
   Raises:
     ValueError: an empty zoo, fields of different lengths, a name that occurs
@@ -81,6 +83,8 @@ class ZooProfile:
   names: tuple[str, ...]
 
   def __post_init__(self) -> None:
+    if isinstance(self.names, str):
+      raise ValueError(f'names is {self.names!r}; it must be a tuple of names')
     object.__setattr__(self, 'names', tuple(self.names))
     if _validate.is_concrete(self.accuracy, self.latency_ms):
       self._check()
@@ -102,8 +106,13 @@ class ZooProfile:
       raise ValueError(
         f'names has {len(self.names)} entries; it must have {accuracy.size}'
       )
+    for name, values in (('accuracy', accuracy), ('latency_ms', latency)):
+      lost = (values != 0) & ~_validate.in_float32(values)
+      _validate.reject(name, values, lost, '0 or within float32 (1.2e-38 to 3.4e38)')
     seen: set[str] = set()
     for name in self.names:
+      if not isinstance(name, str):
+        raise ValueError(f'names holds {name!r}; it must hold strings')
       if name in seen:
         raise ValueError(f'names holds {name!r} twice; every model needs its own name')
       seen.add(name)
@@ -143,93 +152,46 @@ class ZooProfile:
     accuracy_column: str,
     latency_column: str,
     accuracy_unit: str,
+    latency_unit: str = 'ms',
   ) -> ZooProfile:
     """Reads a table with one model a row.
 
     Args:
-      path: a CSV file with a header.
+      path: a CSV file with a header, in UTF-8.
       name_column: the column of model names.
       accuracy_column: the column of top-1 accuracies.
-      latency_column: the column of latencies, in milliseconds.
+      latency_column: the column of latencies.
       accuracy_unit: 'fraction' or 'percent'.
+      latency_unit: 's', 'ms' or 'us'.
 
     Returns:
       The profile, models in the order of the file.
 
     Raises:
-      ValueError: no such file, a missing column, an empty cell, text where a
-        number belongs, or what the constructor rejects.
+      ValueError: no such file or no CSV file; a column that is missing or occurs
+        twice; no rows; a row of another length than the header; an empty cell, text
+        where a number belongs, or a number out of range; accuracies that look to be
+        of the other unit; a name that occurs twice; latencies that are all 0.
     """
-    _validate.one_of('accuracy_unit', accuracy_unit, ('fraction', 'percent'))
-    columns = (name_column, accuracy_column, latency_column)
-    table = read_columns(path, columns)
-    accuracy = numbers(path, accuracy_column, table[accuracy_column])
-    latency = numbers(path, latency_column, table[latency_column])
-    if accuracy_unit == 'percent':
-      bad = [value for value in accuracy if not 0 <= value <= 100]
-      if bad:
-        raise ValueError(
-          f'{accuracy_column} in {path} holds {bad[0]}; it must be percent in [0, 100]'
-        )
-      if accuracy and 0 < max(accuracy) <= 1:
-        raise ValueError(
-          f'accuracy_unit is percent, but {accuracy_column} in {path} is at most '
-          f'{max(accuracy)}; give accuracy_unit fraction for fractions'
-        )
-      accuracy = [value / 100 for value in accuracy]
-    return cls(accuracy, latency, tuple(table[name_column]))  # type: ignore[arg-type]
-
-
-def read_columns(
-  path: str | pathlib.Path, columns: tuple[str, ...]
-) -> dict[str, list[str]]:
-  """The named columns of a CSV file with a header, as text without empty cells.
-
-  Args:
-    path: the file.
-    columns: the columns to read.
-
-  Returns:
-    Each column's cells, stripped.
-
-  Raises:
-    ValueError: the file cannot be read, a column is missing or a cell is empty.
-  """
-  try:
-    with open(path, newline='', encoding='utf-8-sig') as file:
-      reader = csv.DictReader(file)
-      rows, header = list(reader), list(reader.fieldnames or ())
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise ValueError(
-      f'path is {str(path)!r}; it must be a CSV file: {error}'
-    ) from error
-  for column in columns:
-    if column not in header:
-      raise ValueError(f'column {column!r} is missing in {path}; it has {header}')
-  table: dict[str, list[str]] = {column: [] for column in columns}
-  for line, row in enumerate(rows, start=2):
-    for column in columns:
-      cell = (row[column] or '').strip()
-      if not cell:
-        raise ValueError(f'{column} in line {line} of {path} is empty; give a value')
-      table[column].append(cell)
-  return table
-
-
-def numbers(path: str | pathlib.Path, column: str, cells: list[str]) -> list[float]:
-  """The cells of one column as numbers; ValueError names the first that is none."""
-  values = []
-  for line, cell in enumerate(cells, start=2):
-    try:
-      values.append(float(cell))
-    except ValueError:
+    table = _csv.read(
+      path,
+      {
+        'name_column': name_column,
+        'accuracy_column': accuracy_column,
+        'latency_column': latency_column,
+      },
+    )
+    names = _csv.names(table, name_column)
+    accuracy = _csv.accuracies(table, accuracy_column, accuracy_unit)
+    latency = _csv.latencies(table, latency_column, latency_unit)
+    if not latency.any():
       raise ValueError(
-        f'{column} in line {line} of {path} is {cell!r}; it must be a number'
-      ) from None
-  return values
+        f'{latency_column} in {table.path} is 0 in every row; it must be above 0 in one'
+      )
+    return cls(accuracy, latency, names)  # type: ignore[arg-type]
 
 
-@struct.dataclass
+@struct.dataclass(eq=False)
 class Route:
   """The router's choice, batched as the spec was.
 
@@ -242,7 +204,7 @@ class Route:
   num_feasible: jax.Array
 
 
-@struct.dataclass
+@struct.dataclass(eq=False)
 class Observation:
   """What a real client gets back, and all that an attacker may read.
 
@@ -257,7 +219,7 @@ class Observation:
   latency_ms: jax.Array
 
 
-@struct.dataclass
+@struct.dataclass(eq=False)
 class Transcript:
   """The server's record of a batch of queries: ground truth, for evaluation only.
 
@@ -270,7 +232,7 @@ class Transcript:
   sent: jax.Array
 
 
-@struct.dataclass
+@struct.dataclass(eq=False)
 class Bill:
   """What a client has been charged for: every query, served or refused.
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psml_jax import _validate, metrics, pareto
-from psml_jax.core import Route, Router, Spec, ZooProfile, numbers, read_columns
+from psml_jax import _csv, _validate, metrics, pareto
+from psml_jax.core import Route, Router, Spec, ZooProfile
 
 _SEEDS = 16
 _PRECISION = 1e-3
@@ -80,35 +80,33 @@ def load_workload(
   accuracy_column: str,
   latency_column: str,
   accuracy_unit: str,
+  latency_unit: str = 'ms',
 ) -> Spec:
   """Reads the specs that a user's clients send.
 
   Args:
-    path: a CSV file with a header, one spec a row.
+    path: a CSV file with a header, in UTF-8, one spec a row.
     accuracy_column: the column of minimum accuracies.
-    latency_column: the column of maximum latencies, in milliseconds.
+    latency_column: the column of maximum latencies; `inf` where there is none.
     accuracy_unit: 'fraction' or 'percent'.
+    latency_unit: 's', 'ms' or 'us'.
 
   Returns:
     A spec of shape [rows].
 
   Raises:
-    ValueError: no such file, no rows, a missing column, an empty cell, text or NaN
-      where a number belongs, or an accuracy outside its range.
+    ValueError: no such file or no CSV file; a column that is missing or occurs twice;
+      no rows; a row of another length than the header; an empty cell, text where a
+      number belongs, or a number out of range; accuracies that look to be of the
+      other unit.
   """
-  _validate.one_of('accuracy_unit', accuracy_unit, ('fraction', 'percent'))
-  table = read_columns(path, (accuracy_column, latency_column))
-  accuracy = np.array(numbers(path, accuracy_column, table[accuracy_column]))
-  latency = np.array(numbers(path, latency_column, table[latency_column]))
-  if not accuracy.size:
-    raise ValueError(
-      f'path is {str(path)!r}, which has no rows; give at least one spec'
-    )
-  if accuracy_unit == 'percent':
-    accuracy = accuracy / 100
-  _validate.fractions(accuracy_column, accuracy)
-  _validate.no_nan(latency_column, latency)
-  return Spec.of(accuracy, latency)
+  table = _csv.read(
+    path, {'accuracy_column': accuracy_column, 'latency_column': latency_column}
+  )
+  return Spec.of(
+    _csv.accuracies(table, accuracy_column, accuracy_unit),
+    _csv.latencies(table, latency_column, latency_unit, infinite=True),
+  )
 
 
 def met(profile: ZooProfile, spec: Spec, route: Route) -> jax.Array:

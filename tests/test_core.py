@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psml_jax.core import Bill, Spec, ZooProfile
+from psml_jax.core import Bill, Observation, Route, Spec, Transcript, ZooProfile
 from tests import references
 
 COLUMNS = {
@@ -43,6 +43,40 @@ def test_spec_rejects(accuracy, latency, message):
     Spec.of(accuracy, latency)
 
 
+def test_spec_beyond_float32_is_infinite():
+  spec = Spec.of(0.5, [1e39, 1.0])
+  np.testing.assert_array_equal(spec.max_latency_ms, [np.inf, 1.0])
+
+
+@pytest.mark.parametrize(
+  'make',
+  [
+    lambda: Spec.of([0.5, 0.6], 1.0),
+    lambda: Route(jnp.arange(2), jnp.arange(2)),
+    lambda: Observation(jnp.ones(2, bool), jnp.ones((2, 3)), jnp.ones(2)),
+    lambda: Transcript(jnp.arange(2), jnp.ones(2, bool)),
+    lambda: Bill(jnp.arange(2), jnp.arange(2)),
+    lambda: ZooProfile([0.5, 0.6], [1, 2], ('a', 'b')),
+  ],
+)
+def test_batches_compare_and_hash_by_identity(make):
+  value = make()
+  assert value == value
+  assert value != make()
+  assert len({value, value}) == 1
+
+
+def test_wide_types_and_strict_promotion():
+  with jax.enable_x64(True), jax.numpy_dtype_promotion('strict'):
+    spec = Spec.of(np.float64([0.5, 0.6]), 2)
+    zoo = ZooProfile(jnp.array([0.5, 0.9]), jnp.array([1, 2]), ('a', 'b'))
+    bill = Bill.zero().charge(jnp.ones(3, bool), jnp.array([True, False, True]))
+  assert spec.min_accuracy.dtype == spec.max_latency_ms.dtype == jnp.float32
+  assert zoo.accuracy.dtype == zoo.latency_ms.dtype == jnp.float32
+  assert bill.queries.dtype == bill.served.dtype == jnp.int32
+  assert (int(bill.queries), int(bill.served)) == (3, 2)
+
+
 def test_traced_spec_may_hold_nan():
   spec = jax.jit(Spec.of)(jnp.nan, 1.0)
   assert np.isnan(spec.min_accuracy)
@@ -67,11 +101,20 @@ def test_traced_spec_may_hold_nan():
     ([0.5, 0.6], [1, 2], 'a', 'names has 1 entries'),
     ([0.5, 0.6], [1, 2], ('b', 'b'), "names holds 'b' twice"),
     (['good'], [1], 'a', 'accuracy must hold numbers'),
+    ([0.5, 0.6], [1, 1e39], 'ab', r'latency_ms\[1\] is 1e\+39; .* within float32'),
+    ([0.5, 0.6], [1e-60, 1], 'ab', r'latency_ms\[0\] is 1e-60; .* 0 or within float32'),
+    ([1e-40, 0.6], [1, 1], 'ab', r'accuracy\[0\] is 1e-40; .* 0 or within float32'),
+    ([0.5, 0.6], [1, 2], ('a', 3), 'names holds 3; it must hold strings'),
   ],
 )
 def test_profile_rejects(accuracy, latency, names, message):
   with pytest.raises(ValueError, match=message):
     ZooProfile(accuracy, latency, tuple(names))
+
+
+def test_profile_names_are_no_single_string():
+  with pytest.raises(ValueError, match="names is 'ab'; it must be a tuple of names"):
+    ZooProfile([0.5, 0.6], [1, 2], 'ab')
 
 
 def test_percent_hint_only_where_it_can_be_percent():
@@ -118,21 +161,22 @@ def test_from_csv(tmp_path):
 @pytest.mark.parametrize(
   ('rows', 'unit', 'message'),
   [
-    ('', 'fraction', 'one or more models'),
-    ('a,0.5,1\na,0.6,2\n', 'fraction', "names holds 'a' twice"),
+    ('', 'fraction', 'has no rows'),
+    ('a,0.5,1\na,0.6,2\n', 'fraction', "model in lines 2 and 3 of .* is 'a'; every"),
     ('a,0.5,\n', 'fraction', 'ms in line 2 of .* is empty'),
     ('a,0.5,1\n ,0.5,1\n', 'fraction', 'model in line 3 of .* is empty'),
-    ('a,0.5\n', 'fraction', 'ms in line 2 of .* is empty'),
+    ('a,0.5\n', 'fraction', 'line 2 of .* has 2 cells and the header 3'),
     ('a,0.5,1\nb,high,1\n', 'fraction', "top1 in line 3 of .* is 'high'"),
     ('a,0.5,fast\n', 'fraction', "ms in line 2 of .* is 'fast'"),
     ('a,93.1,1\n', 'fraction', 'looks like percent'),
-    ('a,101,1\n', 'percent', r'top1 in .* holds 101.0; it must be percent'),
+    ('a,101,1\n', 'percent', r'top1 in line 2 of .* is 101; it must be percent'),
     ('a,-1,1\n', 'percent', 'must be percent'),
     ('a,0.93,1\n', 'percent', 'give accuracy_unit fraction'),
     ('a,nan,1\n', 'percent', 'must be percent'),
-    ('a,nan,1\n', 'fraction', r'accuracy\[0\] is nan'),
-    ('a,0.5,inf\n', 'fraction', r'latency_ms\[0\] is inf'),
-    ('a,0.5,-1\n', 'fraction', r'latency_ms\[0\] is -1'),
+    ('a,nan,1\n', 'fraction', r'top1 in line 2 of .* is nan; it must be a fraction'),
+    ('a,0.5,inf\n', 'fraction', r'ms in line 2 of .* is inf; it must be finite'),
+    ('a,0.5,-1\n', 'fraction', r'ms in line 2 of .* is -1; it must be .* >= 0'),
+    ('a,0.5,0\nb,0.6,0.0\n', 'fraction', 'ms in .* is 0 in every row'),
     ('a,0.5,1\n', 'permille', "accuracy_unit is 'permille'"),
   ],
 )
@@ -141,7 +185,7 @@ def test_from_csv_rejects(tmp_path, rows, unit, message):
     read(tmp_path, 'model,top1,ms\n' + rows, unit)
 
 
-@pytest.mark.parametrize('header', ['model,top1', 'model,accuracy,ms', ''])
+@pytest.mark.parametrize('header', ['model,top1', 'model,accuracy,ms'])
 def test_from_csv_rejects_missing_column(tmp_path, header):
   with pytest.raises(ValueError, match=r'column .* is missing'):
     read(tmp_path, f'{header}\n')

@@ -124,15 +124,15 @@ def test_load_workload(tmp_path):
 @pytest.mark.parametrize(
   ('text', 'unit', 'message'),
   [
-    ('acc,ms\n', 'fraction', 'which has no rows'),
+    ('acc,ms\n', 'fraction', 'has no rows'),
     ('acc,latency\n0.5,1\n', 'fraction', "column 'ms' is missing"),
     ('acc,ms\n0.5,\n', 'fraction', 'ms in line 2 of .* is empty'),
     ('acc,ms\n0.5,soon\n', 'fraction', "ms in line 2 of .* is 'soon'"),
-    ('acc,ms\n0.5,nan\n', 'fraction', r'ms\[0\] is nan'),
-    ('acc,ms\nnan,1\n', 'fraction', r'acc\[0\] is nan'),
-    ('acc,ms\n0.5,1\n-0.5,1\n', 'fraction', r'acc\[1\] is -0.5'),
+    ('acc,ms\n0.5,nan\n', 'fraction', r'ms in line 2 of .* is nan'),
+    ('acc,ms\nnan,1\n', 'fraction', r'acc in line 2 of .* is nan'),
+    ('acc,ms\n0.5,1\n-0.5,1\n', 'fraction', r'acc in line 3 of .* is -0.5'),
     ('acc,ms\n50,1\n', 'fraction', 'looks like percent'),
-    ('acc,ms\n120,1\n', 'percent', r'acc\[0\] is 1.2'),
+    ('acc,ms\n120,1\n', 'percent', r'acc in line 2 of .* is 120; it must be percent'),
     ('acc,ms\n50,1\n', 'share', "accuracy_unit is 'share'"),
   ],
 )

@@ -1,7 +1,11 @@
 """Checks of an experiment against its data, before anything is written or trained."""
 
-from psml_jax import _validate, zoo
-from psml_jax.experiments.defense_stage import workload
+import jax
+import jax.numpy as jnp
+
+from psml_jax import _validate, goodput, routers, zoo
+from psml_jax.core import ZooProfile
+from psml_jax.experiments import defense_stage
 from psml_jax.experiments.experiment import Experiment
 
 
@@ -12,15 +16,15 @@ def check(experiment: Experiment) -> None:
     experiment: one whose work directory need not exist yet.
 
   Raises:
-    ValueError: images, a published zoo or a workload that cannot be loaded, a model
-      that does not fit the images, or a request larger than the test split.
+    ValueError: images, a published zoo or a workload that cannot be loaded, clients
+      none of whom the published zoo can serve, a model that does not fit the images, or
+      a request larger than the profiling split.
   """
   config = experiment.config
-  if config.defense.workload_csv:
-    workload(experiment, experiment.key('defense'), None)
   if config.published is not None:
-    experiment.published()
+    _check_clients(experiment, experiment.published())
     return
+  defense_stage.specs(config.defense)
   images = experiment.images()
   assert config.zoo is not None
   assert config.profiling is not None
@@ -28,10 +32,10 @@ def check(experiment: Experiment) -> None:
   _validate.positive_int('config.profiling.rounds', config.profiling.rounds)
   batch_size = config.profiling.batch_size
   _validate.positive_int('config.profiling.batch_size', batch_size)
-  if batch_size > len(images.test_x):
+  if batch_size > len(images.profile_x):
     raise ValueError(
       f'config.profiling.batch_size is {batch_size}; it must be at most the '
-      f'{len(images.test_x)} images of the test split'
+      f'{len(images.profile_x)} images of the profiling split'
     )
   for name in config.zoo.models if config.zoo.recipe else ():
     minibatch = config.zoo.recipe_of(name).batch_size
@@ -52,3 +56,11 @@ def check(experiment: Experiment) -> None:
       zoo.abstract_variables(module, images.test_x.shape[1:])
     except (TypeError, ValueError, ZeroDivisionError) as error:
       raise ValueError(f'{path} is {dict(fields)}: {error}') from error
+
+
+def _check_clients(experiment: Experiment, profile: ZooProfile) -> None:
+  config = experiment.config.defense
+  specs = defense_stage.specs(config)(experiment.key('report'), profile)
+  route = routers.most_accurate(profile)(jax.random.key(0), specs)
+  if not bool(jnp.any(goodput.met(profile, specs, route))):
+    raise ValueError(defense_stage.no_spec_is_met(config))
