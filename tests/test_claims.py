@@ -185,7 +185,8 @@ def test_claim_1_counts_the_corners():
   missed = claims.fingerprinting(fingerprints([True, False]))
   assert not missed['holds']
   assert missed['measured'] == (
-    '1 of 2, at most 18 probes each (lower bound 17.6); the whole frontier, 2 of 3, in 99'
+    '1 of 2, at most 18 probes each (lower bound 17.6); the whole frontier, 2 of 3, '
+    'in 99'
   )
 
 

@@ -134,7 +134,7 @@ def test_the_fingerprint_pays_for_its_probes_and_then_gets_the_victim(world):
 
 
 def test_the_fingerprint_does_not_know_the_true_corner(world):
-  """Told a corner that no model meets, it still finds its own; the ablation does not."""
+  """Told an absurd corner, it still finds its own; the ablation does not."""
   absurd = (2.0, 0.0)
   np.testing.assert_array_equal(world('fingerprint', corner=absurd).purity, 1.0)
   np.testing.assert_array_equal(world('corner', corner=absurd).bill.served, 0)

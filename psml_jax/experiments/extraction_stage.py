@@ -197,7 +197,7 @@ def _record(
 ) -> dict[str, Any]:
   """One run as JSON; scores of a surrogate that diverged are null."""
 
-  def finite(value: np.ndarray) -> float | None:
+  def finite(value: jax.Array) -> float | None:
     return float(value) if np.isfinite(value) else None
 
   diverged = not np.isfinite(result.loss[i])

@@ -22,7 +22,9 @@ def check(experiment: Experiment) -> None:
   """
   config = experiment.config
   if config.published is not None:
-    _check_clients(experiment, experiment.published())
+    profile = experiment.published()
+    if config.defense.workload_csv:
+      _check_clients(experiment, profile)
     return
   defense_stage.specs(config.defense)
   images = experiment.images()
