@@ -223,11 +223,76 @@ def test_chained_noise_adds_its_variances():
 def test_defend_routes_the_transformed_spec():
   zoo = references.make_profile([0.5, 0.9], [1.0, 2.0])
   router = routers.fastest(zoo)
-  route = defenses.defend(router, shift(0.3))(
-    jax.random.key(0), Spec.of([0.1, 0.4, 0.8], 9.0)
+  route = defenses.defend(router, shift(-0.3))(
+    jax.random.key(0), Spec.of([0.7, 0.9, 1.3], 9.0)
   )
   assert route.model.tolist() == [0, 1, -1]
   assert route.num_feasible.tolist() == [2, 1, 0]
+
+
+def test_defend_moves_loose_specs_to_the_end_of_the_range():
+  """The same feasible set without noise, and the same noise as at the end."""
+  zoo = references.make_profile([0.5, 0.7, 0.9], [1.0, 2.0, 4.0])
+  noise = defenses.laplace(*defenses.relative_scale(zoo, 0.3))
+  router = defenses.defend(routers.uniform(zoo), noise)
+  loose = [(-1e30, 2.0), (-np.inf, 2.0), (0.7, np.inf), (0.7, 1e30), (-1.0, 99.0)]
+  ends = [(0.5, 2.0), (0.5, 2.0), (0.7, 4.0), (0.7, 4.0), (0.5, 4.0)]
+  for one, other in zip(loose, ends):
+    routes = [
+      router(jax.random.key(0), Spec.of(np.full(500, a), b)) for a, b in (one, other)
+    ]
+    np.testing.assert_array_equal(routes[0].model, routes[1].model)
+    assert (np.asarray(routes[0].model) < 0).any()
+
+
+def test_defend_leaves_specs_that_ask_for_too_much():
+  zoo = references.make_profile([0.5, 0.9], [1.0, 2.0])
+  router = defenses.defend(routers.uniform(zoo), defenses.laplace(0.0, 0.0))
+  route = router(jax.random.key(0), Spec.of([0.95, np.inf, 0.5, 0.5], [9, 9, 0.5, -9]))
+  assert route.model.tolist() == [-1] * 4
+
+
+def test_a_defended_router_can_be_defended():
+  zoo = references.make_profile([0.5, 0.9], [1.0, 2.0])
+  inner = defenses.defend(routers.fastest(zoo), shift(0.0))
+  outer = defenses.defend(inner, defenses.gaussian(0.3, 0.3))
+  specs = [Spec.of(np.full(200, 0.9), latency) for latency in (2.0, np.inf)]
+  routes = [outer(jax.random.key(1), spec) for spec in specs]
+  np.testing.assert_array_equal(routes[0].model, routes[1].model)
+
+
+def test_noise_is_float32_under_x64():
+  with jax.enable_x64(True):
+    for make in (defenses.laplace, defenses.gaussian):
+      spec, _ = run(make(0.1, 1.0), Spec.of(jnp.zeros(3), 1.0))
+      assert spec.min_accuracy.dtype == spec.max_latency_ms.dtype == jnp.float32
+
+
+@pytest.mark.parametrize('make', [defenses.laplace, defenses.gaussian])
+def test_noise_rejects_a_key_of_the_old_kind(make):
+  with pytest.raises(ValueError, match='key is of type uint32'):
+    run(make(0.1, 1.0), Spec.of(0.5, 1.0), key=jax.random.PRNGKey(0))
+
+
+def test_refusal_refuses_its_share_whatever_the_spec():
+  router = routers.uniform(references.make_profile([0.5], [1.0]))
+  spec = Spec.of(np.zeros(NUM_QUERIES), np.inf)
+  for share in (0.0, 0.2, 1.0):
+    route = defenses.defend(router, defenses.refusal(share))(jax.random.key(2), spec)
+    refused = np.mean(np.asarray(route.model) < 0)
+    assert abs(refused - share) <= 4 * np.sqrt(share * (1 - share) / NUM_QUERIES)
+
+
+def test_refusal_makes_nothing_feasible():
+  spec, _ = run(defenses.refusal(0.5), Spec.of(np.full(100, 2.0), -1.0))
+  assert (np.asarray(spec.min_accuracy) >= 2.0).all()
+  assert (np.asarray(spec.max_latency_ms) <= -1.0).all()
+
+
+@pytest.mark.parametrize('bad', [-0.1, 1.5, np.nan])
+def test_refusal_rejects_what_is_no_share(bad):
+  with pytest.raises(ValueError, match=r'share is .*; share must be a fraction'):
+    defenses.refusal(bad)
 
 
 def test_defend_gives_noise_and_route_different_keys():

@@ -1,5 +1,7 @@
 """Bisection and sweep against known frontiers, traced and against a live server."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -289,3 +291,69 @@ def test_sweep_rejects_max_corners(max_corners):
 def test_max_probes_is_within_two_of_the_lower_bound(budget):
   bound = fingerprint.lower_bound(budget, **FINE)
   assert bound <= fingerprint.max_probes(budget, **FINE) < bound + 2
+
+
+@pytest.mark.parametrize('free', [1, 2])
+def test_sweep_ends_at_models_that_cost_nothing(free):
+  """A latency of 0 is never refused, so nothing is looked for below it."""
+  profile = references.make_profile(
+    [0.5, 0.9, *[0.4] * (free - 1)], [0.0, 2.0, *[0.0] * (free - 1)]
+  )
+  corners, bill, _ = sweep_zoo(profile, 3.0)
+  assert int(corners.count) == 2
+  assert bool(corners.done)
+  np.testing.assert_allclose(corners.spec.min_accuracy[:2], [0.9, 0.5], atol=4e-3)
+  assert int(bill.queries) == int(corners.total_probes) == int(corners.probes.sum())
+
+
+def test_sweep_marks_corners_that_are_not_there():
+  """Behind noise most corners found are of no model, and most of those are refused."""
+  profile = references.make_profile([0.2, 0.5, 0.8], [2.0, 4.0, 8.0])
+  noise = defenses.laplace(*defenses.relative_scale(profile, 0.05))
+  server = table(defenses.defend(routers.uniform(profile), noise), profile)
+  machine = fingerprint.sweep(9.0, max_corners=10, **COARSE)
+
+  @jax.jit
+  @jax.vmap
+  def find(key):
+    state, bill, _ = harness.interrogate(
+      key, machine, server, jnp.int32(0), jnp.bool_(True), 1000
+    )
+    return machine.result(state), bill.queries
+
+  corners, billed = find(jax.random.split(KEY, 64))
+  assert (np.asarray(billed) <= 1000).all()
+  filled = np.arange(10) < np.asarray(corners.count)[:, None]
+  distance = np.min(
+    np.abs(np.asarray(corners.spec.min_accuracy)[..., None] - [0.2, 0.5, 0.8]) / 0.6
+    + np.abs(np.asarray(corners.spec.max_latency_ms)[..., None] - [2, 4, 8]) / 6,
+    axis=-1,
+  )
+  invented = filled & (distance > 0.05)
+  valid = np.asarray(corners.valid)
+  assert invented.sum() > 64
+  assert not valid[~filled].any()
+  assert valid[invented].mean() < 0.7
+
+
+def test_without_noise_every_corner_is_valid():
+  corners, _, _ = sweep_zoo(references.spaced_profile(1, 25), 120.0)
+  count = int(corners.count)
+  assert corners.valid[:count].all()
+  assert not corners.valid[count:].any()
+
+
+def test_a_driver_ends_at_its_cap():
+  """A machine that is never done costs no more than it may."""
+  machine = fingerprint.bisection(9.0, **COARSE)._replace(
+    result=lambda state: types.SimpleNamespace(done=jnp.bool_(False))
+  )
+  _, bill, log = harness.interrogate(
+    KEY,
+    machine,
+    answers(references.make_profile([0.5], [1.0])),
+    jnp.int32(0),
+    jnp.bool_(True),
+    50,
+  )
+  assert int(bill.queries) == int(log.queries) == 50

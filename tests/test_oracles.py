@@ -135,3 +135,41 @@ def test_client_sends_every_query():
   )
   assert sent[0].shape == (2, 3)
   assert sent[0].all()
+
+
+@pytest.mark.parametrize('index', [-1, 8])
+def test_an_image_past_the_table_is_refused(index):
+  server = table(routers.uniform(ZOO))
+  inputs, spec = jnp.asarray([0, index]), Spec.of([0.5, 0.5], 9.0)
+  with pytest.raises(ValueError, match=rf'inputs\[1\] is {index}; .* in \[0, 7\]'):
+    server(KEY, inputs, spec, jnp.ones(2, bool))
+  server(KEY, inputs, spec, jnp.asarray([True, False]))  # not sent, so not looked at
+  observation, transcript = jax.jit(server)(KEY, inputs, spec, jnp.ones(2, bool))
+  assert observation.served.tolist() == [True, False]
+  assert int(transcript.model[1]) == -1
+
+
+def test_a_model_past_the_table_is_refused():
+  server = oracles.table(
+    routers.explicit(2), jnp.asarray(MEASURED[:2]), jnp.asarray(OUTPUTS[:2])
+  )
+  arguments = (KEY, jnp.zeros(1, int), Spec.of([0.5], 9.0), jnp.ones(1, bool))
+  with pytest.raises(ValueError, match=r'the route\[0\] is 2; .* other zoos'):
+    server(*arguments)
+  observation, _ = jax.jit(server)(*arguments)
+  assert not observation.served.any()
+
+
+def test_tables_that_do_not_fit_are_named():
+  with pytest.raises(ValueError, match=r'latency_ms has shape \(2,\) and outputs'):
+    oracles.table(routers.uniform(ZOO), jnp.ones(2), jnp.asarray(OUTPUTS))
+  with pytest.raises(ValueError, match=r'outputs \(3, 8\)'):
+    oracles.table(routers.uniform(ZOO), jnp.ones(3), jnp.ones((3, 8)))
+
+
+def test_a_live_server_needs_its_models():
+  with pytest.raises(ValueError, match='models is empty'):
+    oracles.live(routers.uniform(ZOO), [], 4)
+  server = oracles.live(routers.explicit(2), [lambda x: x] * 2, 4)
+  with pytest.raises(ValueError, match='the route is 2'):
+    server(KEY, jnp.zeros((2, 2, 1)), Spec.of(0.5, 9.0), jnp.bool_(True))

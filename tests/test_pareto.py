@@ -98,3 +98,19 @@ def test_traced():
   np.testing.assert_array_equal(
     jax.jit(pareto.pareto_mask)(zoo), references.pareto_mask(zoo)
   )
+
+
+def test_twins_share_a_corner_and_count_once():
+  zoo = references.make_profile(
+    [0.5, 0.7, 0.7, 0.9, 0.3, 0.3, 0.9], [1.0, 2.0, 2.0, 5.0, 4.0, 4.0, 5.0]
+  )
+  assert pareto.frontier(zoo).tolist() == [0, 1, 2, 3, 6]
+  assert pareto.corners(zoo).tolist() == [0, 1, 3]
+  assert pareto.twins(zoo) == [[1, 2], [3, 6], [4, 5]]
+  assert pareto.victims(zoo) == {'small': 0, 'medium': 1, 'large': 3}
+
+
+def test_a_zoo_without_twins_has_none():
+  zoo = references.make_profile([0.5, 0.5, 0.7], [1.0, 2.0, 2.0])
+  assert pareto.twins(zoo) == []
+  assert pareto.corners(zoo).tolist() == pareto.frontier(zoo).tolist() == [0, 2]

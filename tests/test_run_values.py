@@ -1,0 +1,298 @@
+"""A whole run on a zoo whose every answer is known, against numbers worked out by hand.
+
+Only the zoo's own stages are left out: their artifacts are made here. The rest runs as
+from a launcher, so that every stage must hand on what it should.
+"""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from psml_jax import experiments, zoo
+from psml_jax.core import ZooProfile
+from psml_jax.experiments import extraction_stage, workdir
+from psml_jax.experiments.experiment import Experiment
+from psml_jax.experiments.extraction_stage import Cell
+from tests import known_zoo
+
+QUERIES, SEEDS = 300, 6
+RESOLUTION = 2.0**-8
+HYPER = {'steps': 150, 'batch_size': 64, 'learning_rate': 0.05}
+GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'summary.json'
+
+
+def config():
+  return {
+    'name': 'known',
+    'seed': 0,
+    'seeds': SEEDS,
+    'data': {
+      'name': 'npz',
+      'zoo_size': 60,
+      'pool_size': 400,
+      'test_size': 200,
+      'profile_size': 40,
+    },
+    'zoo': {
+      'models': {name: {'family': 'linear'} for name in known_zoo.NAMES},
+      'hyper': {'steps': 1, 'batch_size': 1, 'learning_rate': 1e-3},
+    },
+    'profiling': {'batch_size': 8, 'rounds': 1},
+    'fingerprint': {
+      'accuracy_resolution': RESOLUTION,
+      'latency_resolution': RESOLUTION,
+    },
+    'extraction': {
+      'query_budgets': (100, QUERIES),
+      'surrogate': {'family': 'linear'},
+      'hyper': HYPER,
+      'rows_per_chunk': 64,
+      'width': 1,
+    },
+    'defense': {
+      'mechanism': 'laplace',
+      'scales': (0.25,),
+      'target_goodput': 0.8,
+      'workload_size': 4096,
+    },
+  }
+
+
+@pytest.fixture(scope='session')
+def run(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('known')
+  train, test = known_zoo.images(0, 600), known_zoo.images(1, 200)
+  np.savez(
+    folder / 'images.npz',
+    x_train=train[0],
+    y_train=train[1],
+    x_test=test[0],
+    y_test=test[1],
+  )
+  parsed = experiments.parse(config())
+  experiment = Experiment(parsed, folder / 'run', str(folder / 'images.npz'))
+  workdir.open_workdir(experiment.directory, parsed)
+  images = experiment.images()
+  np.savez(
+    experiment.directory / 'predictions.npz',
+    pool=known_zoo.answers(images.pool_x),
+    test=known_zoo.answers(images.test_x),
+  )
+  zoo.write_profile(
+    experiment.directory / 'profile.csv',
+    ZooProfile(known_zoo.ACCURACY, known_zoo.LATENCY, known_zoo.NAMES),
+  )
+  workdir.write_json(experiment.directory / 'profile.json', {'device': 'none'})
+  workdir.write_json(experiment.directory / 'zoo.json', list(known_zoo.NAMES))
+  experiments.run(parsed, folder / 'run', data_dir=str(folder / 'images.npz'))
+  return experiment
+
+
+@pytest.fixture(scope='session')
+def cells(run):
+  """Records by (attack, defense), of the medium victim at the largest budget."""
+  found = {}
+  for record in workdir.read_jsonl(run.directory / 'extraction.jsonl'):
+    if (record['victim'], record['query_budget']) == ('medium', QUERIES):
+      strength = 'calibrated' if record['scale'] != 0.25 else '0.25'
+      defense = record['defense']
+      name = defense if defense in ('none', 'refusal') else f'{defense} {strength}'
+      found.setdefault((record['attack'], name), []).append(record)
+  return found
+
+
+@pytest.fixture(scope='session')
+def summary(run):
+  return json.loads((run.directory / 'summary.json').read_text('utf-8'))
+
+
+def column(records, name):
+  return np.array([record[name] for record in records], float)
+
+
+def assert_share(records, name, trials, probability):
+  """A count over all seeds is within 4.5 standard deviations of a binomial's mean."""
+  hits = column(records, name).sum()
+  error = np.sqrt(probability * (1 - probability) * trials)
+  assert abs(hits - probability * trials) <= 4.5 * error + 1e-6
+
+
+def test_every_cell_is_there_once_a_seed(cells):
+  assert set(cells) == {
+    ('explicit', 'none'),
+    ('naive', 'none'),
+    ('fingerprint', 'none'),
+    ('fingerprint', 'laplace calibrated'),
+    ('naive', 'laplace calibrated'),
+    ('corner', 'laplace calibrated'),
+    ('corner', 'refusal'),
+    ('fingerprint', 'laplace 0.25'),
+    ('corner', 'laplace 0.25'),
+  }
+  for records in cells.values():
+    assert sorted(column(records, 'seed')) == list(range(SEEDS))
+
+
+def test_every_query_is_billed_and_logged(cells):
+  for records in cells.values():
+    assert (column(records, 'queries_billed') == QUERIES).all()
+    assert (column(records, 'queries_logged') == QUERIES).all()
+
+
+def test_a_named_victim_is_learned_and_it_is_always_wrong(cells):
+  records = cells['explicit', 'none']
+  assert (column(records, 'queries_served') == QUERIES).all()
+  assert (column(records, 'victim_purity') == 1).all()
+  assert (column(records, 'fidelity') == 1).all()
+  assert (column(records, 'accuracy') == 0).all()
+
+
+def test_the_fingerprint_pays_for_its_probes(cells):
+  _, probes, served = known_zoo.bisection(
+    known_zoo.is_served,
+    known_zoo.BUDGET_MS,
+    RESOLUTION,
+    RESOLUTION * known_zoo.BUDGET_MS,
+  )
+  records = cells['fingerprint', 'none']
+  assert (column(records, 'probes') == probes).all()
+  assert (column(records, 'queries_served') == QUERIES - probes + served).all()
+  assert (column(records, 'victim_purity') == 1).all()
+  assert (column(records, 'fidelity') == 1).all()
+
+
+def test_naive_gets_half_of_its_answers_from_the_victim(cells):
+  records = cells['naive', 'none']
+  assert (column(records, 'queries_served') == QUERIES).all()
+  hits = column(records, 'victim_purity') * QUERIES
+  error = np.sqrt(0.25 * QUERIES * SEEDS)
+  assert abs(hits.sum() - 0.5 * QUERIES * SEEDS) <= 4.5 * error
+  # The other half is model 0's, which is always right.
+  assert 0.15 < column(records, 'fidelity').mean() < 0.85
+  assert 0.15 < column(records, 'accuracy').mean() < 0.85
+
+
+@pytest.mark.parametrize(
+  ('attack', 'spec'), [('corner', (0.7, 2.0)), ('naive', (0.0, known_zoo.BUDGET_MS))]
+)
+def test_calibrated_noise_answers_as_it_should(cells, attack, spec):
+  records = cells[attack, 'laplace calibrated']
+  scale = records[0]['scale']
+  answers = known_zoo.kernel(*spec, scale * 0.4, scale * 3.0)
+  trials = QUERIES * SEEDS
+  assert_share(records, 'queries_served', trials, answers.sum())
+  served = column(records, 'queries_served')
+  for record, count in zip(records, served):
+    record['from_victim'] = record['victim_purity'] * count
+  share = answers[known_zoo.MEDIUM] / answers.sum()
+  assert_share(records, 'from_victim', served.sum(), share)
+
+
+def test_stronger_noise_answers_as_it_should(cells):
+  answers = known_zoo.kernel(0.7, 2.0, 0.25 * 0.4, 0.25 * 3.0)
+  records = cells['corner', 'laplace 0.25']
+  assert_share(records, 'queries_served', QUERIES * SEEDS, answers.sum())
+
+
+def test_noise_breaks_the_fingerprint(cells):
+  for name in ('laplace calibrated', 'laplace 0.25'):
+    records = cells['fingerprint', name]
+    assert column(records, 'queries_served').mean() < 0.95 * QUERIES
+
+
+def test_random_refusal_refuses_what_the_defense_costs(run, cells):
+  defense = json.loads((run.directory / 'defense.json').read_text('utf-8'))
+  goodputs = {row['scale']: row['goodput']['mean'] for row in defense['goodput']}
+  assert goodputs[0.0] == 1.0
+  records = cells['corner', 'refusal']
+  share = records[0]['scale']
+  assert share == pytest.approx(1 - goodputs[defense['calibrated_scale']])
+  assert 0.1 < share < 0.2
+  assert_share(records, 'queries_served', QUERIES * SEEDS, 1 - share)
+  assert (column(records, 'victim_purity') == 1).all()
+
+
+def test_attacks_of_a_seed_share_images_and_initialisation(run):
+  profile = run.profile()
+  listed = [
+    (cell, seed) for cell in extraction_stage.cells(run) for seed in range(SEEDS)
+  ]
+  rows = extraction_stage._rows(run, profile, listed)
+  pairing = jax.random.key_data(rows.pairing_key).tolist()
+  by_seed = {}
+  for (_, seed), key in zip(listed, pairing):
+    by_seed.setdefault(seed, set()).add(tuple(key))
+  assert [len(keys) for keys in by_seed.values()] == [1] * SEEDS
+  assert len(set.union(*by_seed.values())) == SEEDS
+  serving = {tuple(key) for key in jax.random.key_data(rows.serving_key).tolist()}
+  assert len(serving) == len(listed)
+
+
+def test_a_cell_keeps_its_keys_when_others_come_or_go(run):
+  profile = run.profile()
+  cell = Cell('medium', 'naive', 'none', 0.0, QUERIES)
+  for listed in ([(cell, 1)], [(cell._replace(victim='large'), 0), (cell, 1)]):
+    rows = extraction_stage._rows(run, profile, listed)
+    key = jax.random.key_data(rows.serving_key)[-1].tolist()
+    assert (
+      key
+      == jax.random.key_data(
+        extraction_stage._rows(run, profile, [(cell, 0), (cell, 1)]).serving_key
+      )[-1].tolist()
+    )
+
+
+def test_the_attackers_images_are_of_the_pool(run):
+  _, tables = extraction_stage._setting(run, run.profile())
+  images = run.images()
+  np.testing.assert_array_equal(tables.pool, images.pool_x)
+  np.testing.assert_array_equal(tables.test, images.test_x)
+  contents = {
+    name: {image.tobytes() for image in getattr(images, name)}
+    for name in ('zoo_x', 'profile_x', 'pool_x', 'test_x')
+  }
+  assert sum(map(len, contents.values())) == len(set.union(*contents.values()))
+
+
+def test_the_report_counts_every_seed_and_no_diverged_one(summary):
+  for row in summary['extraction']:
+    assert row['seeds'] == SEEDS
+    assert row['diverged'] == 0
+  claims = {row['claim'].split('.')[0]: row for row in summary['claims']}
+  assert claims['1']['holds']
+  assert claims['4']['holds']
+  holds = [row['holds'] for row in summary['claims'] if row['claim'].startswith('2')]
+  assert holds == [True] * 4
+
+
+def numbers(value, path=''):
+  """Every number of a JSON value by its path."""
+  if isinstance(value, dict):
+    for name, item in value.items():
+      yield from numbers(item, f'{path}.{name}')
+  elif isinstance(value, list):
+    for i, item in enumerate(value):
+      yield from numbers(item, f'{path}[{i}]')
+  elif isinstance(value, (int, float)) and not isinstance(value, bool):
+    yield path, float(value)
+
+
+def golden_part(summary):
+  kept = ('zoo', 'victims', 'fingerprint', 'frontier', 'extraction', 'goodput')
+  return {name: summary[name] for name in kept}
+
+
+def test_the_summary_is_what_it_was(summary):
+  """Scores within rounding of other processors; the rest to the digit."""
+  golden = json.loads(GOLDEN.read_text('utf-8'))
+  assert golden['config'] == json.loads(json.dumps(config()))
+  wanted, got = dict(numbers(golden['summary'])), dict(numbers(golden_part(summary)))
+  assert wanted.keys() == got.keys()
+  for path, value in wanted.items():
+    loose = any(name in path for name in ('accuracy', 'fidelity', 'scale', 'ci95'))
+    assert got[path] == pytest.approx(value, abs=0.02 if loose else 1e-3, rel=1e-2), (
+      path
+    )
