@@ -6,36 +6,43 @@
 | `cifar10` | 32 x 32 x 3 | 10 | 50,000 / 10,000 | `cifar-10-batches-bin/`: `data_batch_1.bin` to `data_batch_5.bin`, `test_batch.bin` |
 | `cifar100` | 32 x 32 x 3 | 100 (fine) | 50,000 / 10,000 | `cifar-100-binary/`: `train.bin`, `test.bin` |
 | `svhn` | 32 x 32 x 3 | 10 | 73,257 / 26,032 | `svhn/`: `train_32x32.mat`, `test_32x32.mat` |
-| `mnist` | 28 x 28 x 1 | 10 | 60,000 / 10,000 | `mnist/`: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`, each as is or `.gz` |
+| `mnist` | 28 x 28 x 1 | 10 | 60,000 / 10,000 | `mnist/`: `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`, each with or without `.gz`, packed or not |
 | `fashion_mnist` | 28 x 28 x 1 | 10 | 60,000 / 10,000 | `fashion_mnist/`: as `mnist` |
 | `npz` | any | `num_classes`, by default 1 + the largest label | as in the file | one `.npz` file with `x_train`, `y_train`, `x_test`, `y_test` |
 | `synthetic` | `image_size` (32), `channels` (3) | `num_classes` (10) | as asked for | none; `difficulty` (0.5) from 0, trivial, to 1, hopeless |
 
 Zoo and attacker share out the training images, the test images are measured on; digits
-has one set for all three. Of images with the same pixels only the first is kept, training
-images before test images; near-duplicates stay. A seeded shuffle and cuts follow, so
-splits are disjoint, and their sizes add up to what is left at most. Synthetic images
-are made for each split and need none of this.
+has one set for all three. Where asked for, images to profile the zoo on are cut after all
+others, from the training images or the one set, and change no other split. Of images with
+the same pixels only the first is kept, training images before test images;
+near-duplicates stay. A seeded shuffle and cuts follow, so splits are disjoint, and their
+sizes add up to what is left at most. Synthetic images are made for each split and need
+none of this.
 
 Where its folder is absent, an official data set is downloaded and checked against its
 official checksum: all files or none. Files that are there already may be subsets, or
 encoded anew, which is logged as a warning: they are checked for whole records, headers,
 shapes, class ranges and counts that fit each other; an official file under the name of
-another and a file under two names are told. CIFAR files must hold the same part of
+another and a file under two names are refused. CIFAR files must hold the same part of
 their official records.
+
+Files that can be read but hardly be meant are warned of: images that are constant or use
+less than half of their range, and, of npz, classes without an image.
 """  # noqa: E501
 
 import difflib
 import functools
 import pathlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
-from psml_jax.data import _cifar, _digits, _idx, _npz, _official, _svhn
+from psml_jax import _files
+from psml_jax.data import _checks, _cifar, _digits, _idx, _npz, _official, _svhn
 from psml_jax.data._splits import Images, Splits, check_arguments, split
 from psml_jax.data._synthetic import synthetic
 
-__all__ = ['Splits', 'cifar10', 'digits', 'load']
+__all__ = ['Splits', 'cifar10', 'digits', 'files', 'load']
 
 _READERS: dict[str, Callable[..., Images]] = {
   'cifar10': functools.partial(_cifar.read, _official.CIFAR10),
@@ -59,6 +66,7 @@ def load(
   zoo_size: int,
   pool_size: int,
   test_size: int,
+  profile_size: int = 0,
   data_dir: str | pathlib.Path | None = None,
   **fields: Any,
 ) -> Splits:
@@ -66,10 +74,11 @@ def load(
 
   Args:
     name: of the data set, see the table of this module.
-    seed: of the shuffle before the split, a whole number >= 0.
+    seed: of the shuffle before the split, a whole number in [0, 2 ** 32).
     zoo_size: images that the zoo trains on.
     pool_size: images of the attacker.
     test_size: images to measure on.
+    profile_size: images that the operator profiles the zoo's accuracy on; 0 for none.
     data_dir: the folder that holds the data set's folder, or that it is downloaded
       to; of npz the path of the file. Digits and synthetic read none.
     **fields: the data set's own: `num_classes` of npz; `image_size`, `channels`,
@@ -80,16 +89,12 @@ def load(
 
   Raises:
     ValueError: an unknown name or field, a seed, size or field out of range, sizes
-      that add up to too many, or files that are missing or damaged.
+      that add up to too many, or files that are missing, damaged or of another kind.
 
   >>> load('synthetic', seed=0, zoo_size=5, pool_size=5, test_size=5, channels=1).name
   'synthetic'
   """
-  names = (*sorted([*_READERS, 'synthetic']),)
-  if name not in names:
-    near = difflib.get_close_matches(str(name), names, n=1)
-    hint = f' (did you mean {near[0]!r}?)' if near else ''
-    raise ValueError(f'name is {name!r}{hint}; it must be one of {names}')
+  _check_name(name)
   allowed = _FIELDS.get(name, ())
   for field in fields:
     if field not in allowed:
@@ -97,10 +102,51 @@ def load(
         f'{field} is no field of {name}; its fields are {", ".join(allowed) or "none"}'
       )
   sizes = {'zoo_size': zoo_size, 'pool_size': pool_size, 'test_size': test_size}
-  check_arguments(seed, **sizes)
+  check_arguments(seed, profile_size=profile_size, **sizes)
+  sizes['profile_size'] = profile_size
   if name == 'synthetic':
     return synthetic(seed=seed, **sizes, **fields)
-  return split(name, _READERS[name](data_dir, **fields), seed=seed, **sizes)
+  images = _READERS[name](data_dir, **fields)
+  where = name if data_dir is None else f'{name} in {data_dir}'
+  odd = [*_checks.odd_pixels(where, images)]
+  if name == 'npz':
+    odd += _checks.unused_classes(where, images)
+  for message in odd:
+    warnings.warn(message, stacklevel=2)
+  return split(name, images, seed=seed, **sizes)
+
+
+def files(name: str, data_dir: str | pathlib.Path | None) -> list[pathlib.Path]:
+  """The files that `load` reads, as far as they exist.
+
+  Args:
+    name: of the data set.
+    data_dir: as for `load`.
+
+  Returns:
+    Their paths, in a fixed order; none of digits and synthetic.
+
+  Raises:
+    ValueError: an unknown name, or a `data_dir` that is no path of this machine.
+
+  >>> files('digits', None)
+  []
+  """
+  _check_name(name)
+  if name in _official.SOURCES:
+    return _official.files(_official.SOURCES[name], data_dir)
+  if name != 'npz' or data_dir is None:
+    return []
+  path = _files.local('data_dir', data_dir)
+  return [path] if path.is_file() else []
+
+
+def _check_name(name: str) -> None:
+  names = (*sorted([*_READERS, 'synthetic']),)
+  if name not in names:
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f' (did you mean {near[0]!r}?)' if near else ''
+    raise ValueError(f'name is {name!r}{hint}; it must be one of {names}')
 
 
 def digits(**arguments: Any) -> Splits:

@@ -4,10 +4,12 @@ import pathlib
 
 import numpy as np
 
-from psml_jax import _validate
+from psml_jax import _files, _validate
 from psml_jax.data._splits import Images, Part, at_least_two
 
 _ARRAYS = ('x_train', 'y_train', 'x_test', 'y_test')
+_ZIP = (b'PK\x03\x04', b'PK\x05\x06')
+_MOST_CLASSES = 2**31 - 1
 
 
 def read(
@@ -24,9 +26,10 @@ def read(
     The images.
 
   Raises:
-    ValueError: `num_classes` or a label out of range; no `data_dir`; a file that is
-      missing, damaged or lacks arrays; an array of another type, rank or range;
-      images of different sizes or types; not one label for each image.
+    ValueError: `num_classes` or a label out of range; no `data_dir`, or a URL; a file
+      that is missing, damaged, no .npz file or lacks arrays; an array of another type,
+      rank or range; images of different sizes or types, or channels first; not one
+      label for each image.
   """
   if num_classes is not None:
     at_least_two(num_classes)
@@ -42,10 +45,12 @@ def read(
       f'x_test is of type {arrays["x_test"].dtype} and x_train of '
       f'{arrays["x_train"].dtype}; both must be uint8, or both floats'
     )
-  y_train = _labels('y_train', arrays['y_train'], len(x_train))
-  y_test = _labels('y_test', arrays['y_test'], len(x_test))
+  y_train = _labels('y_train', arrays['y_train'], x_train)
+  y_test = _labels('y_test', arrays['y_test'], x_test)
   allowed = '>= 0' if num_classes is None else f'0 to {num_classes - 1}'
   classes = num_classes or 1 + max(int(y_train.max()), int(y_test.max()))
+  if num_classes is None and classes > _MOST_CLASSES:
+    allowed, classes = f'0 to {_MOST_CLASSES - 1}', _MOST_CLASSES
   for name, y in (('y_train', y_train), ('y_test', y_test)):
     _validate.reject(name, y, (y < 0) | (y >= classes), allowed)
   classes = at_least_two(classes)
@@ -56,17 +61,34 @@ def _load(data_dir: str | pathlib.Path | None) -> dict[str, np.ndarray]:
   wanted = ', '.join(_ARRAYS)
   if data_dir is None:
     raise ValueError(f'data_dir is None; npz needs the path of a file with {wanted}')
-  path = pathlib.Path(data_dir)
+  path = _files.local('data_dir', data_dir)
   if not path.is_file():
     raise ValueError(
       f'data_dir is {str(path)!r}, which is no file; npz needs the path of a file with '
       f'{wanted}'
     )
+  with path.open('rb') as raw:
+    head = raw.read(256)
+  _files.check_content(path, head)
+  if not head.startswith(_ZIP):
+    single = ', but an array of numpy.save' if head.startswith(b'\x93NUMPY') else ''
+    raise ValueError(
+      f'{path} is truncated, corrupt or no .npz file{single}; it must be of '
+      f'numpy.savez and hold {wanted}'
+    )
+  arrays = {}
   try:
     with path.open('rb') as raw, np.load(raw, allow_pickle=False) as file:
       found = list(file)
-      arrays = {name: file[name] for name in _ARRAYS if name in found}
+      for name in _ARRAYS:
+        if name in found:
+          arrays[name] = np.asarray(file[name])
   except Exception as error:  # Zip, zlib and numpy each raise their own.
+    if 'allow_pickle' in str(error):
+      raise ValueError(
+        f'{name} in {path} holds Python objects; it must hold numbers, all images or '
+        'labels of one size'
+      ) from None
     raise ValueError(
       f'{path} is truncated, corrupt or no .npz file of plain arrays '
       f'({type(error).__name__}: {error}); it must hold {wanted}'
@@ -88,18 +110,40 @@ def _images(name: str, x: np.ndarray) -> np.ndarray:
     raise ValueError(
       f'{name} is of shape {x.shape}; it must be [N, H, W, C] or [N, H, W], not empty'
     )
+  if x.ndim == 4 and x.shape[1] <= 4 < min(x.shape[2:]):
+    raise ValueError(
+      f'{name} holds images of shape {x.shape[1:]}, which look like channels first; '
+      f'they must be [H, W, C] ({name}.transpose(0, 2, 3, 1))'
+    )
   if floating:
-    _validate.reject(name, x, ~((x >= 0) & (x <= 1)), 'in [0, 1] where it holds floats')
+    hint = ''
+    if x.min() < 0:
+      hint = ' (they may be standardised: undo it)'
+    elif 1 < x.max() <= 255:
+      hint = ' (divide them by 255)'
+    allowed = f'in [0, 1] where it holds floats{hint}'
+    _validate.reject(name, x, ~((x >= 0) & (x <= 1)), allowed)
     x = x.astype(np.float32)
   return x[..., None] if x.ndim == 3 else x
 
 
-def _labels(name: str, y: np.ndarray, num_images: int) -> np.ndarray:
+def _labels(name: str, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+  if y.ndim == 2 and y.shape[1] > 1:
+    one_hot = len(y) == len(x) and np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all()
+    if one_hot:
+      raise ValueError(
+        f'{name} is of shape {y.shape} and one-hot; it must be ({len(x)},), the '
+        f'classes themselves ({name}.argmax(1))'
+      )
   if not np.issubdtype(y.dtype, np.integer):
-    raise ValueError(f'{name} is of type {y.dtype}; it must hold whole numbers')
-  if y.shape not in ((num_images,), (num_images, 1)):
+    whole = np.issubdtype(y.dtype, np.floating) and np.all(y == np.floor(y))
+    hint = f' ({name}.astype(int))' if whole else ''
+    raise ValueError(f'{name} is of type {y.dtype}; it must hold whole numbers{hint}')
+  if y.shape not in ((len(x),), (len(x), 1)):
+    last = len(y) == x.shape[-1] and x.ndim == 4 and len(y) > 4
+    hint = ' (the images seem to be along the last axis)' if last else ''
     raise ValueError(
-      f'{name} is of shape {y.shape}; it must be ({num_images},) or ({num_images}, 1), '
-      'one label for each image'
+      f'{name} is of shape {y.shape}; it must be ({len(x)},) or ({len(x)}, 1), one '
+      f'label for each image{hint}'
     )
   return y.reshape(-1)

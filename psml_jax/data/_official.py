@@ -1,5 +1,6 @@
-"""Official files: where they lie, where they come from, and which is which."""
+"""Official files: where they are, where they come from, and which is which."""
 
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 
 import pooch
 from absl import logging
+
+from psml_jax import _files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +94,13 @@ FASHION_MNIST = Source(
   },
   'http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/',
 )
+SOURCES = {
+  source.name: source for source in (CIFAR10, CIFAR100, SVHN, MNIST, FASHION_MNIST)
+}
+_GZIP = b'\x1f\x8b'
 _OWNERS = {
   md5: (source.name, file)
-  for source in (CIFAR10, CIFAR100, SVHN, MNIST, FASHION_MNIST)
+  for source in SOURCES.values()
   for file, md5 in source.files.items()
   if md5
 }
@@ -104,7 +111,8 @@ def read(
 ) -> dict[pathlib.Path, bytes]:
   """Reads the files of a data set, downloading them where its folder is absent.
 
-  A file that is published as .gz may lie there unpacked, which then comes first.
+  A file that is published as .gz may be there without the suffix, which then comes
+  first. Its first bytes say whether it is packed.
 
   Args:
     source: the data set's.
@@ -114,21 +122,23 @@ def read(
     Path without .gz -> content, unpacked, in the order of `source.files`.
 
   Raises:
-    ValueError: no `data_dir`; files that are absent and cannot be downloaded; a file
-      that is missing, is damaged gzip, or is officially another one.
+    ValueError: no `data_dir`, or a URL; files that are absent and cannot be
+      downloaded; a file that is missing, is damaged gzip, a Git LFS pointer or an HTML
+      page, or is officially another one.
   """
   if data_dir is None:
     raise ValueError(
       f'data_dir is None; {source.name} needs the folder that holds {source.folder}, '
       'or one to download it to'
     )
-  folder = pathlib.Path(data_dir) / source.folder
+  folder = _files.local('data_dir', data_dir) / source.folder
   if not folder.is_dir():
     _download(source, folder)
   contents, unofficial = {}, []
   for file, md5 in source.files.items():
     path = _find(source, folder, file)
     raw = path.read_bytes()
+    _files.check_content(path, raw[:256])
     digest = hashlib.md5(raw, usedforsecurity=False).hexdigest()
     owner = _OWNERS.get(digest)
     if owner and owner != (source.name, file):
@@ -136,7 +146,8 @@ def read(
         f'{path} is the official {owner[1]} of {owner[0]}; it must be {file} of '
         f'{source.name}, so files are swapped'
       )
-    if path.name == file and md5 not in ('', digest):
+    as_published = raw.startswith(_GZIP) == file.endswith('.gz')
+    if as_published and md5 not in ('', digest):
       unofficial.append(file)
     contents[folder / file.removesuffix('.gz')] = _unpack(source, path, raw)
   if unofficial:
@@ -147,6 +158,15 @@ def read(
       ', '.join(unofficial),
     )
   return contents
+
+
+def files(source: Source, data_dir: str | pathlib.Path | None) -> list[pathlib.Path]:
+  """The files of a data set that exist, in the order of `source.files`."""
+  if data_dir is None:
+    return []
+  folder = _files.local('data_dir', data_dir) / source.folder
+  found = (_candidates(folder, file) for file in source.files)
+  return [paths[0] for paths in found if paths]
 
 
 def check_different(contents: Mapping[pathlib.Path, bytes]) -> None:
@@ -180,20 +200,24 @@ def check_counts(
     )
 
 
+def _candidates(folder: pathlib.Path, file: str) -> list[pathlib.Path]:
+  paths = (folder / file.removesuffix('.gz'), folder / file)
+  return [path for path in paths if path.is_file()]
+
+
 def _find(source: Source, folder: pathlib.Path, file: str) -> pathlib.Path:
-  for path in (folder / file.removesuffix('.gz'), folder / file):
-    if path.is_file():
-      return path
+  for path in _candidates(folder, file):
+    return path
   raise ValueError(
     f'{folder / file} is missing; {source.folder} must hold {", ".join(source.files)}'
   )
 
 
 def _unpack(source: Source, path: pathlib.Path, raw: bytes) -> bytes:
-  if path.suffix != '.gz':
-    return raw
   try:
-    return gzip.decompress(raw)
+    while raw.startswith(_GZIP):
+      raw = gzip.decompress(raw)
+    return raw
   except (OSError, EOFError, zlib.error) as error:
     raise ValueError(
       f'{path} is truncated, corrupt or no gzip file ({error}); it must be {path.name} '
@@ -204,6 +228,7 @@ def _unpack(source: Source, path: pathlib.Path, raw: bytes) -> bytes:
 def _download(source: Source, folder: pathlib.Path) -> None:
   """Puts the official files into `folder`: all of them, verified, or none."""
   data_dir = folder.parent
+  made = [path for path in (data_dir, *data_dir.parents) if not path.exists()]
   try:
     data_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=data_dir, prefix=f'.{source.name}-') as name:
@@ -225,3 +250,7 @@ def _download(source: Source, folder: pathlib.Path) -> None:
       f'be downloaded ({error}); put {", ".join(source.files)} into {folder}, from '
       f'{", ".join(source.downloads)}'
     ) from error
+  finally:
+    for path in made:
+      with contextlib.suppress(OSError):  # Not empty, for it went well.
+        path.rmdir()

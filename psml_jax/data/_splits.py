@@ -1,4 +1,4 @@
-"""Disjoint splits of a data set: what the zoo, the attacker and the judge each get."""
+"""Disjoint splits of a data set: for the zoo, the attacker and measurements."""
 
 import dataclasses
 import hashlib
@@ -19,6 +19,8 @@ class Splits:
     pool_x: f32[P, H, W, C], the attacker's images, without labels.
     test_x: f32[T, H, W, C], what accuracy and fidelity are measured on.
     test_y: i32[T], its classes.
+    profile_x: f32[Q, H, W, C], what the operator profiles the zoo's accuracy on.
+    profile_y: i32[Q], its classes.
     num_classes: K; classes are 0 to K - 1.
     name: the data set's.
   """
@@ -28,6 +30,8 @@ class Splits:
   pool_x: np.ndarray
   test_x: np.ndarray
   test_y: np.ndarray
+  profile_x: np.ndarray
+  profile_y: np.ndarray
   num_classes: int
   name: str
 
@@ -49,7 +53,7 @@ class Images:
   """A data set as its files hold it.
 
   Attributes:
-    train: what zoo and attacker share out.
+    train: what zoo, attacker and profile share out.
     test: what is measured on; None where `train` is shared out for this as well.
     num_classes: K; classes are 0 to K - 1.
   """
@@ -59,21 +63,21 @@ class Images:
   num_classes: int
 
 
-def check_arguments(seed: int, **sizes: int) -> None:
+def check_arguments(seed: int, *, profile_size: int, **sizes: int) -> None:
   """Checks what every data set is asked for, before any file is touched.
 
   Args:
-    seed: of the shuffle, a whole number >= 0.
+    seed: of the shuffle, a whole number in [0, 2 ** 32).
+    profile_size: how many images, a whole number >= 0.
     **sizes: argument name -> how many images, a whole number >= 1.
 
   Raises:
     ValueError: one that is not.
   """
-  whole = isinstance(seed, (int, np.integer)) and not isinstance(seed, bool)
-  if not whole or seed < 0:
-    raise ValueError(f'seed is {seed!r}; it must be a whole number >= 0')
+  _validate.seed('seed', seed)
   for argument, size in sizes.items():
     _validate.positive_int(argument, size)
+  _validate.non_negative_int('profile_size', profile_size)
 
 
 def at_least_two(num_classes: int) -> int:
@@ -129,8 +133,9 @@ def take(what: str, shuffled: np.ndarray, **sizes: int) -> list[np.ndarray]:
   """
   total = sum(sizes.values())
   if total > len(shuffled):
-    asked = ' + '.join(f'{argument} ({size})' for argument, size in sizes.items())
-    is_ = f'{asked} is {total}' if len(sizes) > 1 else f'{asked} is too large'
+    asked = [f'{argument} ({size})' for argument, size in sizes.items() if size]
+    sum_ = ' + '.join(asked)
+    is_ = f'{sum_} is {total}' if len(asked) > 1 else f'{sum_} is too large'
     raise ValueError(
       f'{is_}; it must be at most {len(shuffled)}, the number of different {what}'
     )
@@ -146,6 +151,7 @@ def split(
   zoo_size: int,
   pool_size: int,
   test_size: int,
+  profile_size: int,
 ) -> Splits:
   """Drops duplicates, shuffles, and shares out.
 
@@ -159,6 +165,7 @@ def split(
     zoo_size: images that the zoo trains on.
     pool_size: images of the attacker.
     test_size: images to measure on.
+    profile_size: images to profile on, cut after all others.
 
   Returns:
     The splits.
@@ -168,17 +175,27 @@ def split(
   """
   rng = np.random.default_rng(seed)
   train = images.train
-  sizes = {'zoo_size': zoo_size, 'pool_size': pool_size}
   if images.test is None:
     test = train
     (kept,) = first_of_each(train.x)
-    zoo, pool, held_out = take(
-      f'images of {name}', rng.permutation(kept), **sizes, test_size=test_size
+    zoo, pool, held_out, profile = take(
+      f'images of {name}',
+      rng.permutation(kept),
+      zoo_size=zoo_size,
+      pool_size=pool_size,
+      test_size=test_size,
+      profile_size=profile_size,
     )
   else:
     test = images.test
     kept, kept_test = first_of_each(train.x, test.x)
-    zoo, pool = take(f'training images of {name}', rng.permutation(kept), **sizes)
+    zoo, pool, profile = take(
+      f'training images of {name}',
+      rng.permutation(kept),
+      zoo_size=zoo_size,
+      pool_size=pool_size,
+      profile_size=profile_size,
+    )
     (held_out,) = take(
       f'test images of {name}', rng.permutation(kept_test), test_size=test_size
     )
@@ -188,6 +205,8 @@ def split(
     pool_x=_pixels(train.x[pool]),
     test_x=_pixels(test.x[held_out]),
     test_y=test.y[held_out].astype(np.int32),
+    profile_x=_pixels(train.x[profile]),
+    profile_y=train.y[profile].astype(np.int32),
     num_classes=images.num_classes,
     name=name,
   )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psml_jax import _validate
+from psml_jax import _keys, _validate
 from psml_jax.data._splits import Splits, at_least_two, check_arguments
 
 _WAVES = 2  # A smooth field has waves of up to this many periods along each axis.
@@ -23,6 +23,7 @@ def synthetic(
   zoo_size: int,
   pool_size: int,
   test_size: int,
+  profile_size: int = 0,
   image_size: int = 32,
   channels: int = 3,
   num_classes: int = 10,
@@ -48,6 +49,7 @@ def synthetic(
     zoo_size: images that the zoo trains on.
     pool_size: images of the attacker.
     test_size: images to measure on.
+    profile_size: images to profile on.
     image_size: H and W, at least 4.
     channels: C.
     num_classes: K, at least 2; all are equally likely.
@@ -63,9 +65,7 @@ def synthetic(
   (3, 32, 32, 3)
   """
   sizes = {'zoo_size': zoo_size, 'pool_size': pool_size, 'test_size': test_size}
-  check_arguments(seed, **sizes)
-  if seed >= 2**32:
-    raise ValueError(f'seed is {seed}; synthetic needs one of at most {2**32 - 1}')
+  check_arguments(seed, profile_size=profile_size, **sizes)
   if _validate.positive_int('image_size', image_size) < _LEAST_SIZE:
     raise ValueError(f'image_size is {image_size}; it must be at least {_LEAST_SIZE}')
   _validate.positive_int('channels', channels)
@@ -73,12 +73,23 @@ def synthetic(
   if isinstance(difficulty, bool) or np.ndim(difficulty):
     raise ValueError(f'difficulty is {difficulty!r}; it must be a fraction in [0, 1]')
   difficulty = float(_validate.fractions('difficulty', difficulty))
-  prototype_key, *keys = jax.random.split(jax.random.key(seed), 1 + len(sizes))
+  prototype_key, *keys = jax.random.split(_keys.purpose(seed, 'data'), 5)
   prototypes = _prototypes(prototype_key, num_classes, image_size, channels)
-  (zoo_x, zoo_y), (pool_x, _), (test_x, test_y) = (
-    _make(key, size, prototypes, difficulty) for key, size in zip(keys, sizes.values())
+  (zoo_x, zoo_y), (pool_x, _), (test_x, test_y), (profile_x, profile_y) = (
+    _make(key, size, prototypes, difficulty)
+    for key, size in zip(keys, (*sizes.values(), profile_size), strict=True)
   )
-  return Splits(zoo_x, zoo_y, pool_x, test_x, test_y, num_classes, 'synthetic')
+  return Splits(
+    zoo_x=zoo_x,
+    zoo_y=zoo_y,
+    pool_x=pool_x,
+    test_x=test_x,
+    test_y=test_y,
+    profile_x=profile_x,
+    profile_y=profile_y,
+    num_classes=num_classes,
+    name='synthetic',
+  )
 
 
 def _smooth(weights: jax.Array, image_size: int) -> jax.Array:
@@ -100,7 +111,9 @@ def _prototypes(
   """The field of each class, f32[K, H, W, C]."""
   keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num_classes))
   shape = (1 + 2 * _WAVES, 1 + 2 * _WAVES, channels)
-  return jax.vmap(lambda k: _smooth(jax.random.normal(k, shape), image_size))(keys)
+  return jax.vmap(
+    lambda k: _smooth(jax.random.normal(k, shape, jnp.float32), image_size)
+  )(keys)
 
 
 def _image(
@@ -110,13 +123,13 @@ def _image(
   num_classes, image_size, _, channels = prototypes.shape
   # Few draws: each adds half a second to the compilation.
   choice_key, normal_key = jax.random.split(key)
-  choices = jax.random.uniform(choice_key, (3,))
+  choices = jax.random.uniform(choice_key, (3,), jnp.float32)
   label = (num_classes * choices[0]).astype(jnp.int32)
   most = jnp.round(_SHIFT * difficulty * image_size)
   shift = jnp.floor((2 * most + 1) * choices[1:] - most).astype(jnp.int32)
   signal = jnp.roll(prototypes[label], shift, axis=(0, 1))
   num_weights = channels * (1 + 2 * _WAVES) ** 2
-  normal = jax.random.normal(normal_key, (num_weights + signal.size,))
+  normal = jax.random.normal(normal_key, (num_weights + signal.size,), jnp.float32)
   weights = normal[:num_weights].reshape(1 + 2 * _WAVES, 1 + 2 * _WAVES, channels)
   distractor = _smooth(weights, image_size)
   noise = normal[num_weights:].reshape(signal.shape)
@@ -130,7 +143,7 @@ def _chunk(
 ) -> tuple[jax.Array, jax.Array]:
   """Images `first` to `first + _CHUNK - 1`; the same program makes all of them."""
   keys = jax.vmap(functools.partial(jax.random.fold_in, key))(
-    first + jnp.arange(_CHUNK)
+    first + jnp.arange(_CHUNK, dtype=jnp.int32)
   )
   return jax.vmap(_image, in_axes=(0, None, None))(keys, prototypes, difficulty)
 

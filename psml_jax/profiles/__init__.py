@@ -71,16 +71,18 @@ def synthetic(key: jax.Array, num_models: int) -> ZooProfile:
     The profile; its models are named model-0, model-1, ...
 
   Raises:
-    ValueError: `num_models` is not a whole number >= 1.
+    ValueError: `num_models` is not a whole number >= 1, or no key of jax.random.key.
 
   >>> len(synthetic(jax.random.key(0), 1000))
   1000
   """
+  _validate.key('key', key)
   _validate.positive_int('num_models', num_models)
   size_key, shortfall_key = jax.random.split(key)
-  size = jax.random.uniform(size_key, (num_models,))
+  size = jax.random.uniform(size_key, (num_models,), jnp.float32)
   best = 0.5 + 0.45 * (1 - jnp.exp(-3 * size))
-  accuracy = best - 0.03 * jax.random.exponential(shortfall_key, (num_models,))
+  shortfall = jax.random.exponential(shortfall_key, (num_models,), jnp.float32)
+  accuracy = best - 0.03 * shortfall
   return ZooProfile(
     jnp.round(jnp.clip(accuracy, 0.1, 1.0), 4),
     jnp.round(100**size, 3),
