@@ -1,10 +1,21 @@
 """The work directory: whole files only, and never somebody else's."""
 
+import errno
 import json
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
 
 import pytest
 
-from psml_jax.experiments import parse, workdir
+import psml_jax
+from psml_jax import experiments
+from psml_jax.experiments import lock, parse, pipeline, provenance, workdir
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -12,7 +23,7 @@ def config():
   return make_config(0)
 
 
-def make_config(seed):
+def make_config(seed, **changes):
   return parse(
     {
       'name': 'published',
@@ -26,6 +37,7 @@ def make_config(seed):
         'workload_size': 16,
       },
       'published': {'name': 'cifar10_published'},
+      **changes,
     }
   )
 
@@ -41,9 +53,11 @@ def contents(directory):
 def test_a_new_directory_gets_the_config(tmp_path, config):
   directory = workdir.open_workdir(tmp_path / 'runs' / 'one', config)
   stored = json.loads((directory / 'config.json').read_text('utf-8'))
-  assert stored['published']['name'] == 'cifar10_published'
+  assert stored['config']['published']['name'] == 'cifar10_published'
   assert stored == json.loads(workdir.to_json(config))
-  assert parse(stored) == config
+  assert stored['format'] == workdir.FORMAT
+  assert stored['psml_jax'] == psml_jax.__version__
+  assert parse(stored['config']) == config
 
 
 def test_the_same_config_reopens(tmp_path, config):
@@ -129,13 +143,231 @@ def test_records_round_trip(tmp_path):
   assert workdir.read_jsonl(path) == records
 
 
-def test_what_a_kill_left_unfinished_is_swept(tmp_path, config):
-  (tmp_path / '.unfinished-abc.json').write_text('{"half":')
+def test_what_a_kill_left_unfinished_is_swept_by_the_holder_alone(tmp_path, config):
+  unfinished = tmp_path / '.unfinished-abc.json'
+  unfinished.write_text('{"half":')
   directory = workdir.open_workdir(tmp_path, config)
-  assert [path.name for path in directory.iterdir()] == ['config.json']
+  assert unfinished.exists()
+  (directory / 'zoo' / '.unfinished-model').mkdir(parents=True)
+  workdir.remove_unfinished(directory)
+  assert {path.name for path in directory.rglob('*')} == {'config.json', 'zoo'}
 
 
 def test_a_directory_that_cannot_be_made(tmp_path, config):
   (tmp_path / 'file').write_text('')
   with pytest.raises(ValueError, match='workdir is .* that can be made'):
     workdir.open_workdir(tmp_path / 'file' / 'run', config)
+
+
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (
+      {'format': workdir.FORMAT + 1, 'psml_jax': '9.8', 'config': {}},
+      r'\(psml_jax 9\.8',
+    ),
+    ({'name': 'published', 'seed': 0}, r'of format 1 \(psml_jax 0\.1\.0 or older'),
+    ([], 'of format 1'),
+  ],
+)
+def test_another_format_is_refused(content, message, tmp_path, config):
+  (tmp_path / 'config.json').write_text(json.dumps(content))
+  (tmp_path / 'profile.csv').write_text('old')
+  before = contents(tmp_path)
+  with pytest.raises(ValueError, match=f'{message}.*writes format {workdir.FORMAT}'):
+    workdir.open_workdir(tmp_path, config)
+  assert contents(tmp_path) == before
+
+
+def test_a_damaged_config_is_named(tmp_path, config):
+  (tmp_path / 'config.json').write_text('{"format":')
+  with pytest.raises(ValueError, match=r'config\.json is damaged'):
+    workdir.open_workdir(tmp_path, config)
+
+
+def test_paths(tmp_path, config, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert workdir.open_workdir('~/run', config) == tmp_path / 'run'
+  with pytest.raises(ValueError, match='workdir is .*a URL'):
+    workdir.open_workdir('gs://bucket/run', config)
+
+
+def test_a_directory_that_cannot_be_written(tmp_path, config, monkeypatch):
+  def refuse(path, text):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+  monkeypatch.setattr(workdir._files, 'write_text', refuse)
+  with pytest.raises(ValueError, match='workdir is .* written: .*Permission denied'):
+    workdir.open_workdir(tmp_path, config)
+
+
+def test_the_lock_is_held_once_and_left_behind_by_nobody(tmp_path):
+  with lock.hold(tmp_path) as held:
+    assert held
+    with (
+      pytest.raises(ValueError, match=rf'process {os.getpid()} on .* is at work'),
+      lock.hold(tmp_path),
+    ):
+      pass
+    assert (tmp_path / '.lock').exists()
+  assert not list(tmp_path.iterdir())
+  with pytest.raises(RuntimeError), lock.hold(tmp_path):
+    raise RuntimeError
+  with lock.hold(tmp_path):
+    pass
+
+
+HOLDER = """
+import pathlib, sys, time
+from psml_jax.experiments import lock
+with lock.hold(pathlib.Path(sys.argv[1])):
+  print('held', flush=True)
+  time.sleep(600)
+"""
+
+
+def test_another_process_holds_it_until_it_is_killed(tmp_path, config):
+  workdir.open_workdir(tmp_path, config)
+  with subprocess.Popen(
+    [sys.executable, '-c', HOLDER, tmp_path],
+    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    stdout=subprocess.PIPE,
+    text=True,
+  ) as process:
+    assert process.stdout.readline() == 'held\n'
+    (tmp_path / '.unfinished-x').touch()
+    with pytest.raises(ValueError, match=rf'process {process.pid} on .*-c'):
+      experiments.run(config, tmp_path, until='profile')
+    assert (tmp_path / '.unfinished-x').exists()
+    process.send_signal(signal.SIGKILL)
+  assert (tmp_path / '.lock').exists()
+  experiments.run(config, tmp_path, until='profile')
+  assert {path.name for path in tmp_path.iterdir()} == {
+    'config.json',
+    'inputs.json',
+    'profile.csv',
+    'seconds.json',
+  }
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
+  def refuse(handle, operation):
+    raise OSError(code, os.strerror(code))
+
+  monkeypatch.setattr(lock.fcntl, 'flock', refuse)
+  code = errno.ENOSYS
+  with caplog.at_level(logging.WARNING), lock.hold(tmp_path) as held:
+    assert not held
+  assert 'has no locks' in caplog.text
+  code = errno.EIO
+  with pytest.raises(ValueError, match='workdir is'), lock.hold(tmp_path):
+    pass
+
+
+@pytest.fixture
+def table(tmp_path):
+  path = tmp_path / 'zoo.csv'
+  path.write_text('model,top1_percent,latency_ms\na,70,1\nb,80,2\n')
+  return path
+
+
+def with_table(path):
+  return make_config(0, published={'csv': str(path)})
+
+
+def run(path, directory):
+  return experiments.run(with_table(path), directory, until='profile')
+
+
+def test_inputs_are_remembered(tmp_path, table):
+  directory = run(table, tmp_path / 'run')
+  stored = json.loads((directory / 'inputs.json').read_text('utf-8'))
+  assert list(stored) == ['config.published.csv']
+  before = contents(directory)
+  assert run(table, directory) == directory
+  assert contents(directory) == before
+
+
+def test_a_moved_input_is_the_same(tmp_path, table):
+  directory = run(table, tmp_path / 'run')
+  moved = table.rename(tmp_path / 'moved.csv')
+  assert run(moved, directory) == directory
+
+
+@pytest.mark.parametrize('finished', [True, False])
+def test_a_changed_input_is_refused_by_name(finished, tmp_path, table):
+  directory = run(table, tmp_path / 'run')
+  table.write_text(table.read_text() + 'c,90,3\n')
+  if not finished:
+    (directory / 'profile.csv').unlink()
+    (directory / 'fingerprint.json').write_text('{}')
+  before = contents(directory)
+  with pytest.raises(ValueError, match=r'zoo\.csv changed, which is config\.published'):
+    run(table, directory)
+  assert contents(directory) == before
+
+
+def test_a_missing_input_is_refused_by_name(tmp_path, table):
+  directory = run(table, tmp_path / 'run')
+  table.unlink()
+  with pytest.raises(ValueError, match=r'config\.published\.csv is .*zoo\.csv'):
+    run(table, directory)
+
+
+def test_inputs_that_come_and_go(tmp_path, table):
+  directory = tmp_path / 'run'
+  directory.mkdir()
+  workdir.check_inputs(directory, {'data_dir': table})
+  with pytest.raises(ValueError, match=r'made with data_dir, .*zoo\.csv, which is not'):
+    workdir.check_inputs(directory, {})
+  with pytest.raises(ValueError, match=r'was made without other, which is .*zoo\.csv'):
+    workdir.check_inputs(directory, {'data_dir': table, 'other': table})
+
+
+def test_results_without_a_record_of_inputs(tmp_path, table):
+  directory = run(table, tmp_path / 'run')
+  (directory / 'inputs.json').unlink()
+  with pytest.raises(ValueError, match=r'was made without config\.published\.csv'):
+    run(table, directory)
+
+
+def test_provenance(tmp_path, config):
+  facts = provenance.collect(config, tmp_path)
+  assert facts['config'] == 'published'
+  assert (facts['seed'], facts['seeds']) == ('0', '2')
+  assert facts['psml_jax'] == psml_jax.__version__
+  assert {'revision', 'jax', 'jaxlib', 'flax', 'numpy', 'python', 'device', 'date'} <= (
+    facts.keys()
+  )
+  assert all(isinstance(text, str) and text for text in facts.values())
+  assert 'images in a request' not in facts
+  profile = {'request_images': 64, 'device': 'a card', 'date': '2025-01-01'}
+  (tmp_path / 'profile.json').write_text(json.dumps(profile))
+  measured = provenance.collect(config, tmp_path)
+  assert measured['images in a request'] == '64'
+  assert measured['latencies measured on'] == 'a card'
+
+
+def test_the_revision_of_a_package_that_is_no_checkout(tmp_path, monkeypatch):
+  (tmp_path / 'psml_jax').mkdir()
+  monkeypatch.setattr(psml_jax, '__file__', str(tmp_path / 'psml_jax' / '__init__.py'))
+  assert provenance.revision() == psml_jax.__version__
+  (tmp_path / '.git').mkdir()  # git refuses it
+  assert provenance.revision() == psml_jax.__version__
+
+
+def test_the_claims_are_printed(config, monkeypatch, tmp_path, capsys):
+  def finish(experiment):
+    (experiment.directory / 'report.html').touch()
+    workdir.write_json(experiment.directory / 'summary.json', {'claims': 'yes'})
+
+  stages = {name: ('config.json', None) for name in experiments.STAGES}
+  stages['report'] = ('report.html', finish)
+  monkeypatch.setattr(pipeline, '_STAGES', stages)
+  monkeypatch.setattr(pipeline.report, 'claims_table', str)
+  directory = tmp_path / 'run'
+  experiments.run(config, directory, until='defense')
+  assert capsys.readouterr().out == ''
+  for _ in ('made', 'finished'):
+    experiments.run(config, directory)
+    assert capsys.readouterr().out == "{'claims': 'yes'}\n"

@@ -30,7 +30,8 @@ def main(until: str) -> None:
   def interrupt(number: int, frame: 'FrameType | None') -> NoReturn:
     # Libraries turn KeyboardInterrupt into errors of their own, or print and lose it in
     # callbacks, as JAX does in that of the garbage collection; so it is repeated.
-    sys.excepthook = sys.unraisablehook = lambda *lost: None
+    sys.excepthook = lambda *lost: None
+    sys.unraisablehook = lambda lost: None
     interrupts.append(number)
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     raise KeyboardInterrupt
