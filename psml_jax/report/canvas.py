@@ -64,7 +64,7 @@ def error_line(
     lw=width,
     elinewidth=1.2,
     capsize=2.5,
-    ms=6.5,
+    ms=5 + width,
     mfc='white' if hollow else color,
     label=label,
   )
@@ -77,17 +77,17 @@ def latency_axis(axes: Axes, latencies: Sequence[float]) -> tuple[float, float]:
   label = 'Latency (ms, log scale)'
   limits = (low / 1.25, high * 1.25)
   ratio = limits[1] / limits[0]
-  locator: Locator = MaxNLocator(6)
-  if ratio >= 8:
-    subs = (1.0, 2.0, 5.0) if ratio < 1e3 else (1.0,)
-    locator = LogLocator(subs=subs, numticks=12)
+  locator: Locator = LogLocator(
+    subs=(1.0, 2.0, 5.0) if ratio < 1e3 else (1.0,), numticks=12
+  )
   if min(latencies) > 0:
     axes.set_xscale('log')
+    if ratio < 8:
+      locator = MaxNLocator(6)
   else:
     axes.set_xscale('symlog', linthresh=low, linscale=0.5)
-    ticks = np.asarray(locator.tick_values(*limits))
-    ticks = ticks[(low <= ticks) & (ticks <= limits[1])]
-    locator = FixedLocator([0.0, *(ticks if ticks.size else [low])])
+    ticks = [tick for tick in locator.tick_values(*limits) if low <= tick <= limits[1]]
+    locator = FixedLocator([0.0, *(ticks or [low])])
     label = f'Latency (ms, log scale from {low:.3g} on)'
     limits = (-low / 4, limits[1])
   axes.set_xlim(limits)
@@ -131,6 +131,15 @@ def legend(figure: Figure, entries: Mapping[str, Artist], columns: int) -> None:
     if count == 1 or made.get_window_extent().width < 0.97 * figure.bbox.width:
       return
     made.remove()
+
+
+def note_if_empty(axes: Axes) -> None:
+  """Says so where nothing was drawn."""
+  if not axes.has_data():
+    axes.text(
+      0.5, 0.5, 'no numbers', transform=axes.transAxes, ha='center', va='center'
+    )
+    axes.yaxis.set_major_locator(NullLocator())
 
 
 def freeze(figure: Figure) -> None:

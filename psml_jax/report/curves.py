@@ -69,6 +69,7 @@ def _draw_extraction(axes: Axes, summary: Summary, victim: str, metric: str) -> 
           width=4 if attack == 'explicit' else 1.8,
           hollow=defense != 'none',
         )
+  canvas.note_if_empty(axes)
 
 
 def _attacks(summary: Summary) -> dict[str, styles.Attack]:
@@ -93,14 +94,19 @@ def protection(summary: Summary) -> Figure:
   for defense in list(_by_defense(rows))[:1]:
     title += f'; numbers at points: scale of the {labels.plain(defense)} defense'
   figure.suptitle(title, fontsize=FONT + 1)
-  defenses, clients = _draw_goodput(last, summary)
-  defenses |= styles.defenses(row['defense'] for row in rows)
+  looks, clients = _draw_goodput(last, summary)
+  looks |= styles.defenses(row['defense'] for row in rows)
   entries = {
     f'{attack} attack': Line2D([], [], color=look.color, lw=4)
     for attack, look in _attacks(summary).items()
     if any(row['attack'] == attack for row in rows)
   }
-  _legend(figure, summary, entries, defenses, clients)
+  entries |= {
+    f'{name} defense': _entry(look, look.dashes)
+    for name, look in looks.items()
+    if name != 'none'
+  }
+  _legend(figure, summary, entries, clients)
   canvas.freeze(figure)
   for axes, (data, texts) in zip(panels, written, strict=True):
     data = [*data, ([100 * summary['target_goodput']] * 2, axes.get_ylim())]
@@ -130,6 +136,7 @@ def _draw_protection(
       ]
       drawn.append(([at.mean for at in x], [up.mean for up in y]))
       drawn += [([at.mean] * 2, up[1:]) for at, up in zip(x, y, strict=True)]
+  canvas.note_if_empty(axes)
   axes.axvline(100 * summary['target_goodput'], **_TARGET)
   axes.margins(0.12)
   axes.set_xlabel('Goodput (%)', fontsize=FONT)
@@ -153,7 +160,13 @@ def _by_defense(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
 def goodput(summary: Summary) -> Figure:
   """The goodput that each defense leaves, against its scale."""
   figure, ((axes,),) = canvas.subplots(1, 1, (8, 5))
-  _legend(figure, summary, {}, *_draw_goodput(axes, summary))
+  looks, clients = _draw_goodput(axes, summary)
+  entries = {
+    f'{name} defense': _entry(look, '-')
+    for name, look in looks.items()
+    if name != 'none'
+  }
+  _legend(figure, summary, entries, clients)
   canvas.freeze(figure)
   return figure
 
@@ -191,22 +204,20 @@ def _draw_goodput(
   return looks, clients
 
 
+def _entry(look: styles.Defense, dashes: Dashes) -> Line2D:
+  return Line2D([], [], color=look.color, marker=look.marker, ls=dashes, lw=1.8)
+
+
 def _legend(
   figure: Figure,
   summary: Summary,
   entries: dict[str, Line2D],
-  defenses: Mapping[str, styles.Defense],
   clients: Mapping[str, Dashes],
 ) -> None:
-  """The entries, then defenses, the target and clients."""
-  for name, look in defenses.items():
-    if name != 'none' or len(defenses) == 1:
-      entries[f'{name} defense' if name != 'none' else 'no defense'] = Line2D(
-        [], [], color=look.color, marker=look.marker, ls=look.dashes, lw=1.8
-      )
-  entries[f'goodput target, {100 * summary["target_goodput"]:g} %'] = Line2D(
-    [], [], **_TARGET
-  )
+  """The entries, then the target and the clients."""
+  entries = dict(entries)
+  target = f'goodput target, {100 * summary["target_goodput"]:g} %'
+  entries[target] = Line2D([], [], **_TARGET)
   if clients:
     entries['goodput, all clients'] = Line2D([], [], color='#444444', lw=1.8)
   for name, dashes in clients.items():
