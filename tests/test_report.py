@@ -1,17 +1,22 @@
 """The report: nothing clipped, nothing fetched, nothing taken for markup."""
 
+import csv
 import itertools
+import json
 import os
 import pathlib
 import re
+import subprocess
+import sys
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.image import imread
 from matplotlib.text import Text
 
 from psml_jax import report
-from psml_jax.report import plots
+from psml_jax.report import plots, styles
 
 NAMES = ('tiny', 'linear_8', 'linear', 'mlp_16', 'mlp_64', 'slow_mlp', 'cnn')
 ACCURACY = (0.43, 0.71, 0.874, 0.912, 0.953, 0.9, 0.972)
@@ -20,8 +25,25 @@ VICTIMS = {'small': 'tiny', 'medium': 'linear', 'large': 'cnn'}
 SCALES = (0.02, 0.05, 0.1, 0.14, 0.2, 0.3)
 
 
+TABLES = (
+  'setting',
+  'claims',
+  'zoo',
+  'fingerprint',
+  'extraction',
+  'protection',
+  'goodput',
+  'provenance',
+)
+UNKNOWN = {'mean': None, 'ci95': None}
+
+
 def estimate(mean, spread=0.008):
   return {'mean': mean, 'ci95': [mean - spread, mean + spread]}
+
+
+def label(defense, scale):
+  return f'{defense}({scale:g})' if scale else 'none'
 
 
 def bisection(accuracy, latency, rng):
@@ -50,26 +72,65 @@ def extraction_rows(rng):
         ('explicit', 'none', 0.0, 0.0, 1.0),
         ('naive', 'none', 0.0, 0.09, 0.2),
         ('fingerprint', 'none', 0.0, 0.004, 1.0),
-        ('fingerprint', 'laplace(0.05)', 0.05, 0.03, 0.8),
-        ('fingerprint', 'laplace(0.14)', 0.14, 0.055, 0.5),
-        ('fingerprint', 'laplace(0.3)', 0.3, 0.08, None),
+        ('fingerprint', 'laplace', 0.05, 0.03, 0.8),
+        ('fingerprint', 'laplace', 0.14, 0.055, 0.5),
+        ('fingerprint', 'laplace', 0.3, 0.08, None),
       ):
-        fidelity = 0.92 + gain - loss + 0.004 * rng.normal()
         rows.append(
-          {
-            'victim': name,
-            'attack': attack,
-            'defense': defense,
-            'scale': scale,
-            'query_budget': budget,
-            'queries_billed': budget - 0.4 * (attack == 'fingerprint'),
-            'queries_served': budget * (0.8 if scale else 1.0),
-            'victim_purity': purity,
+          extraction_row(name, top, budget, attack, defense, scale, purity)
+          | {
             'accuracy': estimate(min(top, 0.97 * top + gain / 2 - loss)),
-            'fidelity': estimate(fidelity, 0.012),
+            'fidelity': estimate(0.92 + gain - loss + 0.004 * rng.normal(), 0.012),
           }
         )
-  return rows
+  return [*rows, extraction_row('linear', 0.8, 400, 'naive', 'refusal', 0.2, 0.2)]
+
+
+def extraction_row(victim, score, budget, attack, defense, scale, purity):
+  return {
+    'victim': victim,
+    'attack': attack,
+    'defense': defense,
+    'scale': scale,
+    'label': label(defense, scale),
+    'query_budget': budget,
+    'queries_billed': budget - 0.4 * (attack == 'fingerprint'),
+    'queries_served': estimate(budget * (0.8 if scale else 1.0), 3.0),
+    'victim_purity': UNKNOWN if purity is None else estimate(purity, 0.0),
+    'accuracy': estimate(score),
+    'fidelity': estimate(score),
+    'seeds': 5,
+    'diverged': 0,
+  }
+
+
+def protection_row(attack, defense, scale, goodput):
+  top = {'fingerprint': 0.09, 'corner': 0.07, 'naive': 0.01}[attack]
+  start = 0.78 if attack == 'naive' else 0.86
+  return {
+    'victim': 'linear',
+    'attack': attack,
+    'defense': defense,
+    'scale': scale,
+    'goodput': estimate(goodput),
+    'accuracy': estimate(start - top * min(1, 4 * scale), 0.005),
+    'fidelity': estimate(start + 0.11 - 1.4 * top * min(1, 4 * scale), 0.006),
+    'victim_purity': estimate(max(0.3, 1 - 3 * scale), 0.0),
+    'queries_served': estimate(320, 4),
+  }
+
+
+def goodput_row(defense, scale, goodput):
+  return {
+    'defense': defense,
+    'scale': scale,
+    'goodput': estimate(goodput, 0.004),
+    'classes': {
+      'corner': UNKNOWN if scale > 0.25 else estimate(1 - 3 * scale),
+      'fast': estimate(goodput - 0.05),
+      'slow': estimate(min(1, goodput + 0.05)),
+    },
+  }
 
 
 @pytest.fixture
@@ -87,6 +148,9 @@ def summary():
       for name, a, ms in zip(NAMES, ACCURACY, LATENCY, strict=True)
     ],
     'victims': VICTIMS,
+    'target_goodput': 0.8,
+    'provenance': {'seed': '0', 'revision': '5410148', 'versions': 'jax 0.10.2'},
+    'twins': [],
     'fingerprint': [
       {
         'victim': name,
@@ -110,26 +174,19 @@ def summary():
     ],
     'extraction': extraction_rows(rng),
     'protection': [
-      {
-        'victim': 'linear',
-        'attack': attack,
-        'scale': scale,
-        'goodput': estimate(goodput[scale]),
-        'accuracy': estimate(0.86 - top * min(1, 4 * scale), 0.005),
-        'fidelity': estimate(0.97 - 1.4 * top * min(1, 4 * scale), 0.006),
-        'victim_purity': max(0.3, 1 - 3 * scale),
-      }
-      for attack, top in (('fingerprint', 0.09), ('corner', 0.07))
+      protection_row(attack, 'laplace' if scale else 'none', scale, goodput[scale])
+      for attack in ('fingerprint', 'corner', 'naive')
       for scale in (0.0, *SCALES)
+    ]
+    + [
+      protection_row(attack, 'refusal', 0.2, 0.8)
+      for attack in ('fingerprint', 'corner', 'naive')
     ],
     'goodput': [
-      {
-        'defense': f'laplace({scale:g})' if scale else 'none',
-        'scale': scale,
-        'goodput': estimate(goodput[scale], 0.004),
-      }
+      goodput_row('laplace' if scale else 'none', scale, goodput[scale])
       for scale in (0.0, *SCALES)
-    ],
+    ]
+    + [goodput_row('refusal', 0.2, 0.8)],
     'claims': [
       {
         'claim': 'fingerprinting beats the naive attack (accuracy, medium victim)',
@@ -242,11 +299,15 @@ def test_extraction_shows_the_strongest_defense_above_the_target(summary):
 
 def test_write(summary, tmp_path):
   written = report.write(summary, tmp_path / 'new' / 'folder')
-  names = ['zoo.png', 'extraction.png', 'protection.png', 'report.html']
-  assert [path.name for path in written] == names
-  assert sorted(os.listdir(tmp_path / 'new' / 'folder')) == sorted(names)
-  for path in written[:-1]:
-    height, width, _ = imread(path).shape
+  directory = tmp_path / 'new' / 'folder'
+  tables = [f'tables/{name}.{kind}' for name in TABLES for kind in ('csv', 'tex')]
+  pictures = ['zoo.png', 'extraction.png', 'protection.png']
+  names = [*pictures, *tables, 'report.html']
+  assert [path.relative_to(directory).as_posix() for path in written] == names
+  files = [path for path in directory.rglob('*') if path.is_file()]
+  assert sorted(files) == sorted(written)
+  for name in pictures:
+    height, width, _ = imread(directory / name).shape
     assert min(height, width) > 700
   page = written[-1].read_text('utf-8')
   sources = re.findall(r'(?:src|href)="([^"]{0,40})', page)
@@ -271,13 +332,18 @@ def test_write_replaces_a_file_only_when_the_new_one_is_whole(
   monkeypatch.setattr(pathlib.Path, 'write_bytes', full_disk)
   with pytest.raises(OSError, match='disk full'):
     report.write(published, tmp_path)
-  assert os.listdir(tmp_path) == ['zoo.png']
+  assert sorted(os.listdir(tmp_path)) == ['tables', 'zoo.png']
   assert (tmp_path / 'zoo.png').read_bytes() == b'old'
 
 
 def test_without_surrogates(published, tmp_path):
   written = report.write(published, tmp_path)
-  assert [path.name for path in written] == ['zoo.png', 'goodput.png', 'report.html']
+  assert [path.name for path in written if path.suffix in ('.png', '.html')] == [
+    'zoo.png',
+    'goodput.png',
+    'report.html',
+  ]
+  assert not (tmp_path / 'tables' / 'extraction.csv').exists()
   page = written[-1].read_text('utf-8')
   for text in (page, report.markdown(published)):
     assert 'Left out: this run has no extraction results.' in text
@@ -328,12 +394,21 @@ def test_markdown_has_every_cell_with_its_interval(summary):
   rows = [line for line in text.splitlines() if line.startswith('|')]
   assert '| slow_mlp | 90.00 | 0.31 | no |' in rows
   assert '| linear | 19 | 17.3 | 87.40 | 0.058 | yes |' in rows
-  assert '| laplace(0.1) | 0.1 | 87.5 (87.1–87.9) |' in rows
-  assert sum('naive' in row and '(' in row for row in rows) == 9 + 1
+  assert (
+    '| laplace | 0.1 | 87.5 (87.1–87.9) | 70.0 (69.2–70.8) | 82.5 (81.7–83.3) | '
+    '92.5 (91.7–93.3) |'
+  ) in rows
+  assert any(row.startswith('| laplace | 0.3 | 68.5 (68.1–68.9) | – |') for row in rows)
+  assert (
+    '| linear | naive | refusal | 0.2 | 80.0 (79.2–80.8) | 320 (316–324) | 40.0 | '
+    '77.2 (76.7–77.7) | 87.9 (87.3–88.5) |'
+  ) in rows
+  assert sum('naive' in row and '(' in row for row in rows) == 9 + 1 + 8 + 1
   attacked = [row for row in rows if 'laplace(0.3)' in row and 'fingerprint' in row]
   assert len(attacked) == 9
   assert all(row.split(' | ')[6] == '–' for row in attacked)
   assert '| seconds, total | 107.2 |' in rows
+  assert '| versions | jax 0.10.2 |' in rows
   assert [line for line in text.splitlines() if line.startswith('## ')] == [
     '## Setting',
     '## Claims',
@@ -342,6 +417,7 @@ def test_markdown_has_every_cell_with_its_interval(summary):
     '## Extraction',
     '## Protection',
     '## Goodput',
+    '## Provenance',
   ]
 
 
@@ -355,16 +431,284 @@ def test_markdown_lists_only_the_frontier_of_a_large_zoo(crowd):
 def test_a_single_seed_has_no_interval(summary, interval):
   for row in summary['goodput']:
     row['goodput']['ci95'] = interval
-  assert '| laplace(0.1) | 0.1 | 87.5 |' in report.markdown(summary)
+  assert '| laplace | 0.1 | 87.5 |' in report.markdown(summary)
   assert_nothing_clipped(plots.figures(summary)['protection'])
 
 
 def test_unknown_means_are_left_blank(summary):
   summary['protection'][0]['accuracy'] = {'mean': None, 'ci95': None}
-  assert '| linear | fingerprint | 0 | 100.0 (99.2–100.8) | 100.0 | – |' in (
-    report.markdown(summary)
+  row = (
+    '| linear | fingerprint | none | 0 | 100.0 (99.2–100.8) | 320 (316–324) | 100.0 |'
   )
+  assert f'{row} – |' in report.markdown(summary)
   assert_nothing_clipped(plots.figures(summary)['protection'])
+
+
+def test_target_is_the_configs(summary, tmp_path):
+  summary['target_goodput'] = 0.9
+  figures = plots.figures(summary)
+  (legend,) = figures['extraction'].legends
+  shown = [text.get_text() for text in legend.get_texts()]
+  assert 'fingerprint, defended by laplace(0.05)' in shown
+  (legend,) = figures['protection'].legends
+  assert 'goodput target, 90 %' in [text.get_text() for text in legend.get_texts()]
+  accuracy, _, goodput = figures['protection'].axes
+  assert [90.0, 90.0] in [list(line.get_xdata()) for line in accuracy.lines]
+  assert [90.0, 90.0] in [list(line.get_ydata()) for line in goodput.lines]
+  page = report.write(summary, tmp_path)[-1].read_text('utf-8')
+  assert 'goodput target of 90 %' in page
+  assert 'goodput above 90 %' in page
+  assert '80 % ' not in re.sub(
+    r'base64,[^"]*|<section id="claims".*?</section>', '', page
+  )
+
+
+def test_twins_are_one_point_with_both_names(summary):
+  twin = summary['zoo'][2] | {'name': 'linear_copy'}
+  summary |= {'zoo': [*summary['zoo'], twin], 'twins': [['linear', 'linear_copy']]}
+  (axes,) = plots.zoo(summary).axes
+  texts = [text.get_text() for text in axes.texts]
+  assert 'linear = linear_copy (medium)' in texts
+  assert len(texts) == len(NAMES)
+  lines = {line.get_label(): line for line in axes.lines}
+  assert len(lines['Pareto-optimal model'].get_xdata()) == 6
+  assert axes.get_title() == 'digits: 8 models, 7 on the Pareto frontier'
+  text = report.markdown(summary)
+  assert 'they share one corner: linear = linear_copy.' in text
+
+
+def free(summary, count):
+  """The summary with its fastest models free of cost."""
+  zoo = [
+    model | {'latency_ms': 0.0 if i < count else model['latency_ms']}
+    for i, model in enumerate(summary['zoo'])
+  ]
+  return summary | {'zoo': zoo}
+
+
+def test_free_models_are_drawn_at_zero(summary):
+  figure = plots.zoo(free(summary, 2))
+  assert_nothing_clipped(figure)
+  (axes,) = figure.axes
+  assert axes.get_xscale() == 'symlog'
+  low, high = axes.get_xlim()
+  assert low < 0 < high
+  ticks = {text.get_text() for text in axes.get_xticklabels()}
+  assert {'0', '0.1', '0.5'} <= ticks
+  assert '| tiny | 43.00 | 0 | yes |' in report.markdown(free(summary, 2))
+  (axes,) = plots.zoo(summary).axes
+  assert axes.get_xscale() == 'log'
+
+
+@pytest.mark.parametrize('latency', [0.0, 3.7])
+def test_equal_latencies(published, latency):
+  zoo = [model | {'latency_ms': latency} for model in published['zoo']]
+  figure = plots.zoo(published | {'zoo': zoo})
+  assert_nothing_clipped(figure)
+  (axes,) = figure.axes
+  low, high = axes.get_xlim()
+  assert low < latency < high
+  assert (
+    f'{latency:g}' in {text.get_text() for text in axes.get_xticklabels()} or latency
+  )
+
+
+def test_diverged_runs_are_reported(summary):
+  assert 'diverged' not in report.markdown(summary)
+  summary['extraction'][3]['diverged'] = 3
+  summary['extraction'][4] |= {
+    'diverged': 5,
+    'accuracy': UNKNOWN,
+    'fidelity': UNKNOWN,
+    'victim_purity': UNKNOWN,
+  }
+  text = report.markdown(summary)
+  (table,) = re.findall(r'## Extraction.*?(?=\n## )', text, re.S)
+  rows = [line for line in table.splitlines() if line.startswith('|')]
+  assert rows[0].endswith('| diverged |')
+  assert sum(row.endswith('| 3 of 5 diverged |') for row in rows) == 1
+  assert sum(row.endswith('| – | – | – | 5 of 5 diverged |') for row in rows) == 1
+  assert '8 of all 275 surrogates diverged' in text
+  assert_nothing_clipped(plots.figures(summary)['extraction'])
+
+
+def test_pictures_without_one_number(summary):
+  for row in (*summary['extraction'], *summary['protection'], *summary['goodput']):
+    row |= {
+      name: UNKNOWN for name in ('accuracy', 'fidelity', 'goodput') if name in row
+    }
+  for figure in plots.figures(summary).values():
+    assert_nothing_clipped(figure)
+
+
+def test_one_budget_and_one_scale(summary):
+  for name, kept in (('extraction', 'query_budget'), ('goodput', 'scale')):
+    value = summary[name][-1][kept]
+    summary[name] = [row for row in summary[name] if row[kept] == value]
+  figures = plots.figures(summary | {'protection': summary['protection'][:1]})
+  for figure in figures.values():
+    assert_nothing_clipped(figure)
+  drawn = [axes.get_legend_handles_labels()[1] for axes in figures['extraction'].axes]
+  assert 'naive, defended by refusal(0.2)' in drawn[1]
+  assert 'explicit' in drawn[0]
+  figures = plots.figures(summary | {'protection': []})
+  assert_nothing_clipped(figures['goodput'])
+
+
+def test_cells_at_one_of_many_budgets_are_left_to_the_protection_plot(summary):
+  drawn = plots.figures(summary)['extraction'].axes[1].get_legend_handles_labels()[1]
+  assert not any('refusal' in name for name in drawn)
+
+
+def test_protection_shows_attacks_by_color_and_defenses_by_marker(summary):
+  figure = plots.figures(summary)['protection']
+  lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) in (2, 7)]
+  looks = {
+    (line.get_color(), line.get_marker(), line.get_linestyle())
+    for line in lines
+    if line.get_marker() in ('o', 'X')
+  }
+  colors = {styles.attacks([name])[name].color for name in ('fingerprint', 'corner')}
+  assert {('o', '--'), ('X', ':')} == {look[1:] for look in looks}
+  assert len(looks) == 6
+  assert colors < {look[0] for look in looks}
+
+
+def test_goodput_draws_classes_thin(summary):
+  axes = plots.figures(summary)['protection'].axes[2]
+  thin = [line for line in axes.lines if line.get_linewidth() == 1]
+  assert len(thin) == 2 * 3
+  assert len({line.get_linestyle() for line in thin}) == 3
+
+
+def test_eight_unknown_names_have_eight_styles():
+  names = [f'mine_{i}' for i in range(8)]
+  attacks = styles.attacks([*names, 'explicit', 'fingerprint', 'corner', 'naive'])
+  assert list(attacks)[:4] == ['explicit', 'fingerprint', 'corner', 'naive']
+  assert len({look.color for look in attacks.values()}) == 12
+  assert len({look.marker for look in attacks.values()}) == 12
+  defenses = styles.defenses([*names, 'none', 'laplace', 'gaussian', 'refusal'])
+  assert len({look.color for look in defenses.values()}) == 12
+  unknown = [defenses[name] for name in names]
+  assert len({look.dashes for look in unknown} | {'-', '--', ':'}) == 11
+
+
+def test_many_attacks_have_a_legend_that_fits(summary):
+  rows = [row for row in summary['extraction'] if row['attack'] == 'fingerprint']
+  summary['extraction'] += [
+    row | {'attack': f'fingerprint_number_{i}'} for i in range(8) for row in rows
+  ]
+  figure = plots.figures(summary)['extraction']
+  assert_nothing_clipped(figure)
+  assert_legend_beside_axes(figure)
+
+
+def test_pictures_are_drawn_under_default_settings(summary):
+  wanted = plots.draw(summary)
+  hostile = {
+    'text.usetex': True,
+    'savefig.dpi': 30,
+    'savefig.transparent': True,
+    'font.family': 'No Such Font',
+    'axes.facecolor': 'red',
+    'lines.markersize': 20,
+    'axes.prop_cycle': matplotlib.cycler(color=['yellow']),
+  }
+  with matplotlib.rc_context(hostile):
+    assert plots.draw(summary) == wanted
+    assert matplotlib.rcParams['text.usetex']
+
+
+def test_pictures_under_a_users_matplotlibrc(published, tmp_path):
+  (tmp_path / 'matplotlibrc').write_text('text.usetex: True\nsavefig.dpi: 30\n')
+  (tmp_path / 'summary.json').write_text(json.dumps(published))
+  code = (
+    'import json, matplotlib; from psml_jax import report;'
+    "assert matplotlib.rcParams['text.usetex'];"
+    "report.write(json.load(open('summary.json')), 'out')"
+  )
+  root = str(pathlib.Path(report.__file__).parents[2])
+  environment = os.environ | {'PYTHONPATH': root}
+  subprocess.run(
+    [sys.executable, '-c', code], cwd=tmp_path, env=environment, check=True
+  )
+  report.write(published, tmp_path / 'wanted')
+  for name in ('zoo.png', 'goodput.png'):
+    wanted = (tmp_path / 'wanted' / name).read_bytes()
+    assert (tmp_path / 'out' / name).read_bytes() == wanted
+
+
+def read_csv(path):
+  with path.open(encoding='utf-8', newline='') as file:
+    return list(csv.DictReader(file))
+
+
+def test_csv_tables_hold_numbers_in_full(summary, tmp_path):
+  summary['extraction'][4]['accuracy'] = UNKNOWN
+  report.write(summary, tmp_path)
+  rows = read_csv(tmp_path / 'tables' / 'goodput.csv')
+  assert len(rows) == len(summary['goodput'])
+  (row,) = (row for row in rows if row['scale'] == '0.3')
+  wanted = 100 * np.asarray([0.685, 0.681, 0.689])
+  found = [float(row[f'goodput (%){end}']) for end in ('', ' low', ' high')]
+  np.testing.assert_allclose(found, wanted, rtol=1e-12)
+  assert row['corner clients (%)'] == row['corner clients (%) low'] == ''
+  rows = read_csv(tmp_path / 'tables' / 'extraction.csv')
+  assert len(rows) == len(summary['extraction'])
+  assert sum(row['accuracy (%)'] == '' for row in rows) == 1
+  assert {row['defense'] for row in rows} >= {'none', 'laplace(0.14)', 'refusal(0.2)'}
+  rows = read_csv(tmp_path / 'tables' / 'claims.csv')
+  assert [row['holds'] for row in rows] == ['yes', 'no']
+
+
+def test_latex_tables_are_escaped(summary, tmp_path):
+  summary['provenance'] = {'a&b_c': '100 % #1 {x} ~ ^ $\\alpha$ <b> – [1]'}
+  summary['claims'][0]['measured'] = 'first part; second part'
+  report.write(summary, tmp_path)
+  for name in TABLES:
+    text = (tmp_path / 'tables' / f'{name}.tex').read_text('utf-8')
+    lines = text.splitlines()
+    assert re.fullmatch(r'\\begin\{tabular\}\{.*\}', lines[0])
+    assert lines[1] == r'\toprule'
+    assert lines[3] == r'\midrule'
+    assert lines[-2:] == [r'\bottomrule', r'\end{tabular}']
+    counts = {len(re.findall(r'(?<!\\)&', line)) for line in (lines[2], *lines[4:-2])}
+    assert len(counts) == 1
+    assert text.count('{') - text.count(r'\{') == text.count('}') - text.count(r'\}')
+  text = (tmp_path / 'tables' / 'provenance.tex').read_text('utf-8')
+  assert text.splitlines()[4] == (
+    r'a\&b\_c & 100 \% \#1 \{x\} \textasciitilde{} \textasciicircum{} '
+    r'\$\textbackslash{}alpha\$ \textless{}b\textgreater{} -- {[}1] \\'
+  )
+  text = (tmp_path / 'tables' / 'claims.tex').read_text('utf-8')
+  assert r'first part;\newline second part' in text
+  assert r'\raggedright\arraybackslash}p{' in text
+  text = (tmp_path / 'tables' / 'zoo.tex').read_text('utf-8')
+  assert text.startswith(r'\begin{tabular}{lrrl}')
+
+
+def test_parts_of_a_claim_are_on_lines_of_their_own(summary, tmp_path):
+  parts = [f'victim {i}: accuracy -3.0 [-4.1, -1.8], fidelity -4.1' for i in range(4)]
+  summary['claims'][0]['measured'] = '; '.join(parts)
+  lines = report.claims_table(summary).splitlines()
+  assert max(map(len, lines)) <= 100
+  for i in range(4):
+    assert any(f'| victim {i}:' in line for line in lines)
+  assert r'fidelity -4.1;<br>victim 1: accuracy -3.0 \[-4.1' in report.markdown(summary)
+  page = report.write(summary, tmp_path)[-1].read_text('utf-8')
+  assert 'fidelity -4.1;\nvictim 1: accuracy' in page
+  assert 'white-space: pre-line' in page
+
+
+@pytest.mark.parametrize('directory', ['', 'gs://bucket/run'])
+def test_bad_directories(published, directory):
+  with pytest.raises(ValueError, match='directory is '):
+    report.write(published, directory)
+
+
+def test_home_is_expanded(published, tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert report.write(published, '~/run')[-1] == tmp_path / 'run' / 'report.html'
 
 
 def first(section, **fields):
@@ -385,7 +729,24 @@ def first(section, **fields):
     (first('goodput', scale=None), r"summary\['goodput'\]\[0\] lacks \['scale'\]"),
     (lambda s: s.update(zoo=[]), r"summary\['zoo'\] is empty"),
     (first('zoo', accuracy=43.0), r"\['zoo'\]\[0\]\['accuracy'\] is 43.0; .* percent"),
-    (first('zoo', latency_ms=0.0), r"\['latency_ms'\] is 0.0; it must be .* > 0"),
+    (first('zoo', latency_ms=-1.0), r"\['latency_ms'\] is -1.0; .* must be .* >= 0"),
+    (first('zoo', latency_ms=np.inf), r"\['latency_ms'\] is inf; .* must be finite"),
+    (
+      lambda s: s.update(target_goodput=80.0),
+      r"\['target_goodput'\] is 80.0; .*\(0, 1\]",
+    ),
+    (lambda s: s.update(target_goodput='0.8'), r"\['target_goodput'\] is '0.8'"),
+    (
+      first('extraction', victim_purity=0.5),
+      r"\['extraction'\]\[0\]\['victim_purity'\] is 0.5; it must be \{'mean'",
+    ),
+    (
+      first('goodput', classes={'fast': None}),
+      r"\['goodput'\]\[0\]\['classes'\]\['fast'\] is None; it must be",
+    ),
+    (lambda s: s.update(twins=[['cnn', 'tiny']]), r"\['twins'\] has \['cnn', 'tiny'\]"),
+    (lambda s: s.update(twins=[['cnn', 'none']]), r"\['twins'\] has \['cnn', 'none'\]"),
+    (lambda s: s.update(twins=[['cnn']]), r"\['twins'\] has \['cnn'\]; each must name"),
     (
       lambda s: s.update(victims=VICTIMS | {'large': 'slow_mlp'}),
       r"summary\['victims'\]\['large'\] is 'slow_mlp'; it must be .*Pareto-optimal",

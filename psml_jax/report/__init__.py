@@ -6,7 +6,7 @@ milliseconds.
 """
 
 from psml_jax.report.page import write
-from psml_jax.report.summary import Summary
+from psml_jax.report.schema import Summary
 from psml_jax.report.text import claims_table, markdown
 
 __all__ = ['Summary', 'claims_table', 'markdown', 'write']

@@ -1,6 +1,6 @@
 """What all pictures share: figures without global state, axes, lines, legends."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -11,22 +11,16 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import (
   FixedLocator,
   FuncFormatter,
+  Locator,
   LogLocator,
   MaxNLocator,
   NullLocator,
 )
 
-from psml_jax.report.summary import Estimate
+from psml_jax.report.schema import Estimate
+from psml_jax.report.styles import Dashes
 
 FONT = 12
-BLUE, GREEN, ORANGE = '#0072B2', '#009E73', '#E69F00'
-RED, PURPLE = '#D55E00', '#AA3377'
-_ATTACKS = {
-  'explicit': ('#999999', 'o'),
-  'fingerprint': (BLUE, 's'),
-  'corner': (PURPLE, 'D'),
-  'naive': (RED, '^'),
-}
 
 
 def subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple:
@@ -43,11 +37,6 @@ def subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple:
   return figure, grid
 
 
-def attack_style(attack: str) -> tuple[str, str]:
-  """The colour and the marker of an attack."""
-  return _ATTACKS.get(attack, (GREEN, 'v'))
-
-
 def error_line(
   axes: Axes,
   x: Sequence[Estimate],
@@ -55,9 +44,10 @@ def error_line(
   color: str,
   marker: str,
   *,
-  label: str,
-  dashes: str = '-',
+  label: str | None = None,
+  dashes: Dashes = '-',
   width: float = 1.8,
+  hollow: bool = False,
 ) -> None:
   """A line through means with their intervals: bars, and a band where x is exact."""
   at, mean = np.asarray(x), np.asarray(y)
@@ -74,23 +64,38 @@ def error_line(
     lw=width,
     elinewidth=1.2,
     capsize=2.5,
-    ms=6.5,
-    mfc='white' if dashes != '-' else color,
+    ms=5 + width,
+    mfc='white' if hollow else color,
     label=label,
   )
 
 
-def latency_ticks(axes: Axes, limits: tuple[float, float]) -> None:
-  """Plain numbers on a logarithmic latency axis, three to ten of them."""
+def latency_axis(axes: Axes, latencies: Sequence[float]) -> tuple[float, float]:
+  """Makes x a logarithmic latency axis, linear next to 0 where one is 0; its limits."""
+  low = min((value for value in latencies if value > 0), default=1.0)
+  high = max(*latencies, low)
+  label = 'Latency (ms, log scale)'
+  limits = (low / 1.25, high * 1.25)
   ratio = limits[1] / limits[0]
-  if ratio < 8:
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+  locator: Locator = LogLocator(
+    subs=(1.0, 2.0, 5.0) if ratio < 1e3 else (1.0,), numticks=12
+  )
+  if min(latencies) > 0:
+    axes.set_xscale('log')
+    if ratio < 8:
+      locator = MaxNLocator(6)
   else:
-    axes.xaxis.set_major_locator(
-      LogLocator(subs=(1.0, 2.0, 5.0) if ratio < 1e3 else (1.0,), numticks=12)
-    )
+    axes.set_xscale('symlog', linthresh=low, linscale=0.5)
+    ticks = [tick for tick in locator.tick_values(*limits) if low <= tick <= limits[1]]
+    locator = FixedLocator([0.0, *(ticks or [low])])
+    label = f'Latency (ms, log scale from {low:.3g} on)'
+    limits = (-low / 4, limits[1])
+  axes.set_xlim(limits)
+  axes.set_xlabel(label, fontsize=FONT)
+  axes.xaxis.set_major_locator(locator)
   axes.xaxis.set_minor_locator(NullLocator())
   axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+  return limits
 
 
 def query_ticks(axes: Axes, budgets: Sequence[int], billed: Sequence[float]) -> None:
@@ -103,20 +108,38 @@ def query_ticks(axes: Axes, budgets: Sequence[int], billed: Sequence[float]) -> 
   axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:,.0f}'))
 
 
-def legend(figure: Figure, panels: Iterable[Axes], columns: int) -> None:
-  """One legend for all panels, below them."""
+def labelled(panels: Iterable[Axes]) -> dict[str, Artist]:
+  """What the panels draw, by label."""
   entries: dict[str, Artist] = {}
   for axes in panels:
     for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
       entries.setdefault(label, handle)
-  figure.legend(
-    list(entries.values()),
-    list(entries),
-    loc='outside lower center',
-    ncols=columns,
-    fontsize=FONT - 1,
-    frameon=False,
-  )
+  return entries
+
+
+def legend(figure: Figure, entries: Mapping[str, Artist], columns: int) -> None:
+  """One legend below all panels, in as many of the columns as there is room for."""
+  for count in range(columns, 0, -1):
+    made = figure.legend(
+      list(entries.values()),
+      list(entries),
+      loc='outside lower center',
+      ncols=count,
+      fontsize=FONT - 1,
+      frameon=False,
+    )
+    if count == 1 or made.get_window_extent().width < 0.97 * figure.bbox.width:
+      return
+    made.remove()
+
+
+def note_if_empty(axes: Axes) -> None:
+  """Says so where nothing was drawn."""
+  if not axes.has_data():
+    axes.text(
+      0.5, 0.5, 'no numbers', transform=axes.transAxes, ha='center', va='center'
+    )
+    axes.yaxis.set_major_locator(NullLocator())
 
 
 def freeze(figure: Figure) -> None:

@@ -1,67 +1,84 @@
 """Pictures of surrogates and goodput: lines of means with their 95 % intervals."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from psml_jax.report import canvas, labels
-from psml_jax.report import summary as summaries
+from psml_jax.report import canvas, labels, schema, styles
 from psml_jax.report.canvas import FONT
 from psml_jax.report.labels import Label
-from psml_jax.report.summary import Estimate, Summary
+from psml_jax.report.schema import Estimate, Summary
+from psml_jax.report.styles import Dashes
 
 _METRICS = ('accuracy', 'fidelity')
-_DASHES = ('--', ':', '-.')
-_FAMILIES = ((canvas.GREEN, 'o'), (canvas.ORANGE, 'v'), ('black', 'P'))
-_TARGET = f'goodput target, {100 * summaries.GOODPUT_TARGET:g} %'
+_TARGET: dict[str, Any] = {'color': 'black', 'ls': (0, (1, 2)), 'lw': 1.5}
+_Row = Mapping[str, Any]
+_Line = tuple[Sequence[float], Sequence[float]]
 
 
 def extraction(summary: Summary) -> Figure:
   """Surrogates' accuracy and fidelity against the queries billed, by victim."""
   figure, grid = canvas.subplots(2, 3, (12, 7.4))
-  defenses = summaries.shown_defenses(summary)
   budgets = sorted({row['query_budget'] for row in summary['extraction']})
   billed = [row['queries_billed'] for row in summary['extraction']]
-  for panels, size in zip(grid.T, summaries.SIZES, strict=True):
+  for panels, size in zip(grid.T, schema.SIZES, strict=True):
     victim = summary['victims'][size]
     name = labels.plain(labels.short(victim, 30))
     panels[0].set_title(f'{size} victim\n{name}', fontsize=FONT)
     for axes, metric in zip(panels, _METRICS, strict=True):
-      _draw_extraction(axes, summary, victim, metric, defenses)
+      _draw_extraction(axes, summary, victim, metric)
       canvas.query_ticks(axes, budgets, billed)
   for axes, metric in zip(grid[:, 0], _METRICS, strict=True):
     axes.set_ylabel(f'Surrogate {metric} (%)', fontsize=FONT)
   grid[1, 1].set_xlabel('Queries billed, probes included', fontsize=FONT)
-  canvas.legend(figure, grid.flat, 4)
+  canvas.legend(figure, canvas.labelled(grid.flat), 4)
   canvas.freeze(figure)
   return figure
 
 
-def _draw_extraction(
-  axes: Axes, summary: Summary, victim: str, metric: str, defenses: list[str]
-) -> None:
+def _draw_extraction(axes: Axes, summary: Summary, victim: str, metric: str) -> None:
   rows = [row for row in summary['extraction'] if row['victim'] == victim]
-  attacks = sorted({row['attack'] for row in rows}, key=summaries.attack_order)
-  styles = {'none': '-'}
-  styles |= {name: _DASHES[i % len(_DASHES)] for i, name in enumerate(defenses)}
-  for attack in attacks:
-    for defense, dashes in styles.items():
+  shown = {'none': 'none'} | schema.shown_defenses(summary)
+  looks = styles.defenses(shown)
+  alone = len({row['query_budget'] for row in rows}) == 1
+  for attack, look in _attacks(summary).items():
+    for defense, label in shown.items():
+      wanted = (attack, defense, label)
       line = sorted(
-        (r for r in rows if (r['attack'], r['defense']) == (attack, defense)),
+        (
+          row
+          for row in rows
+          if (row['attack'], row['defense'], row['label']) == wanted
+          and schema.known(row[metric])
+        ),
         key=lambda row: row['query_budget'],
       )
-      if line:
+      if len(line) > 1 or (line and alone):
         canvas.error_line(
           axes,
-          [Estimate(*(row['queries_billed'],) * 3) for row in line],
-          [summaries.percent(row[metric]) for row in line],
-          *canvas.attack_style(attack),
-          label=attack if defense == 'none' else f'{attack}, defended by {defense}',
-          dashes=dashes,
+          [_exact(row['queries_billed']) for row in line],
+          [schema.estimate(row[metric]) for row in line],
+          look.color,
+          look.marker,
+          label=attack if defense == 'none' else f'{attack}, defended by {label}',
+          dashes=looks[defense].dashes,
           width=4 if attack == 'explicit' else 1.8,
+          hollow=defense != 'none',
         )
+  canvas.note_if_empty(axes)
+
+
+def _attacks(summary: Summary) -> dict[str, styles.Attack]:
+  rows = (*summary['extraction'], *summary['protection'])
+  return styles.attacks(row['attack'] for row in rows)
+
+
+def _exact(value: float) -> Estimate:
+  return Estimate(value, value, value)
 
 
 def protection(summary: Summary) -> Figure:
@@ -69,85 +86,142 @@ def protection(summary: Summary) -> Figure:
   figure, ((*panels, last),) = canvas.subplots(1, 3, (13, 5.6))
   victim = summary['victims']['medium']
   rows = [row for row in summary['protection'] if row['victim'] == victim]
-  rows.sort(key=lambda row: (summaries.attack_order(row['attack']), row['scale']))
   written = [
-    _draw_protection(axes, rows, metric)
+    _draw_protection(axes, summary, rows, metric)
     for axes, metric in zip(panels, _METRICS, strict=True)
   ]
-  name = labels.plain(labels.short(victim, 40))
-  figure.suptitle(
-    f'medium victim {name}; numbers at points: noise scale b', fontsize=FONT + 1
-  )
-  _draw_goodput(last, summary)
-  canvas.legend(figure, [*panels, last], 5)
+  title = f'medium victim {labels.plain(labels.short(victim, 40))}'
+  for defense in list(_by_defense(rows))[:1]:
+    title += f'; numbers at points: scale of the {labels.plain(defense)} defense'
+  figure.suptitle(title, fontsize=FONT + 1)
+  looks, clients = _draw_goodput(last, summary)
+  looks |= styles.defenses(row['defense'] for row in rows)
+  entries = {
+    f'{attack} attack': Line2D([], [], color=look.color, lw=4)
+    for attack, look in _attacks(summary).items()
+    if any(row['attack'] == attack for row in rows)
+  }
+  entries |= {
+    f'{name} defense': _entry(look, look.dashes)
+    for name, look in looks.items()
+    if name != 'none'
+  }
+  _legend(figure, summary, entries, clients)
   canvas.freeze(figure)
-  for axes, lines in zip(panels, written, strict=True):
-    data = [labels.along(axes, [100 * summaries.GOODPUT_TARGET] * 2, axes.get_ylim())]
-    data += [
-      labels.along(axes, [t.x for t in line], [t.y for t in line]) for line in lines
-    ]
-    labels.place(axes, [text for line in lines for text in line], np.concatenate(data))
+  for axes, (data, texts) in zip(panels, written, strict=True):
+    data = [*data, ([100 * summary['target_goodput']] * 2, axes.get_ylim())]
+    covered = [labels.along(axes, *line) for line in data]
+    labels.place(axes, texts, np.concatenate(covered))
   return figure
 
 
 def _draw_protection(
-  axes: Axes, rows: list[dict[str, Any]], metric: str
-) -> list[list[Label]]:
-  """Draws a line per attack; the scales to write beside each line's points."""
-  written = []
-  for attack in dict.fromkeys(row['attack'] for row in rows):
-    line = [
-      row
-      for row in rows
-      if row['attack'] == attack and summaries.known(row[metric], row['goodput'])
-    ]
-    if not line:
-      continue
-    x = [summaries.percent(row['goodput']) for row in line]
-    y = [summaries.percent(row[metric]) for row in line]
-    color, marker = canvas.attack_style(attack)
-    canvas.error_line(axes, x, y, color, marker, label=f'{attack} attack')
-    written.append(
-      [
-        Label(at.mean, up.mean, f'{row["scale"]:.3g}', color)
+  axes: Axes, summary: Summary, rows: Sequence[_Row], metric: str
+) -> tuple[list[_Line], list[Label]]:
+  """Draws a line per attack and defense; what is drawn, and the first one's scales."""
+  rows = [row for row in rows if schema.known(row[metric], row['goodput'])]
+  drawn: list[_Line] = []
+  texts: list[Label] = []
+  looks = styles.defenses(row['defense'] for row in rows)
+  for attack, look in _attacks(summary).items():
+    mine = [row for row in rows if row['attack'] == attack]
+    for defense, line in _by_defense(mine).items():
+      x = [schema.estimate(row['goodput']) for row in line]
+      y = [schema.estimate(row[metric]) for row in line]
+      style = looks[defense]
+      canvas.error_line(axes, x, y, look.color, style.marker, dashes=style.dashes)
+      texts = texts or [
+        Label(at.mean, up.mean, f'{row["scale"]:.3g}', look.color)
         for row, at, up in zip(line, x, y, strict=True)
       ]
-    )
-  axes.axvline(
-    100 * summaries.GOODPUT_TARGET, color='black', ls=':', lw=1.5, label=_TARGET
-  )
+      drawn.append(([at.mean for at in x], [up.mean for up in y]))
+      drawn += [([at.mean] * 2, up[1:]) for at, up in zip(x, y, strict=True)]
+  canvas.note_if_empty(axes)
+  axes.axvline(100 * summary['target_goodput'], **_TARGET)
   axes.margins(0.12)
   axes.set_xlabel('Goodput (%)', fontsize=FONT)
   axes.set_ylabel(f'Surrogate {metric} (%)', fontsize=FONT)
-  return written
+  return drawn, texts
+
+
+def _by_defense(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
+  """Rows by defense, weakest first; the one without a defense starts each of them."""
+  names = {row['defense'] for row in rows}
+  without = [row for row in rows if row['defense'] == 'none']
+  return {
+    name: without * (name != 'none')
+    + sorted(
+      (row for row in rows if row['defense'] == name), key=lambda row: row['scale']
+    )
+    for name in sorted(names - {'none'} or names, key=schema.defense_order)
+  }
 
 
 def goodput(summary: Summary) -> Figure:
   """The goodput that each defense leaves, against its scale."""
   figure, ((axes,),) = canvas.subplots(1, 1, (8, 5))
-  _draw_goodput(axes, summary)
-  canvas.legend(figure, [axes], 4)
+  looks, clients = _draw_goodput(axes, summary)
+  entries = {
+    f'{name} defense': _entry(look, '-')
+    for name, look in looks.items()
+    if name != 'none'
+  }
+  _legend(figure, summary, entries, clients)
   canvas.freeze(figure)
   return figure
 
 
-def _draw_goodput(axes: Axes, summary: Summary) -> None:
-  """One line per kind of defense; a row without noise starts each of them."""
-  kinds: dict[str, list] = {}
-  for row in summary['goodput']:
-    kinds.setdefault(row['defense'].split('(')[0], []).append(row)
-  without = kinds.pop('none', [])
-  for i, (kind, rows) in enumerate((kinds or {'none': []}).items()):
-    line = sorted([*without, *rows], key=lambda row: row['scale'])
-    if line:
-      canvas.error_line(
-        axes,
-        [Estimate(*(row['scale'],) * 3) for row in line],
-        [summaries.percent(row['goodput']) for row in line],
-        *_FAMILIES[i % len(_FAMILIES)],
-        label=f'goodput, {kind}',
+def _draw_goodput(
+  axes: Axes, summary: Summary
+) -> tuple[dict[str, styles.Defense], dict[str, Dashes]]:
+  """A line per defense, and thin ones for the classes of its clients; their styles."""
+  rows = [row for row in summary['goodput'] if schema.known(row['goodput'])]
+  looks = styles.defenses(row['defense'] for row in rows)
+  clients = styles.clients(name for row in rows for name in row['classes'])
+  for defense, line in _by_defense(rows).items():
+    x = [_exact(row['scale']) for row in line]
+    y = [schema.estimate(row['goodput']) for row in line]
+    look = looks[defense]
+    canvas.error_line(axes, x, y, look.color, look.marker)
+    for name, dashes in clients.items():
+      known = [row for row in line if name in row['classes']]
+      axes.plot(
+        [row['scale'] for row in known],
+        [schema.estimate(row['classes'][name]).mean for row in known],
+        color=look.color,
+        ls=dashes,
+        lw=1,
+        marker='.',
       )
-  target = 100 * summaries.GOODPUT_TARGET
-  axes.axhline(target, color='black', ls=':', lw=1.5, label=_TARGET)
-  axes.set_xlabel("Noise scale b (share of the zoo's range)", fontsize=FONT)
+  axes.axhline(100 * summary['target_goodput'], **_TARGET)
+  axes.set_xlabel(
+    "Scale (noise: share of the zoo's range;\nrefusal: share of queries)"
+    if 'refusal' in looks
+    else "Noise scale (share of the zoo's range)",
+    fontsize=FONT,
+  )
   axes.set_ylabel('Goodput (%)', fontsize=FONT)
+  return looks, clients
+
+
+def _entry(look: styles.Defense, dashes: Dashes) -> Line2D:
+  return Line2D([], [], color=look.color, marker=look.marker, ls=dashes, lw=1.8)
+
+
+def _legend(
+  figure: Figure,
+  summary: Summary,
+  entries: dict[str, Line2D],
+  clients: Mapping[str, Dashes],
+) -> None:
+  """The entries, then the target and the clients."""
+  entries = dict(entries)
+  target = f'goodput target, {100 * summary["target_goodput"]:g} %'
+  entries[target] = Line2D([], [], **_TARGET)
+  if clients:
+    entries['goodput, all clients'] = Line2D([], [], color='#444444', lw=1.8)
+  for name, dashes in clients.items():
+    entries[f'goodput, {name} clients'] = Line2D(
+      [], [], color='#444444', lw=1, marker='.', ls=dashes
+    )
+  canvas.legend(figure, entries, 5)

@@ -110,7 +110,7 @@ def _places(
     if (
       frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 < box.y1 < frame.y1
     ):
-      padded = box.padded((_CLEAR if label.optional else 3) * point)
+      padded = box.padded((_CLEAR if label.optional else 4) * point)
       cost = _PER_POINT * distance
       cost += _COVERS_NAME * padded.count_overlaps(taken)
       cost += _COVERS_DATA * padded.count_contains(data)

@@ -1,15 +1,15 @@
 """The report as files: one picture per plot and one page that needs no other file."""
 
 import base64
-import io
+import functools
 import os
 from pathlib import Path
 
 import jinja2
-from matplotlib.figure import Figure
 
-from psml_jax.report import plots, tables
-from psml_jax.report.summary import Summary
+from psml_jax import _files
+from psml_jax.report import export, plots, tables
+from psml_jax.report.schema import Summary
 
 _CAPTIONS = {
   'zoo': (
@@ -20,40 +20,49 @@ _CAPTIONS = {
   ),
   'extraction': (
     'Accuracy and fidelity of surrogates at equal bills, mean and 95 % interval; '
-    'broken lines are under the strongest defense attacked here that keeps the '
-    'goodput target (the weakest where none does).'
+    'broken lines are under the strongest scale of a defense attacked here that keeps '
+    'the goodput target of {target} (the weakest where none does).'
   ),
   'protection': (
     'Accuracy and fidelity of surrogates of the medium victim against the goodput '
-    'that the defense leaves, and goodput against the noise; mean and 95 % interval. '
-    'Protection is to the lower right: weak surrogates at high goodput.'
+    'that a defense leaves, and goodput against its scale; mean and 95 % interval. '
+    'Protection is to the lower right: weak surrogates at a goodput above {target}.'
   ),
-  'goodput': 'Goodput against the scale of the noise, mean and 95 % interval.',
+  'goodput': (
+    'Goodput against the scale of the defense, mean and 95 % interval; the target is '
+    '{target}.'
+  ),
 }
 
 
 def write(summary: Summary, directory: str | os.PathLike[str]) -> list[Path]:
-  """Writes the pictures and the page of a report, each file whole or not at all.
+  """Writes the pictures, tables and page of a report, each file whole or not at all.
 
   Args:
     summary: the experiment, see `psml_jax.report.Summary`.
-    directory: where to write; made where it is missing.
+    directory: where to write; made where it is missing, `~` expanded.
 
   Returns:
     The paths written: `zoo.png`; `extraction.png` and `protection.png` where the
-    summary has such rows (`goodput.png` where it has goodput alone); `report.html`.
+    summary has such rows (`goodput.png` where it has goodput alone); `tables/NAME.csv`
+    and `tables/NAME.tex` for every table with rows; `report.html`, the last.
 
   Raises:
-    ValueError: the summary lacks a key or names an impossible victim.
+    ValueError: the summary lacks a key or names an impossible victim; the directory
+      is no path of this machine.
   """
+  directory = _files.local('directory', directory)
   contents = tables.build(summary)
-  images = {name: _png(figure) for name, figure in plots.figures(summary).items()}
+  images = plots.draw(summary)
   files = {f'{name}.png': image for name, image in images.items()}
+  for name, table in contents.items():
+    if table.rows:
+      files[f'tables/{name}.csv'] = export.to_csv(table).encode()
+      files[f'tables/{name}.tex'] = export.to_latex(table).encode()
   files['report.html'] = _render(summary, contents, images).encode()
-  directory = Path(directory)
-  directory.mkdir(parents=True, exist_ok=True)
+  (directory / 'tables').mkdir(parents=True, exist_ok=True)
   for name, data in files.items():
-    _replace(directory / name, data)
+    _files.write(directory / name, functools.partial(Path.write_bytes, data=data))
   return [directory / name for name in files]
 
 
@@ -69,6 +78,7 @@ def _render(
     lstrip_blocks=True,
   )
   first = {'claims': contents['claims'], 'setting': contents['setting']}
+  target = f'{100 * summary["target_goodput"]:g} %'
   return environment.get_template('report.html').render(
     title=tables.title(summary),
     seeds=summary['seeds'],
@@ -76,20 +86,5 @@ def _render(
     seconds=f'{sum(summary["wall_seconds"].values()):,.1f}',
     tables=first | contents,
     images={name: base64.b64encode(image).decode() for name, image in images.items()},
-    captions=_CAPTIONS,
+    captions={name: text.format(target=target) for name, text in _CAPTIONS.items()},
   )
-
-
-def _png(figure: Figure) -> bytes:
-  data = io.BytesIO()
-  figure.savefig(data, format='png', metadata={'Software': None})
-  return data.getvalue()
-
-
-def _replace(path: Path, data: bytes) -> None:
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    temporary.write_bytes(data)
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)

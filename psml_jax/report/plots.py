@@ -1,18 +1,49 @@
 """The pictures of a report: each a matplotlib figure made from a summary."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from psml_jax.report import canvas, curves, labels
-from psml_jax.report.canvas import BLUE, FONT, GREEN, ORANGE, RED
+from psml_jax.report import canvas, curves, labels, schema
+from psml_jax.report.canvas import FONT
 from psml_jax.report.labels import Label
-from psml_jax.report.summary import SIZES, Summary
+from psml_jax.report.schema import SIZES, Summary
+from psml_jax.report.styles import BLUE, GREEN, ORANGE, RED
 
 _ALL_NAMED = 24
+
+
+class _Point(NamedTuple):
+  """Models at one place: milliseconds, percent, and their names."""
+
+  x: float
+  y: float
+  names: Sequence[str]
+  pareto: bool
+
+
+def draw(summary: Summary) -> dict[str, bytes]:
+  """All pictures as PNG files, whatever matplotlib settings the user has.
+
+  Args:
+    summary: the experiment, see `psml_jax.report.Summary`.
+
+  Returns:
+    The files' contents by name, see `figures`.
+  """
+  with matplotlib.style.context('default'):
+    return {name: _png(figure) for name, figure in figures(summary).items()}
+
+
+def _png(figure: Figure) -> bytes:
+  data = io.BytesIO()
+  figure.savefig(data, format='png', metadata={'Software': None})
+  return data.getvalue()
 
 
 def figures(summary: Summary) -> dict[str, Figure]:
@@ -39,22 +70,21 @@ def figures(summary: Summary) -> dict[str, Figure]:
 def zoo(summary: Summary) -> Figure:
   """The zoo by latency and accuracy, with the probes for the medium victim."""
   figure, ((axes,),) = canvas.subplots(1, 1, (10, 6.6))
-  models = summary['zoo']
-  optimal = sorted((m for m in models if m['pareto']), key=lambda m: m['latency_ms'])
-  dominated = [m for m in models if not m['pareto']]
-  wanted = [summary['victims'][size] for size in SIZES]
-  victims = [m for m in optimal if m['name'] in wanted]
-  few = len(models) <= _ALL_NAMED
+  points = _points(summary)
+  optimal = sorted(point for point in points if point.pareto)
+  dominated = [point for point in points if not point.pareto]
+  wanted = {summary['victims'][size] for size in SIZES}
+  victims = [point for point in optimal if wanted & set(point.names)]
+  few = len(points) <= _ALL_NAMED
 
-  x, y = _xy(models)
-  x_range = (min(x) / 1.25, max(x) * 1.25)
+  x, y = _xy(points)
+  x_range = canvas.latency_axis(axes, x)
   pad = max(max(y) - min(y), 1) * 0.07
   y_range = (min(y) - pad, max(y) + pad)
-  axes.set(xscale='log', xlim=x_range, ylim=y_range)
-  canvas.latency_ticks(axes, x_range)
-  axes.set_xlabel('Latency (ms, log scale)', fontsize=FONT)
+  axes.set_ylim(y_range)
   axes.set_ylabel('Accuracy (%)', fontsize=FONT)
-  count = f'{len(models)} models, {len(optimal)} on the Pareto frontier'
+  best = sum(model['pareto'] for model in summary['zoo'])
+  count = f'{len(summary["zoo"])} models, {best} on the Pareto frontier'
   axes.set_title(labels.plain(f'{summary["dataset"]}: {count}'), fontsize=FONT + 1)
 
   stairs_x, stairs_y = _xy(optimal)
@@ -88,7 +118,7 @@ def zoo(summary: Summary) -> Figure:
     label='victim',
   )
   probes = _draw_probes(axes, summary, x_range, y_range)
-  canvas.legend(figure, [axes], 3)
+  canvas.legend(figure, canvas.labelled([axes]), 3)
   canvas.freeze(figure)
 
   corners = np.repeat(np.column_stack([stairs_x, stairs_y]), 2, axis=0)
@@ -97,22 +127,34 @@ def zoo(summary: Summary) -> Figure:
     labels.pixels(axes, x, y),
     labels.pixels(axes, *probes),
   ]
-  named = [*victims, *(m for m in (*optimal, *dominated) if few and m not in victims)]
+  others = [point for point in (*optimal, *dominated) if few and point not in victims]
   texts = [
-    Label(at, up, _name(summary, m['name']), optional=not m['pareto'])
-    for m, at, up in zip(named, *_xy(named), strict=True)
+    Label(point.x, point.y, _name(summary, point), optional=not point.pareto)
+    for point in (*victims, *others)
   ]
   labels.place(axes, texts, np.concatenate(data))
   return figure
 
 
-def _xy(models: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
-  return [m['latency_ms'] for m in models], [100 * m['accuracy'] for m in models]
+def _points(summary: Summary) -> list[_Point]:
+  """The models, twins together."""
+  groups = {name: group for group in summary['twins'] for name in group}
+  points = []
+  for model in summary['zoo']:
+    names = groups.get(model['name'], [model['name']])
+    if model['name'] == names[0]:
+      points.append(_Point(*schema.place(model), tuple(names), model['pareto']))
+  return points
 
 
-def _name(summary: Summary, model: str) -> str:
-  sizes = [size for size in SIZES if summary['victims'][size] == model]
-  return labels.short(model, 40) + (f' ({", ".join(sizes)})' if sizes else '')
+def _xy(points: Sequence[_Point]) -> tuple[list[float], list[float]]:
+  return [point.x for point in points], [point.y for point in points]
+
+
+def _name(summary: Summary, point: _Point) -> str:
+  sizes = [size for size in SIZES if summary['victims'][size] in point.names]
+  name = labels.short(' = '.join(point.names), 40)
+  return name + (f' ({", ".join(sizes)})' if sizes else '')
 
 
 def _draw_probes(

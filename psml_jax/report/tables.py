@@ -1,23 +1,42 @@
-"""The numbers of a report as tables of texts."""
+"""The numbers of a report as tables."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from psml_jax.report import summary as summaries
-from psml_jax.report.summary import Summary
+from psml_jax.report import schema
+from psml_jax.report.schema import Estimate, Summary
 
 _ALL_LISTED = 40
 
 
+class Column(NamedTuple):
+  """A column: its header, how a value reads, and whether the values are numbers."""
+
+  header: str
+  form: Callable[[Any], str] = str
+  numbers: bool = False
+
+
 class Table(NamedTuple):
-  """A table of texts; the columns in `numbers` are aligned to the right."""
+  """A table: texts, numbers (NaN where unknown), truths and estimates by column."""
 
   title: str
-  header: tuple[str, ...]
-  rows: Sequence[tuple[str, ...]]
+  columns: Sequence[Column]
+  rows: Sequence[Sequence[Any]]
   note: str = ''
-  numbers: frozenset[int] = frozenset()
+
+  @property
+  def header(self) -> list[str]:
+    """The headers of the columns."""
+    return [column.header for column in self.columns]
+
+  def texts(self) -> list[list[str]]:
+    """All rows as a reader sees them; a line break separates parts of a cell."""
+    return [
+      [column.form(value) for column, value in zip(self.columns, row, strict=True)]
+      for row in self.rows
+    ]
 
 
 def build(summary: Summary) -> dict[str, Table]:
@@ -27,14 +46,14 @@ def build(summary: Summary) -> dict[str, Table]:
     summary: the experiment, see `psml_jax.report.Summary`.
 
   Returns:
-    Tables `setting`, `claims`, `zoo`, `fingerprint`, `extraction`, `protection`
-    and `goodput`; one without rows says in its note why it is left out.
+    Tables `setting`, `claims`, `zoo`, `fingerprint`, `extraction`, `protection`,
+    `goodput` and `provenance`; one without rows says in its note why it is left out.
 
   Raises:
     ValueError: the summary lacks a key or names an impossible victim.
   """
-  summaries.check(summary)
-  return {
+  schema.check(summary)
+  made = {
     'setting': _setting(summary),
     'claims': _claims(summary),
     'zoo': _zoo(summary),
@@ -42,6 +61,13 @@ def build(summary: Summary) -> dict[str, Table]:
     'extraction': _extraction(summary),
     'protection': _protection(summary),
     'goodput': _goodput(summary),
+    'provenance': _provenance(summary),
+  }
+  return {
+    name: table
+    if table.rows
+    else table._replace(note=f'Left out: this run has no {name} results.')
+    for name, table in made.items()
   }
 
 
@@ -52,120 +78,139 @@ def title(summary: Summary) -> str:
 
 def _setting(summary: Summary) -> Table:
   seconds = summary['wall_seconds']
-  sizes = {summary['victims'][size]: size for size in reversed(summaries.SIZES)}
+  sizes = {summary['victims'][size]: size for size in reversed(schema.SIZES)}
   rows = [
     ('dataset', summary['dataset']),
     ('seeds', str(summary['seeds'])),
     ('device', summary['device']),
+    ('goodput target', f'{100 * summary["target_goodput"]:g} %'),
     *((f'{size} victim', name) for name, size in reversed(sizes.items())),
     *((f'seconds, {stage}', f'{value:,.1f}') for stage, value in seconds.items()),
   ]
   if seconds:
     rows.append(('seconds, total', f'{sum(seconds.values()):,.1f}'))
-  return Table('Setting', ('what', 'value'), rows)
+  return Table('Setting', (Column('what'), Column('value')), rows)
+
+
+def _provenance(summary: Summary) -> Table:
+  rows = list(summary['provenance'].items())
+  return Table('Provenance', (Column('what'), Column('value')), rows)
 
 
 def _claims(summary: Summary) -> Table:
   rows = [
-    (row['claim'], row['paper'], row['measured'], _yes(row['holds']))
+    (row['claim'], row['paper'], row['measured'], row['holds'])
     for row in summary['claims']
   ]
-  note = '' if rows else _left_out('claims')
-  return Table('Claims', ('claim', 'paper', 'measured', 'holds'), rows, note)
+  columns = (
+    Column('claim', _parts),
+    Column('paper', _parts),
+    Column('measured', _parts),
+    Column('holds', _yes),
+  )
+  return Table('Claims', columns, rows)
 
 
 def _zoo(summary: Summary) -> Table:
   models = sorted(summary['zoo'], key=lambda m: (m['latency_ms'], -m['accuracy']))
   optimal = [m for m in models if m['pareto']]
-  note = f'{len(models)} models, {len(optimal)} on the Pareto frontier.'
+  notes = [f'{len(models)} models, {len(optimal)} on the Pareto frontier.']
   if len(models) > _ALL_LISTED:
     models = optimal
-    note += ' Only the frontier is listed.'
+    notes.append('Only the frontier is listed.')
+  if summary['twins']:
+    groups = '; '.join(' = '.join(group) for group in summary['twins'])
+    notes.append(f'Equal in both numbers, so that they share one corner: {groups}.')
   rows = [
-    (
-      m['name'],
-      _number(100 * m['accuracy'], '.2f'),
-      _milliseconds(m['latency_ms']),
-      _yes(m['pareto']),
-    )
-    for m in models
+    (m['name'], 100 * m['accuracy'], m['latency_ms'], m['pareto']) for m in models
   ]
-  header = ('model', 'accuracy (%)', 'latency (ms)', 'Pareto-optimal')
-  return Table('Zoo', header, rows, note, frozenset({1, 2}))
+  columns = (
+    Column('model'),
+    Column('accuracy (%)', _percent, True),
+    Column('latency (ms)', _milliseconds, True),
+    Column('Pareto-optimal', _yes),
+  )
+  return Table('Zoo', columns, rows, ' '.join(notes))
 
 
 def _fingerprint(summary: Summary) -> Table:
   rows = [
     (
       row['victim'],
-      f'{row["probes"]:,}',
-      _number(row['bound'], '.1f'),
-      _number(100 * summaries.number(row['min_accuracy']), '.2f'),
-      _milliseconds(row['max_latency_ms']),
-      _yes(row['identified']),
+      row['probes'],
+      schema.number(row['bound']),
+      100 * schema.number(row['min_accuracy']),
+      schema.number(row['max_latency_ms']),
+      row['identified'],
     )
     for row in summary['fingerprint']
   ]
-  header = (
-    'victim',
-    'probes',
-    'lower bound (probes)',
-    'min. accuracy found (%)',
-    'max. latency found (ms)',
-    'identified',
+  columns = (
+    Column('victim'),
+    Column('probes', _count, True),
+    Column('lower bound (probes)', lambda value: _number(value, '.1f'), True),
+    Column('min. accuracy found (%)', _percent, True),
+    Column('max. latency found (ms)', _milliseconds, True),
+    Column('identified', _yes),
   )
-  note = '' if rows else _left_out('fingerprint')
-  return Table('Fingerprint', header, rows, note, frozenset(range(1, 5)))
+  return Table('Fingerprint', columns, rows)
+
+
+_SCORES = ('victim_purity', 'accuracy', 'fidelity')
+
+
+def _score_columns() -> list[Column]:
+  names = ("victim's share (%)", 'accuracy (%)', 'fidelity (%)')
+  return [Column(name, _estimate, True) for name in names]
 
 
 def _extraction(summary: Summary) -> Table:
   ordered = sorted(
     summary['extraction'],
     key=lambda row: (
-      summaries.victim_order(summary, row['victim']),
-      row['victim'],
+      *_victim(summary, row),
       row['query_budget'],
-      summaries.attack_order(row['attack']),
+      schema.attack_order(row['attack']),
+      schema.defense_order(row['defense']),
       row['scale'],
-      row['defense'],
     ),
   )
   rows = [
-    (
+    [
       row['victim'],
-      f'{row["query_budget"]:,}',
+      row['query_budget'],
       row['attack'],
-      row['defense'],
-      _number(row['queries_billed'], ',.0f'),
-      _number(row['queries_served'], ',.0f'),
-      _share(row['victim_purity']),
-      _estimate(row['accuracy']),
-      _estimate(row['fidelity']),
-    )
+      row['label'],
+      schema.number(row['queries_billed']),
+      schema.estimate(row['queries_served'], 1),
+      *(schema.estimate(row[name]) for name in _SCORES),
+    ]
     for row in ordered
   ]
-  header = (
-    'victim',
-    'query budget',
-    'attack',
-    'defense',
-    'billed',
-    'served',
-    "victim's share (%)",
-    'accuracy (%)',
-    'fidelity (%)',
-  )
-  note = _spread(summary) if rows else _left_out('extraction')
-  return Table('Extraction', header, rows, note, frozenset({1, *range(4, 9)}))
+  columns = [
+    Column('victim'),
+    Column('query budget', _count, True),
+    Column('attack'),
+    Column('defense'),
+    Column('billed', _count, True),
+    Column('served', lambda value: _estimate(value, ',.0f'), True),
+    *_score_columns(),
+  ]
+  if any(row['diverged'] for row in ordered):
+    columns.append(Column('diverged'))
+    for row, cells in zip(ordered, rows, strict=True):
+      lost = f'{row["diverged"]} of {row["seeds"]} diverged'
+      cells.append(lost if row['diverged'] else '')
+  return Table('Extraction', columns, rows, _spread(summary))
 
 
 def _protection(summary: Summary) -> Table:
   ordered = sorted(
     summary['protection'],
     key=lambda row: (
-      summaries.victim_order(summary, row['victim']),
-      row['victim'],
-      summaries.attack_order(row['attack']),
+      *_victim(summary, row),
+      schema.attack_order(row['attack']),
+      schema.defense_order(row['defense']),
       row['scale'],
     ),
   )
@@ -173,63 +218,94 @@ def _protection(summary: Summary) -> Table:
     (
       row['victim'],
       row['attack'],
-      _number(row['scale'], '.3g'),
-      _estimate(row['goodput']),
-      _share(row['victim_purity']),
-      _estimate(row['accuracy']),
-      _estimate(row['fidelity']),
+      row['defense'],
+      row['scale'],
+      schema.estimate(row['goodput']),
+      schema.estimate(row['queries_served'], 1),
+      *(schema.estimate(row[name]) for name in _SCORES),
     )
     for row in ordered
   ]
-  header = (
-    'victim',
-    'attack',
-    'noise scale',
-    'goodput (%)',
-    "victim's share (%)",
-    'accuracy (%)',
-    'fidelity (%)',
+  columns = (
+    Column('victim'),
+    Column('attack'),
+    Column('defense'),
+    Column('scale', _scale, True),
+    Column('goodput (%)', _estimate, True),
+    Column('served', lambda value: _estimate(value, ',.0f'), True),
+    *_score_columns(),
   )
-  note = _spread(summary) if rows else _left_out('protection')
-  return Table('Protection', header, rows, note, frozenset(range(2, 7)))
+  return Table('Protection', columns, rows, _spread(summary))
 
 
 def _goodput(summary: Summary) -> Table:
+  classes = dict.fromkeys(name for row in summary['goodput'] for name in row['classes'])
+  unknown = {'mean': None, 'ci95': None}
   rows = [
-    (row['defense'], _number(row['scale'], '.3g'), _estimate(row['goodput']))
+    (
+      row['defense'],
+      row['scale'],
+      schema.estimate(row['goodput']),
+      *(schema.estimate(row['classes'].get(name, unknown)) for name in classes),
+    )
     for row in summary['goodput']
   ]
-  header = ('defense', 'noise scale', 'goodput (%)')
-  note = _spread(summary) if rows else _left_out('goodput')
-  return Table('Goodput', header, rows, note, frozenset({1, 2}))
+  columns = (
+    Column('defense'),
+    Column('scale', _scale, True),
+    Column('goodput (%)', _estimate, True),
+    *(Column(f'{name} clients (%)', _estimate, True) for name in classes),
+  )
+  note = f'Mean (95 % interval); seeds: {summary["seeds"]}.'
+  return Table('Goodput', columns, rows, note)
+
+
+def _victim(summary: Summary, row: Mapping[str, Any]) -> tuple[int, str]:
+  return schema.victim_order(summary, row['victim']), row['victim']
 
 
 def _spread(summary: Summary) -> str:
-  return f'Mean (95 % interval); seeds: {summary["seeds"]}.'
+  note = f'Mean (95 % interval); seeds: {summary["seeds"]}.'
+  lost = sum(row['diverged'] for row in summary['extraction'])
+  if lost:
+    runs = sum(row['seeds'] for row in summary['extraction'])
+    note += (
+      f' {lost:,} of all {runs:,} surrogates diverged: the loss of their training was '
+      'not finite, and their numbers are in no mean.'
+    )
+  return note
 
 
-def _left_out(section: str) -> str:
-  return f'Left out: this run has no {section} results.'
+def _parts(text: str) -> str:
+  """The text with each of its parts on a line of its own."""
+  return text.replace('; ', ';\n')
 
 
 def _yes(value: bool) -> str:
   return 'yes' if value else 'no'
 
 
-def _number(value: float | None, form: str) -> str:
-  value = summaries.number(value)
+def _number(value: float, form: str) -> str:
   return '–' if math.isnan(value) else f'{value:{form}}'
 
 
-def _share(value: float | None) -> str:
-  return _number(100 * summaries.number(value), '.1f')
+def _count(value: float) -> str:
+  return _number(value, ',.0f')
 
 
-def _milliseconds(value: float | None) -> str:
-  return _number(value, ',.0f' if summaries.number(value) >= 1000 else '.4g')
+def _percent(value: float) -> str:
+  return _number(value, '.2f')
 
 
-def _estimate(estimate: Mapping[str, Any]) -> str:
-  mean, low, high = summaries.percent(estimate)
-  spread = f' ({low:.1f}–{high:.1f})' if low < high else ''
-  return _number(mean, '.1f') + spread
+def _scale(value: float) -> str:
+  return _number(value, '.3g')
+
+
+def _milliseconds(value: float) -> str:
+  return _number(value, ',.0f' if value >= 1000 else '.4g')
+
+
+def _estimate(value: Estimate, form: str = '.1f') -> str:
+  low, high = f'{value.low:{form}}', f'{value.high:{form}}'
+  spread = f' ({low}–{high})' if low != high else ''
+  return _number(value.mean, form) + spread

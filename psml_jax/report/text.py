@@ -1,10 +1,11 @@
 """The report as plain text and as Markdown."""
 
+import itertools
 import re
 import textwrap
 
 from psml_jax.report import tables
-from psml_jax.report.summary import Summary
+from psml_jax.report.schema import Summary
 
 _WIDTH = 100
 
@@ -22,25 +23,40 @@ def claims_table(summary: Summary) -> str:
     ValueError: the summary lacks a key or names an impossible victim.
   """
   table = tables.build(summary)['claims']
-  lines = [table.header, *table.rows]
-  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-  while sum(widths) + 3 * (len(widths) - 1) > _WIDTH:
-    widths[widths.index(max(widths))] -= 1
+  lines = [table.header, *table.texts()]
+  widths = _widths(lines)
   rule = '-+-'.join('-' * width for width in widths)
   text = []
   for line in lines:
-    cells = [
-      textwrap.wrap(cell, width) or ['']
-      for cell, width in zip(line, widths, strict=True)
-    ]
-    for i in range(max(map(len, cells))):
-      parts = [
-        (cell[i] if i < len(cell) else '').ljust(width)
-        for cell, width in zip(cells, widths, strict=True)
-      ]
-      text.append(' | '.join(parts).rstrip())
+    cells = [_wrap(cell, width) for cell, width in zip(line, widths, strict=True)]
+    for parts in itertools.zip_longest(*cells, fillvalue=''):
+      padded = (part.ljust(width) for part, width in zip(parts, widths, strict=True))
+      text.append(' | '.join(padded).rstrip())
     text.append(rule)
   return '\n'.join(text[:-1]) + '\n'
+
+
+def _widths(lines: list[list[str]]) -> list[int]:
+  """Widths of columns: as texts need, or those narrower that have the least text."""
+  columns = list(zip(*lines, strict=True))
+  texts = [sum(map(len, column)) for column in columns]
+  widths = [
+    max(len(part) for cell in column for part in cell.split('\n')) for column in columns
+  ]
+  words = [max(map(len, ' '.join(column).split()), default=0) for column in columns]
+  floors = [min(word, _WIDTH // (2 * len(columns))) for word in words]
+  while sum(widths) + 3 * (len(widths) - 1) > _WIDTH:
+    loose = [i for i, width in enumerate(widths) if width > floors[i]]
+    widths[min(loose, key=lambda i: texts[i] / widths[i])] -= 1
+  return widths
+
+
+def _wrap(cell: str, width: int) -> list[str]:
+  """The lines of a cell; a part that goes on is indented."""
+  lines = []
+  for part in cell.split('\n'):
+    lines += textwrap.wrap(part, width, subsequent_indent='  ') or ['']
+  return lines
 
 
 def markdown(summary: Summary) -> str:
@@ -51,7 +67,7 @@ def markdown(summary: Summary) -> str:
 
   Returns:
     Markdown: setting, claims, zoo, fingerprint, extraction at every budget,
-    protection and goodput, each mean with its 95 % interval.
+    protection and goodput, each mean with its 95 % interval, and provenance.
 
   Raises:
     ValueError: the summary lacks a key or names an impossible victim.
@@ -62,13 +78,18 @@ def markdown(summary: Summary) -> str:
     if table.note:
       parts.append(_escape(table.note))
     if table.rows:
-      rule = ['---:' if i in table.numbers else '---' for i in range(len(table.header))]
-      rows = [[_escape(cell) for cell in row] for row in table.rows]
-      lines = [list(table.header), rule, *rows]
+      rule = ['---:' if column.numbers else '---' for column in table.columns]
+      lines = [
+        [_escape(cell) for cell in row] for row in (table.header, *table.texts())
+      ]
+      lines.insert(1, rule)
       parts.append('\n'.join(f'| {" | ".join(line)} |' for line in lines))
   return '\n\n'.join(parts) + '\n'
 
 
 def _escape(text: str) -> str:
-  """The text as it is, whatever Markdown or HTML it looks like."""
-  return re.sub(r'([\\`*~|<>\[\]&]|\b_|_\b)', r'\\\1', ' '.join(text.split()))
+  """The text as it is, whatever Markdown or HTML it looks like; lines by <br>."""
+  lines = [' '.join(line.split()) for line in text.split('\n')]
+  return '<br>'.join(
+    re.sub(r'([\\`*~|<>\[\]&]|\b_|_\b)', r'\\\1', line) for line in lines
+  )

@@ -1,0 +1,180 @@
+"""Runs as flat records, and two experiments compared by hand-made numbers."""
+
+import json
+
+import numpy as np
+import pytest
+
+from psml_jax import metrics
+from psml_jax.experiments import results
+
+FIELDS = {
+  'victim': 'mlp4',
+  'attack': 'fingerprint',
+  'defense': 'laplace',
+  'scale': 0.1,
+  'query_budget': 400,
+  'seed': 0,
+  'accuracy': 0.8,
+  'fidelity': 0.7,
+  'victim_purity': None,
+  'queries_billed': 400,
+  'queries_served': 311,
+  'queries_logged': 400,
+  'loss': 0.25,
+  'diverged': False,
+  'seconds': 1.5,
+}
+
+
+@pytest.fixture
+def make(tmp_path):
+  """Makes a work directory of records; returns its path."""
+
+  def directory(name, records, **config):
+    path = tmp_path / name
+    path.mkdir()
+    config = {'name': 'digits', 'seed': 7, 'published': None} | config
+    (path / 'config.json').write_text(json.dumps(config))
+    if records is not None:
+      lines = [json.dumps(FIELDS | record) + '\n' for record in records]
+      (path / 'extraction.jsonl').write_text(''.join(lines))
+    return path
+
+  return directory
+
+
+def runs(accuracy, **fields):
+  """A run a seed."""
+  return [
+    fields | {'seed': seed, 'accuracy': value, 'fidelity': value / 2}
+    for seed, value in enumerate(accuracy)
+  ]
+
+
+def test_load_is_flat(make):
+  directory = make('a', [{'extra': [1]}, {'seed': 1, 'diverged': True, 'loss': None}])
+  records = results.load(directory)
+  origin = {'config': 'digits', 'config_seed': 7}
+  assert records == [
+    origin | FIELDS,
+    origin | FIELDS | {'seed': 1, 'diverged': True, 'loss': None},
+  ]
+  assert all(
+    value is None or type(value) in (str, int, float, bool)
+    for record in records
+    for value in record.values()
+  )
+
+
+def test_load_becomes_a_data_frame(make):
+  pandas = pytest.importorskip('pandas')
+  frame = pandas.DataFrame(results.load(make('a', runs([0.5, 0.7]))))
+  assert frame.groupby(['victim', 'attack', 'scale']).accuracy.mean().tolist() == [0.6]
+  assert frame.shape == (2, 2 + len(FIELDS))
+
+
+def test_load_expands_home(make, tmp_path, monkeypatch):
+  make('a', [{}])
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert len(results.load('~/a')) == 1
+
+
+def test_load_of_what_has_no_runs(make, tmp_path):
+  with pytest.raises(ValueError, match=r"'.*none'; it holds no config\.json"):
+    results.load(tmp_path / 'none')
+  with pytest.raises(
+    ValueError, match='is of a published zoo, which has no surrogates'
+  ):
+    results.load(make('published', None, published={'name': 'cifar10_published'}))
+  with pytest.raises(ValueError, match=r'holds no extraction\.jsonl; run the exper'):
+    results.load(make('unfinished', None))
+  with pytest.raises(ValueError, match='workdir is empty'):
+    results.load('')
+
+
+def test_load_of_damaged_files(make):
+  directory = make('old', [{}, {}])
+  (directory / 'extraction.jsonl').write_text(
+    json.dumps(FIELDS) + '\n' + json.dumps({'victim': 'mlp4'}) + '\n'
+  )
+  with pytest.raises(ValueError, match=r'line 2 of .*extraction\.jsonl lacks attack, '):
+    results.load(directory)
+  (directory / 'extraction.jsonl').write_text('5\n')
+  with pytest.raises(ValueError, match=r'line 1 of .*extraction\.jsonl lacks victim, '):
+    results.load(directory)
+  (directory / 'extraction.jsonl').write_text(json.dumps(FIELDS) + '\n{"victim": "ml')
+  with pytest.raises(ValueError, match=r'extraction\.jsonl is no JSON in line 2'):
+    results.load(directory)
+  (directory / 'config.json').write_text('{')
+  with pytest.raises(ValueError, match=r'config\.json is no JSON in line 1'):
+    results.load(directory)
+  (directory / 'config.json').write_text('[]')
+  with pytest.raises(ValueError, match=r'config\.json has no name and seed'):
+    results.load(directory)
+
+
+def test_compare_pairs_by_seed(make):
+  a = make('a', runs([0.5, 0.6, 0.7]))
+  b = make('b', runs([0.6, 0.8, 0.8, 0.1])[::-1], seed=8)
+  (row,) = results.compare(a, b)
+  wanted = metrics.interval([0.1, 0.2, 0.1])
+  assert {name: row[name] for name in ('victim', 'attack', 'defense', 'scale')} == {
+    'victim': 'mlp4',
+    'attack': 'fingerprint',
+    'defense': 'laplace',
+    'scale': 0.1,
+  }
+  assert (row['query_budget'], row['pairs'], row['diverged']) == (400, 3, 0)
+  found = [row['accuracy'], row['accuracy_low'], row['accuracy_high']]
+  np.testing.assert_allclose(found, wanted, rtol=1e-9)
+  found = [row['fidelity'], row['fidelity_low'], row['fidelity_high']]
+  np.testing.assert_allclose(found, np.asarray(wanted) / 2, rtol=1e-9)
+  (back,) = results.compare(b, a)
+  np.testing.assert_allclose(back['accuracy'], -row['accuracy'], rtol=1e-9)
+  assert all(
+    value is None or type(value) in (str, int, float, bool) for value in row.values()
+  )
+
+
+def test_compare_leaves_out_and_counts_diverged_runs(make):
+  a = runs([0.5, 0.6, 0.7, 0.1])
+  a[3] |= {'diverged': True, 'accuracy': None, 'fidelity': None}
+  b = runs([0.6, 0.1, 0.8, 0.9])
+  b[1]['diverged'] = True
+  (row,) = results.compare(make('a', a), make('b', b))
+  assert (row['pairs'], row['diverged']) == (2, 2)
+  np.testing.assert_allclose(row['accuracy'], 0.1, rtol=1e-9)
+  b[0]['diverged'] = True
+  (row,) = results.compare(make('c', a), make('d', b))
+  assert (row['pairs'], row['diverged'], row['accuracy']) == (1, 3, None)
+  assert row['accuracy_low'] is row['fidelity'] is row['fidelity_high'] is None
+
+
+def test_compare_takes_common_cells_alone(make):
+  a = runs([0.5, 0.6], scale=0.1) + runs([0.5, 0.6], scale=0.2)
+  a += runs([0.1, 0.2], attack='naive')
+  b = runs([0.3, 0.2], attack='naive') + runs([0.5, 0.6], scale=0.1 + 1e-8)
+  b += runs([0.5, 0.6], scale=0.2, defense='gaussian')
+  b += runs([0.5, 0.6], scale=0.2, query_budget=200)
+  rows = results.compare(make('a', a), make('b', b))
+  assert [(row['attack'], row['scale']) for row in rows] == [
+    ('fingerprint', 0.1),
+    ('naive', 0.1),
+  ]
+  assert rows[0]['accuracy'] == 0
+
+
+def test_compare_errors(make, tmp_path):
+  a = make('a', runs([0.5, 0.6, 0.7]))
+  other = make('other', runs([0.5, 0.6], victim='cnn8'))
+  with pytest.raises(ValueError, match=r"no cell .*: the first has \('mlp4'.*'cnn8'"):
+    results.compare(a, other)
+  with pytest.raises(ValueError, match='the second none'):
+    results.compare(a, make('empty', []))
+  with pytest.raises(ValueError, match=r"1 seed\(s\) in common in the cell .*'mlp4'"):
+    results.compare(a, make('one', runs([0.5])))
+  with pytest.raises(ValueError, match=r"workdir_b is '.*none'; it holds no config"):
+    results.compare(a, tmp_path / 'none')
+  with pytest.raises(ValueError, match=r"workdir_a is '.*none'; it holds no config"):
+    results.compare(tmp_path / 'none', a)
