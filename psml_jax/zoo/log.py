@@ -63,12 +63,7 @@ class Log:
     )
     self.epoch = self._manager.latest_step() or 0
     if self.epoch:
-      stored = self._directory / 'checkpoints' / str(self.epoch) / 'default'
-      with checkpoints.whole(stored.parent):
-        checkpoints.require_same(stored, abstract)
-        self.state = self._manager.restore(
-          self.epoch, args=ocp.args.StandardRestore(checkpoints.on_device(abstract))
-        )
+      self.state = self._restore(abstract)
     lines = self._directory / METRICS
     self.records = self._recorded(lines)
     _files.write_text(
@@ -78,6 +73,19 @@ class Log:
     self._events = tensorboardX.SummaryWriter(
       str(self._directory / 'events'), purge_step=self.epoch + 1
     )
+
+  def _restore(self, abstract: Any) -> Any:
+    assert self._manager is not None
+    directory = self._directory / 'checkpoints' / str(self.epoch)
+    try:
+      with checkpoints.whole(directory):
+        checkpoints.require_same(directory / 'default', abstract)
+        return self._manager.restore(
+          self.epoch, args=ocp.args.StandardRestore(checkpoints.on_device(abstract))
+        )
+    except InputError:
+      self._manager.close()
+      raise
 
   def _require_same(self, settings: dict[str, Any]) -> None:
     path = self._directory / SETTINGS
