@@ -14,9 +14,8 @@ _KINDS = {
 }
 
 
-@functools.cache
 def options(of: Literal['training', 'serving']) -> dict[str, str | bool]:
-  """Compiler options for the default backend.
+  """Compiler options for the default backend, as it is in this call.
 
   On CPUs XLA gives operations to YNNPACK where its build has it. In a training, which
   is a loop, products, reductions and chains of elementwise operations: a step of a
@@ -30,7 +29,12 @@ def options(of: Literal['training', 'serving']) -> dict[str, str | bool]:
   Returns:
     Options for `jax.jit`.
   """
-  if jax.default_backend() != 'cpu':
+  return {**_accepted(of, jax.default_backend())}
+
+
+@functools.cache
+def _accepted(of: str, backend: str) -> dict[str, str | bool]:
+  if backend != 'cpu':
     return {}
   for kinds in _KINDS[of]:
     chosen = {_LIBRARY: ','.join(f'LIBRARY_FUSION_TYPE_{kind}' for kind in kinds)}

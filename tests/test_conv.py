@@ -2,12 +2,13 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psml_jax import _compile
+from psml_jax import _compile, zoo
 from psml_jax.zoo import conv
 
 
@@ -83,12 +84,54 @@ def test_options_are_ones_that_this_version_takes(of):
   ],
 )
 def test_a_version_that_knows_fewer_kinds_gets_those(monkeypatch, kinds, wanted):
-  _compile.options.cache_clear()
+  _compile._accepted.cache_clear()
   monkeypatch.setattr(_compile, '_KINDS', {'training': kinds})
   found = _compile.options('training')
   monkeypatch.undo()
-  _compile.options.cache_clear()
+  _compile._accepted.cache_clear()
   assert list(found.values()) == ([wanted] if wanted else [])
+
+
+def test_options_follow_the_backend(monkeypatch):
+  on_a_cpu = _compile.options('serving')
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert _compile.options('serving') == {}
+  monkeypatch.undo()
+  assert _compile.options('serving') == on_a_cpu
+
+
+class TestLayer:
+  """The layer that users build their own modules of."""
+
+  @pytest.mark.parametrize('depthwise', [False, True])
+  @pytest.mark.parametrize(('size', 'stride'), [(3, 1), (5, 2), (1, 2)])
+  def test_it_is_the_convolution_of_flax(self, size, stride, depthwise):
+    features = 4 if depthwise else 6
+    layer = zoo.Conv(features, size, stride, depthwise, use_bias=True)
+    half = size // 2
+    flax = nn.Conv(
+      features,
+      (size, size),
+      stride,
+      ((half, half), (half, half)),
+      feature_group_count=4 if depthwise else 1,
+    )
+    images = random(0, 2, 7, 7, 4)
+    variables = flax.init(jax.random.key(1), images)
+    own = layer.init(jax.random.key(1), images)
+    assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, variables)
+    variables['params']['bias'] = random(2, features)
+    found, wanted = layer.apply(variables, images), flax.apply(variables, images)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
+
+  @pytest.mark.parametrize('size', [0, 2, 4])
+  def test_an_even_size(self, size):
+    with pytest.raises(ValueError, match=f'size is {size}; it must be odd'):
+      zoo.Conv(4, size).init(jax.random.key(0), random(0, 1, 8, 8, 3))
+
+  def test_a_depthwise_one_keeps_its_channels(self):
+    with pytest.raises(ValueError, match='features is 6; .* number of channels, 4'):
+      zoo.Conv(6, depthwise=True).init(jax.random.key(0), random(0, 1, 8, 8, 4))
 
 
 def test_in_a_loop_of_gradient_steps():

@@ -1,7 +1,11 @@
 """Weights from PyTorch: equal outputs; what does not fit is told by its name."""
 
+import itertools
+import json
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -135,7 +139,7 @@ def test_only_kernels_are_transposed(monkeypatch, tmp_path):
     num_classes: int
 
     @nn.compact
-    def __call__(self, images):
+    def __call__(self, images, train=False):
       zeros = nn.initializers.zeros_init()
       table = self.param('table', zeros, (3, 3))
       seen = images.mean((1, 2)) @ table
@@ -183,6 +187,58 @@ def test_files_that_cannot_be_read(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
   with pytest.raises(ValueError, match=message):
     zoo.import_state_dict('resnet20', tmp_path / name)
+
+
+@pytest.mark.parametrize('suffix', ['safetensors', 'npz'])
+@pytest.mark.parametrize(
+  ('content', 'message'),
+  [
+    (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'Git LFS pointer'),
+    (b'<!DOCTYPE html>\n<html><body>Not found</body></html>', 'HTML page'),
+  ],
+)
+def test_what_stands_in_place_of_a_file(tmp_path, suffix, content, message):
+  path = tmp_path / f'weights.{suffix}'
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=f'{path.name} is an? {message}') as caught:
+    zoo.import_state_dict('resnet20', path)
+  assert 'damaged' not in str(caught.value)
+
+
+@pytest.mark.parametrize('dtype', ['F8_E4M3', 'F8_E5M2', 'F8_E8M0'])
+def test_an_unsupported_type_is_named(tmp_path, dtype):
+  entry = {'dtype': dtype, 'shape': [2], 'data_offsets': [0, 2]}
+  header = json.dumps({'fc.bias': entry}).encode()
+  path = tmp_path / 'weights.safetensors'
+  path.write_bytes(len(header).to_bytes(8, 'little') + header + b'\0\0')
+  with pytest.raises(
+    ValueError, match=f'fc.bias is of type {dtype}, which is not supported'
+  ):
+    zoo.import_state_dict('resnet20', path)
+
+
+def test_every_supported_type_is_read(entries, tmp_path):
+  """Floats of any size, and whole numbers that are ignored."""
+  path = tmp_path / 'weights.safetensors'
+  types = itertools.cycle([np.float64, np.float32, np.float16, jnp.bfloat16])
+  floats = {k: v.astype(t) for (k, v), t in zip(entries.items(), types)}
+  counts = itertools.cycle([np.int64, np.int8, np.uint8, np.bool_])
+  floats |= {
+    k: v.astype(t) for (k, v), t in zip(entries.items(), counts) if 'tracked' in k
+  }
+  safetensors.numpy.save_file(floats, path)
+  model = zoo.import_state_dict('resnet', path, depth=8, width=4)
+  kernel = model.variables['params']['conv1']['kernel']
+  assert kernel.dtype == jnp.float32
+  wanted = entries['conv1.weight'].transpose(2, 3, 1, 0)
+  np.testing.assert_allclose(kernel, wanted, rtol=0.01)
+
+
+def test_an_npz_that_is_none_gives_no_unsafe_advice(tmp_path):
+  (tmp_path / 'weights.npz').write_bytes(b'\x80\x04 something else')
+  with pytest.raises(ValueError, match='it is no zip archive') as caught:
+    zoo.import_state_dict('resnet20', tmp_path / 'weights.npz')
+  assert 'unsafe' not in str(caught.value)
 
 
 def test_an_array_of_objects_is_not_unpickled(tmp_path):

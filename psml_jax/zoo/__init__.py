@@ -1,6 +1,7 @@
 """The zoo: architectures, their training, trained weights, checkpoints and profiles."""
 
 from psml_jax.zoo.checkpoints import restore, save
+from psml_jax.zoo.layers import Conv
 from psml_jax.zoo.model import Model, abstract_variables, predict, train
 from psml_jax.zoo.profiling import (
   Latency,
@@ -16,6 +17,7 @@ from psml_jax.zoo.state_dict import import_state_dict
 from psml_jax.zoo.trainer import Trained, fit
 
 __all__ = [
+  'Conv',
   'Latency',
   'Measured',
   'Model',

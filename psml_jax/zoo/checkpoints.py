@@ -1,24 +1,34 @@
 """Checkpoints of trained models, by orbax."""
 
+import contextlib
+import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
+from psml_jax import _files
+from psml_jax._validate import InputError
 
-def save(path: str | pathlib.Path, variables: Any) -> None:
+
+def save(path: str | os.PathLike[str], variables: Any) -> None:
   """Saves variables; the directory appears whole or not at all.
 
   Args:
     path: a directory that does not exist yet.
     variables: Flax variables.
+
+  Raises:
+    ValueError: a path that exists, or a URL.
   """
+  directory = _files.local('path', path).absolute()
   with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(pathlib.Path(path).absolute(), variables)
+    checkpointer.save(directory, variables)
 
 
-def restore(path: str | pathlib.Path, abstract: Any) -> Any:
+def restore(path: str | os.PathLike[str], abstract: Any) -> Any:
   """Restores the variables of one architecture.
 
   Args:
@@ -30,26 +40,54 @@ def restore(path: str | pathlib.Path, abstract: Any) -> Any:
     Flax variables.
 
   Raises:
-    ValueError: no checkpoint there, or one of another architecture; the message
-      names the entries that differ.
+    ValueError: no checkpoint there, a damaged one, or one of another architecture; the
+      message names the entries that differ.
   """
-  directory = pathlib.Path(path).absolute()
+  directory = _files.local('path', path).absolute()
   if not directory.is_dir():
     raise ValueError(f'path is {str(path)!r}; it must be the directory of a checkpoint')
-  require_same(directory, abstract)
-  with ocp.StandardCheckpointer() as checkpointer:
+  with whole(directory), ocp.StandardCheckpointer() as checkpointer:
+    require_same(directory, abstract)
     return checkpointer.restore(directory, on_device(abstract))
 
 
+@contextlib.contextmanager
+def whole(directory: pathlib.Path) -> Iterator[None]:
+  """Turns whatever orbax raises over a damaged checkpoint into one line of its own.
+
+  Args:
+    directory: of the checkpoint that is read.
+
+  Raises:
+    InputError: names the directory and what to do.
+  """
+  try:
+    yield
+  except (InputError, jax.errors.JaxRuntimeError, MemoryError):
+    raise
+  except Exception as error:
+    reason = str(error).strip().partition('\n')[0][:200] or type(error).__name__
+    raise InputError(
+      f'{directory} is no whole checkpoint ({reason}); remove it and the run makes it '
+      'anew'
+    ) from error
+
+
 def require_same(directory: pathlib.Path, abstract: Any) -> None:
-  """Raises a ValueError where a checkpoint holds other entries than a tree has.
+  """Checks that a checkpoint holds the entries that a tree has.
 
   Args:
     directory: of the checkpoint.
     abstract: the tree's shapes and dtypes.
+
+  Raises:
+    InputError: other entries; call it within `whole` for damaged checkpoints.
   """
   with ocp.StandardCheckpointer() as checkpointer:
-    stored = _shapes(checkpointer.metadata(directory).item_metadata.tree)
+    found = checkpointer.metadata(directory).item_metadata
+    if found is None:
+      raise FileNotFoundError('it has no metadata')
+    stored = _shapes(found.tree)
   wanted = _shapes(abstract)
   differing = sorted(
     f'{name} is {stored.get(name, "absent")}, not {wanted.get(name, "absent")}'
@@ -57,7 +95,7 @@ def require_same(directory: pathlib.Path, abstract: Any) -> None:
     if stored.get(name) != wanted.get(name)
   )
   if differing:
-    raise ValueError(
+    raise InputError(
       f'{directory} holds another architecture: {"; ".join(differing[:5])}'
     )
 

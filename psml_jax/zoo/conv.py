@@ -33,10 +33,10 @@ def conv(images: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
   """
   channels = images.shape[-1]
   depthwise = channels > 1 and kernel.shape[2] == 1
-  if len(kernel) == 1:
-    on_cpu = _pointwise
-  elif depthwise:
+  if depthwise:
     on_cpu = _shifted
+  elif len(kernel) == 1:
+    on_cpu = _pointwise
   elif min(images.shape[1:3]) < len(kernel):
     on_cpu = _unfolded
   else:

@@ -97,21 +97,23 @@ def streamed(
   minibatch = recipe.batch_size * images[0].nbytes
   length = max(1, int(min(steps, piece_bytes // minibatch)))
 
-  def job(state: TrainState, images: jax.Array, labels: jax.Array) -> Any:
+  def job(
+    state: TrainState, key: jax.Array, images: jax.Array, labels: jax.Array
+  ) -> Any:
     rows = jnp.arange(len(images)).reshape(-1, recipe.batch_size)
     return recipes.advance(key, state, module, images, labels, rows, recipe, steps)
 
   program = jax.jit(
     job, donate_argnums=0, compiler_options=_compile.options('training')
   )
-  shuffle = jax.jit(lambda epoch: recipes.order(key, epoch, len(images), recipe))
+  shuffle = jax.jit(lambda key, epoch: recipes.order(key, epoch, len(images), recipe))
 
   def epoch(state: TrainState, number: int) -> tuple[TrainState, Metrics]:
-    rows = np.asarray(shuffle(number))
+    rows = np.asarray(shuffle(key, number))
     parts: list[Metrics] = []
     for begin in range(0, steps, length):
       piece = rows[begin : begin + length].ravel()
-      state, metrics = program(state, images[piece], labels[piece])
+      state, metrics = program(state, key, images[piece], labels[piece])
       if parts:
         jax.block_until_ready(parts[-1])  # At most two pieces lie on the device.
       parts.append(metrics)

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psml_jax import _compile, training
+from psml_jax import _compile, _validate, training
+from psml_jax.zoo import contract
 
 
 class Model(NamedTuple):
@@ -42,7 +43,7 @@ def train(
 
   Args:
     key: consumed.
-    module: the architecture.
+    module: the architecture, called as `zoo.register` says.
     images: f32[N, H, W, C], pixels in [0, 1].
     labels: i32[N], classes.
     num_classes: K.
@@ -52,10 +53,16 @@ def train(
     The model, and f32[steps] losses.
 
   Raises:
-    ValueError: images, labels or classes that do not fit each other or the module, or
-      a loss that is no longer finite.
+    ValueError: no key, a module that cannot be trained, images, labels or classes that
+      do not fit each other or the module, or a loss that is no longer finite.
+
+  Warns:
+    UserWarning: the module holds Flax's own convolutions, and the device is a CPU.
   """
-  check_data(module, images, labels, num_classes)
+  _validate.key('key', key)
+  check_data(images, labels, num_classes)
+  contract.check_logits(module, images.shape[1:], num_classes)
+  contract.warn_of_slow_layers(module, images.shape[1:])
 
   def job(key: jax.Array, images: jax.Array, labels: jax.Array) -> Any:
     targets = jax.nn.one_hot(labels, num_classes)
@@ -67,22 +74,19 @@ def train(
   losses = np.asarray(losses)
   if not np.isfinite(losses).all():
     step = int(np.argmin(np.isfinite(losses)))
-    raise ValueError(
+    raise _validate.InputError(
       f'the loss is {losses[step]} in step {step}; lower hyper.learning_rate'
     )
   return Model(module, variables), losses
 
 
-def check_data(
-  module: nn.Module, images: np.ndarray, labels: np.ndarray, num_classes: int
-) -> None:
-  """Checks that images, labels and classes fit each other and the module.
+def check_data(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+  """Checks that images, labels and classes fit each other.
 
   Args:
-    module: the architecture.
     images: f[N, H, W, C], N >= 1.
     labels: whole numbers [N], in [0, num_classes).
-    num_classes: K, of the module's logits too.
+    num_classes: K.
 
   Raises:
     ValueError: they do not.
@@ -104,13 +108,6 @@ def check_data(
       f'labels span [{labels.min()}, {labels.max()}]; they must be in '
       f'[0, {num_classes - 1}]'
     )
-  image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-  logits, _ = jax.eval_shape(module.init_with_output, jax.random.key(0), image)
-  if logits.shape != (1, num_classes):
-    raise ValueError(
-      f'num_classes is {num_classes}; it must be that of the module, whose logits for '
-      f'one image are {logits.shape}'
-    )
 
 
 def predict(model: Model, images: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
@@ -118,11 +115,14 @@ def predict(model: Model, images: np.ndarray, *, batch_size: int = 256) -> np.nd
 
   Args:
     model: the model.
-    images: f32[N, H, W, C].
+    images: f32[N, H, W, C], N >= 1.
     batch_size: images at a time.
 
   Returns:
     f32[N, K].
+
+  Raises:
+    ValueError: no images, or a batch size that is no whole number >= 1.
   """
   return predictor(model.module, images, batch_size=batch_size)(model.variables)
 
@@ -135,7 +135,9 @@ def predictor(
   Returns:
     Maps the module's variables to f32[N, K] class probabilities of the images.
   """
-  size = min(batch_size, len(images))
+  size = min(_validate.positive_int('batch_size', batch_size), len(images))
+  if images.ndim != 4 or not size:
+    raise ValueError(f'images are {images.shape}; they must be [N, H, W, C], not empty')
   padded = np.concatenate([images, images[: -len(images) % size]])
   batches = jnp.asarray(padded.reshape(-1, size, *images.shape[1:]))
 

@@ -2,12 +2,17 @@
 
 import difflib
 import functools
+import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
+import numpy as np
 
 from psml_jax import _validate
+from psml_jax.zoo import contract
 from psml_jax.zoo.mobilenetv2 import MobileNetV2
 from psml_jax.zoo.models import CNN, MLP, Linear
 from psml_jax.zoo.repvgg import RepVGG
@@ -80,16 +85,50 @@ _published(
 def register(family: str, make: Callable[..., nn.Module]) -> None:
   """Adds a family of models.
 
+  The module must be called as `__call__(images, train=False)` and map f32[N, H, W, C]
+  images with pixels in [0, 1] to f32[N, num_classes] logits. With `train=True` it may
+  use a minibatch's statistics and draw from the stream `dropout`; its convolutions
+  should be `zoo.Conv`, for those of Flax train slowly on CPUs. Its fields must be
+  hashable: `create` makes tuples of lists and arrays.
+
   Args:
-    family: its name in configs.
-    make: `(num_classes=..., **fields) -> flax.linen.Module` that maps
-      f32[N, H, W, C] images with pixels in [0, 1] to f32[N, num_classes] logits.
+    family: its name in configs: letters, digits, '_', '.' and '-'.
+    make: `(num_classes=..., **fields) -> flax.linen.Module`, such as the module's
+      class, for any number of classes from 2 on.
 
   Raises:
-    ValueError: the name is taken.
+    ValueError: a name that is taken or not allowed, or a `make` that cannot be called
+      with num_classes. A module without `train` is refused here where its class is
+      known or `make` needs no other field, otherwise by `create`.
   """
+  if not isinstance(family, str) or not re.fullmatch(r'[A-Za-z0-9][\w.-]*', family):
+    raise ValueError(
+      f'family is {family!r}; it must be letters, digits, "_", "." and "-"'
+    )
   if family in _FAMILIES:
     raise ValueError(f'family {family!r} is registered already; choose another name')
+  if not callable(make) or isinstance(make, nn.Module):
+    raise ValueError(
+      f'make of family {family!r} is {make!r}; it must make a module when it is called '
+      'with num_classes'
+    )
+  signature = inspect.signature(make)
+  try:
+    signature.bind_partial(num_classes=2)
+  except TypeError as error:
+    raise ValueError(
+      f'make of family {family!r} must take num_classes by its name: {error}'
+    ) from None
+  made: Any = make.func if isinstance(make, functools.partial) else make
+  if not isinstance(made, type):
+    try:
+      signature.bind(num_classes=2)
+    except TypeError:
+      made = None  # It has required fields, which only `create` is given.
+    else:
+      made = make(num_classes=2)
+  if made is not None:
+    contract.check_call(f'family {family!r}', made)
   _FAMILIES[family] = make
 
 
@@ -108,13 +147,15 @@ def create(family: str, *, num_classes: int, **fields: Any) -> nn.Module:
   Args:
     family: one of `families()`.
     num_classes: at least 2.
-    **fields: the family's own, such as `widths` and `size`.
+    **fields: the family's own, such as `widths` and `size`; lists and arrays become
+      tuples.
 
   Returns:
     The module, without parameters.
 
   Raises:
-    ValueError: an unknown family or field, or fewer than two classes.
+    ValueError: an unknown family or field, a value that the family refuses, fewer than
+      two classes, or a registered family whose module has no `train`.
 
   >>> create('mlp', num_classes=10, widths=[32]).widths
   (32,)
@@ -125,11 +166,19 @@ def create(family: str, *, num_classes: int, **fields: Any) -> nn.Module:
     raise ValueError(f'family is {family!r}{hint}; it must be one of {families()}')
   if _validate.positive_int('num_classes', num_classes) < 2:
     raise ValueError(f'num_classes is {num_classes}; it must be at least 2')
-  hashable = {
-    name: tuple(value) if isinstance(value, list) else value
-    for name, value in fields.items()
-  }
+  values = {name: _hashable(value) for name, value in fields.items()}
   try:
-    return _FAMILIES[family](num_classes=num_classes, **hashable)
+    module = _FAMILIES[family](num_classes=int(num_classes), **values)
   except TypeError as error:
     raise ValueError(f'fields of family {family!r} are {fields}: {error}') from error
+  contract.check_call(f'family {family!r}', module)
+  return module
+
+
+def _hashable(value: Any) -> Any:
+  """Lists and arrays as tuples, numbers of NumPy as Python's."""
+  if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+    value = np.asarray(value).tolist()
+  if isinstance(value, (list, tuple)):
+    return tuple(_hashable(entry) for entry in value)
+  return value

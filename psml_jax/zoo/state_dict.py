@@ -1,15 +1,19 @@
 """Trained weights from PyTorch state dicts, without unpickling anything."""
 
+import os
 import pathlib
 import re
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
+import safetensors
 from flax import traverse_util
 
+from psml_jax import _files
+from psml_jax._validate import InputError
 from psml_jax.zoo.model import Model, abstract_variables
 from psml_jax.zoo.registry import create
 
@@ -20,11 +24,16 @@ _LEAVES = {
   'var': 'running_var',
 }
 _IGNORED = 'num_batches_tracked'
+# What NumPy can hold, by the names of the format.
+_DTYPES = {'BOOL', 'BF16', 'F16', 'F32', 'F64'} | {
+  f'{sign}{bits}' for sign in 'IU' for bits in (8, 16, 32, 64)
+}
+_HEAD_BYTES = 512
 
 
 def import_state_dict(
   name: str,
-  path: str | pathlib.Path,
+  path: str | os.PathLike[str],
   *,
   image_shape: tuple[int, int, int] | None = None,
   **fields: Any,
@@ -47,13 +56,16 @@ def import_state_dict(
     The model. Its outputs equal PyTorch's in evaluation mode.
 
   Raises:
-    ValueError: an unknown name or field, a file that is absent, pickled or damaged,
-      or entries that are missing, too many or of another shape, each by its name.
+    ValueError: an unknown name or field, a file that is absent, pickled, damaged or
+      something else (a Git LFS pointer, an HTML page), entries that are missing, too
+      many or of another shape or an unsupported type, each by its name, or a model of
+      half precision whose outputs `check_served` refuses.
   """
   if 'num_classes' in fields:
     raise ValueError('num_classes is no field of an import; the file tells the classes')
   module = create(name, num_classes=2, **fields)
-  entries = _read(pathlib.Path(path))
+  path = _files.local('path', path)
+  entries = _read(path)
   own: tuple[int, int, int] = getattr(module, 'input_shape', (32, 32, 3))
   shape = image_shape or own
   layout = _layout(module, shape)
@@ -98,7 +110,7 @@ def _arrange(leaf: tuple[str, ...], entry: np.ndarray) -> np.ndarray:
 
 def _compare(
   name: str,
-  path: str | pathlib.Path,
+  path: str | os.PathLike[str],
   layout: Mapping[str, tuple[int, ...]],
   entries: Mapping[str, np.ndarray],
 ) -> None:
@@ -149,10 +161,28 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     raise ValueError(f'path is {str(path)!r}; it must end in .safetensors or .npz')
   if not path.is_file():
     raise ValueError(f'path is {str(path)!r}; there is no such file')
+  with path.open('rb') as raw:
+    _files.check_content(path, raw.read(_HEAD_BYTES))
   try:
     if path.suffix == '.safetensors':
-      return dict(safetensors.numpy.load_file(path))
+      return _safetensors(path)
+    if not zipfile.is_zipfile(path):
+      raise ValueError('it is no zip archive')
     with path.open('rb') as raw, np.load(raw, allow_pickle=False) as file:
       return {entry: file[entry] for entry in file.files}
+  except InputError:
+    raise
   except Exception as error:
     raise ValueError(f'{path} cannot be read, so it is damaged: {error}') from error
+
+
+def _safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
+  with safetensors.safe_open(path, 'np') as file:
+    for entry in file.keys():  # noqa: SIM118 (a file is no mapping)
+      dtype = file.get_slice(entry).get_dtype()
+      if dtype not in _DTYPES:
+        raise InputError(
+          f'{path}: {entry} is of type {dtype}, which is not supported; it must be '
+          'float32, float16, bfloat16 or float64'
+        )
+    return {entry: file.get_tensor(entry) for entry in file.keys()}  # noqa: SIM118

@@ -3,28 +3,25 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
-import pathlib
+import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 from tqdm import tqdm
 
-from psml_jax import _validate
-from psml_jax.zoo import checkpoints, feeding
+from psml_jax import _files, _validate
+from psml_jax._validate import InputError
+from psml_jax.zoo import contract, feeding
 from psml_jax.zoo import recipe as recipes
+from psml_jax.zoo.log import Log
 from psml_jax.zoo.model import check_data, predictor
 from psml_jax.zoo.recipe import Recipe
-
-METRICS = 'metrics.jsonl'
-SETTINGS = 'settings.json'
 
 
 class Trained(NamedTuple):
@@ -50,7 +47,7 @@ def fit(
   *,
   num_classes: int,
   recipe: Recipe,
-  directory: str | pathlib.Path | None = None,
+  directory: str | os.PathLike[str] | None = None,
   keep: int = 2,
   held_out: tuple[np.ndarray, np.ndarray] | None = None,
   resident_bytes: int | None = None,
@@ -68,7 +65,7 @@ def fit(
   Args:
     key: consumed. Several keys, shape [P], train P members from their own
       initialisations in one program, spread over all devices.
-    module: maps (f32[N, H, W, C] with pixels in [0, 1], train=...) to f32[N, K].
+    module: the architecture, called as `zoo.register` says.
     images: f32[N, H, W, C].
     labels: i32[N], classes.
     num_classes: K.
@@ -85,11 +82,18 @@ def fit(
     The variables, and the epochs' records.
 
   Raises:
-    ValueError: images, labels or classes that do not fit each other or the module,
-      fewer images than a minibatch, a loss that is no longer finite, a population whose
-      images do not fit on the device, or a directory of another training.
+    ValueError: no keys, a module that cannot be trained, images, labels or classes that
+      do not fit each other or the module, fewer images than a minibatch, a loss that is
+      no longer finite, a population whose images do not fit on the device, or a
+      directory that is damaged or another training's.
     OSError: a checkpoint could not be written; the ones before it stay.
+
+  Warns:
+    UserWarning: the module holds Flax's own convolutions, and the device is a CPU.
   """
+  _validate.key('key', key, ndim=None)
+  if key.ndim > 1 or not key.size:
+    raise ValueError(f'key has shape {key.shape}; it must be one key or keys [P]')
   num_classes = _validate.positive_int('num_classes', num_classes)
   _check(module, images, labels, num_classes, recipe, held_out)
   _validate.positive_int('keep', keep)
@@ -99,6 +103,9 @@ def fit(
       f'images holds {images.nbytes} bytes, too many to stay on the device; a '
       'population needs them there, so train its members one by one'
     )
+  if directory is not None:
+    directory = _files.local('directory', directory).absolute()
+  contract.warn_of_slow_layers(module, images.shape[1:])
   steps = len(images) // recipe.batch_size
   start_key, epochs_key = _halves(key)
   shape = tuple(images.shape[1:])
@@ -116,7 +123,7 @@ def fit(
     'images': list(images.shape),
     'content': _digest(images, labels),
   }
-  log = _Log(directory, keep, abstract, settings)
+  log = Log(directory, keep, abstract, settings)
   first = log.epoch
   # From the host, so that a population's state is spread over the devices anew.
   state = jax.tree.map(np.asarray, log.state) if first else begin(start_key)
@@ -139,7 +146,7 @@ def fit(
       state, metrics = jax.block_until_ready(advance(state, epoch - 1))
       seconds = time.perf_counter() - began
       if not np.isfinite(metrics.loss).all():
-        raise ValueError(
+        raise InputError(
           f'the loss of {name} is {np.asarray(metrics.loss)} in epoch {epoch}; lower '
           'recipe.learning_rate or lengthen recipe.warmup_epochs'
         )
@@ -157,113 +164,6 @@ def fit(
       shown = np.mean(record['loss']), np.mean(record['accuracy'])
       bar.set_postfix_str('loss {:.3f}, accuracy {:.3f}'.format(*shown))
   return Trained(recipes.result(state, recipe), log.records)
-
-
-class _Log:
-  """Checkpoints and metrics of one training; remembers nothing without a directory."""
-
-  def __init__(
-    self,
-    directory: str | pathlib.Path | None,
-    keep: int,
-    abstract: Any,
-    settings: dict[str, Any],
-  ) -> None:
-    self.records: list[dict[str, Any]] = []
-    self.epoch = 0
-    self.state: Any = None
-    self._manager: ocp.CheckpointManager | None = None
-    if directory is None:
-      return
-    self._directory = pathlib.Path(directory).absolute()
-    self._directory.mkdir(parents=True, exist_ok=True)
-    settings = json.loads(json.dumps(settings, default=lambda number: number.item()))
-    self._require_same(settings)
-    self._manager = ocp.CheckpointManager(
-      self._directory / 'checkpoints',
-      options=ocp.CheckpointManagerOptions(max_to_keep=keep),
-    )
-    self.epoch = self._manager.latest_step() or 0
-    if self.epoch:
-      stored = self._directory / 'checkpoints' / str(self.epoch) / 'default'
-      checkpoints.require_same(stored, abstract)
-      self.state = self._manager.restore(
-        self.epoch, args=ocp.args.StandardRestore(checkpoints.on_device(abstract))
-      )
-    lines = self._directory / METRICS
-    if lines.exists():
-      # A line that was cut off when the training was killed has no end.
-      whole = [
-        line
-        for line in lines.read_text('utf-8').splitlines(keepends=True)
-        if line.endswith('\n')
-      ]
-      records = [json.loads(line) for line in whole]
-      self.records = [record for record in records if record['epoch'] <= self.epoch]
-    _replace(lines, ''.join(json.dumps(record) + '\n' for record in self.records))
-    _replace(self._directory / SETTINGS, json.dumps(settings) + '\n')
-    import tensorboardX  # imports PyTorch where it is installed
-
-    self._events = tensorboardX.SummaryWriter(
-      str(self._directory / 'events'), purge_step=self.epoch + 1
-    )
-
-  def _require_same(self, settings: dict[str, Any]) -> None:
-    path = self._directory / SETTINGS
-    if not path.exists():
-      return
-    stored = json.loads(path.read_text('utf-8'))
-    for name, value in settings.items():
-      if stored.get(name) != value:
-        raise ValueError(
-          f'directory is {str(self._directory)!r}, which holds another training: its '
-          f'{name} is {stored.get(name)}, not {value}; give a new directory'
-        )
-
-  def write(self, record: dict[str, Any], state: Any) -> None:
-    self.records.append(record)
-    if self._manager is None:
-      return
-    with (self._directory / METRICS).open('a', encoding='utf-8') as file:
-      file.write(json.dumps(record) + '\n')
-    for name in sorted(record.keys() - {'epoch'}):
-      values = np.ravel(record[name])
-      self._events.add_scalar(name, float(values.mean()), record['epoch'])
-    self._events.flush()
-    # The next epoch overwrites the state while it is being saved.
-    copied = jax.tree.map(lambda leaf: np.array(leaf, copy=True), state)
-    with self._explained():
-      self._manager.save(record['epoch'], args=ocp.args.StandardSave(copied))
-
-  def close(self) -> None:
-    """Waits for the last checkpoint."""
-    if self._manager is None:
-      return
-    self._events.close()
-    with self._explained():
-      self._manager.wait_until_finished()
-      self._manager.close()
-
-  @contextlib.contextmanager
-  def _explained(self) -> Iterator[None]:
-    try:
-      yield
-    except Exception as error:
-      folder = self._directory / 'checkpoints'
-      whole = max(
-        (int(p.name) for p in folder.iterdir() if p.name.isdigit()), default=0
-      )
-      raise OSError(
-        f'a checkpoint could not be written to {folder} ({error}); the last whole one '
-        f'is of epoch {whole}, and the same call continues there'
-      ) from error
-
-
-def _replace(path: pathlib.Path, text: str) -> None:
-  """Writes a file whole or not at all."""
-  temporary = path.with_name(f'.{path.name}')
-  temporary.write_text(text, 'utf-8')
-  temporary.replace(path)
 
 
 def _halves(key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -305,7 +205,8 @@ def _check(
   recipe: Recipe,
   held_out: tuple[np.ndarray, np.ndarray] | None,
 ) -> None:
-  check_data(module, images, labels, num_classes)
+  check_data(images, labels, num_classes)
+  contract.check_logits(module, images.shape[1:], num_classes)
   if len(images) < recipe.batch_size:
     raise ValueError(
       f'images holds {len(images)}; it must hold at least the {recipe.batch_size} of a '
@@ -314,7 +215,7 @@ def _check(
   if held_out is None:
     return
   try:
-    check_data(module, *held_out, num_classes)
+    check_data(*held_out, num_classes)
   except ValueError as error:
     raise ValueError(f'held_out: {error}') from None
   if held_out[0].shape[1:] != images.shape[1:]:

@@ -57,11 +57,25 @@ class PatchEmbed(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    side = self.patch
-    project = nn.Conv(
-      self.width, (side, side), (side, side), 'VALID', dtype=x.dtype, name='proj'
-    )
-    return project(x).reshape(len(x), -1, self.width)
+    return Patches(self.width, self.patch, name='proj')(x)
+
+
+class Patches(nn.Module):
+  """A convolution whose stride is its size, as the matrix product that it is."""
+
+  width: int
+  patch: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    side, (batch, height, breadth, channels) = self.patch, x.shape
+    shape = (side, side, channels, self.width)
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
+    bias = self.param('bias', nn.initializers.zeros_init(), (self.width,))
+    rows = x.reshape(batch, height // side, side, breadth // side, side, channels)
+    tokens = rows.swapaxes(2, 3).reshape(batch, -1, side * side * channels)
+    y = tokens @ kernel.astype(x.dtype).reshape(-1, self.width)
+    return y + bias.astype(x.dtype).reshape(1, 1, -1)
 
 
 class Block(nn.Module):

@@ -1,0 +1,106 @@
+"""What the library asks of a module that it trains or serves."""
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def check_call(name: str, module: Any) -> None:
+  """Checks that a module, or its class, is called as the library calls it.
+
+  Args:
+    name: of the module, for the error.
+    module: the module or class.
+
+  Raises:
+    ValueError: no Flax module, or one whose `__call__` has no `train=False`.
+  """
+  made = module if isinstance(module, type) else type(module)
+  if not issubclass(made, nn.Module):
+    raise ValueError(f'{name} is {module!r}; it must be a flax.linen.Module')
+  parameters = inspect.signature(made.__call__).parameters
+  train = parameters.get('train')
+  if train is None:
+    lacks = 'has no argument train'
+  elif train.kind == train.POSITIONAL_ONLY:
+    lacks = 'takes train by its position alone'
+  elif train.default is train.empty:
+    lacks = 'has no default of train'
+  else:
+    return
+  raise ValueError(
+    f'{name}: __call__ of {made.__name__} {lacks}; it must be '
+    '__call__(images, train=False)'
+  )
+
+
+def check_logits(
+  module: nn.Module, image_shape: tuple[int, ...], num_classes: int
+) -> None:
+  """Checks a module's call and logits, without computing anything.
+
+  Args:
+    module: the architecture.
+    image_shape: (H, W, C).
+    num_classes: K.
+
+  Raises:
+    ValueError: a module that `check_call` refuses, or whose logits for f32[N, H, W, C]
+      images are not f32[N, K].
+  """
+  check_call('module', module)
+  logits = _trace(module, image_shape)
+  shape, dtype = getattr(logits, 'shape', None), getattr(logits, 'dtype', None)
+  if shape != (1, num_classes):
+    raise ValueError(
+      f'num_classes is {num_classes}; it must be that of the module, whose logits for '
+      f'one image are {shape}'
+    )
+  if dtype != jnp.float32:
+    raise ValueError(
+      f'module gives logits of type {dtype}; they must be float32 (end __call__ with '
+      '.astype(jnp.float32))'
+    )
+
+
+def warn_of_slow_layers(module: nn.Module, image_shape: tuple[int, ...]) -> None:
+  """Warns where a module that is trained on a CPU holds Flax's own convolutions.
+
+  Args:
+    module: the architecture.
+    image_shape: (H, W, C).
+  """
+  if jax.default_backend() != 'cpu':
+    return
+  slow = []
+
+  def watch(
+    call: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    context: nn.module.InterceptorContext,
+  ) -> Any:
+    if isinstance(context.module, nn.Conv):
+      slow.append('/'.join(context.module.path))
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(watch):
+    _trace(module, image_shape)
+  if slow:
+    warnings.warn(
+      f'module {type(module).__name__} holds flax.linen.Conv ({slow[0]}'
+      f'{" and more" if len(slow) > 1 else ""}), which is many times slower than '
+      'psml_jax.zoo.Conv when it is trained on a CPU',
+      stacklevel=3,
+    )
+
+
+def _trace(module: nn.Module, image_shape: tuple[int, ...]) -> Any:
+  image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+  logits, _ = jax.eval_shape(module.init_with_output, jax.random.key(0), image)
+  return logits
