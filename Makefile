@@ -1,17 +1,27 @@
 # make demo: the whole experiment on real images. make test: lint, types, all tests.
+# make test-lower-bounds, make test-latest: all tests with the oldest packages that
+# setup.py admits, and with the newest ones on the newest Python here.
 # make parity: imported weights against PyTorch, which it installs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOWER := .venv-lower
+LATEST := .venv-latest
+# The newest Python that runs: on PATH, where a shim may lead nowhere, or pyenv's.
+LATEST_PYTHON ?= $(shell for minor in 14 13 12; do \
+  for found in python3.$$minor $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.$$minor.*/bin/python; do \
+    $$found -c 'import ensurepip' 2>/dev/null && echo $$found && exit; done; done)
+# Tests that measure wall-clock time run alone, after all others.
+suite = $(1) -m pytest -n 2 --dist worksteal -m 'not alone' $(2) && \
+  $(1) -m pytest -m alone $(2)
 
-.PHONY: demo test lint parity bench test-lower-bounds
+.PHONY: demo test lint parity bench test-lower-bounds test-latest
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch/reproduce.py --config=configs/digits.py --workdir=runs/demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(call suite,$(BIN)/python)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -36,4 +46,10 @@ $(VENV)/.torch: $(VENV)/.installed
 test-lower-bounds: setup.py constraints-lower.txt
 	$(PYTHON) -m venv $(LOWER)
 	$(LOWER)/bin/pip install --quiet -c constraints-lower.txt -e '.[dev]'
-	$(LOWER)/bin/python -m pytest -W default
+	$(call suite,$(LOWER)/bin/python,-W default)
+
+test-latest: setup.py
+	@test '$(LATEST_PYTHON)' || echo 'No Python from 3.12 on runs here; $(PYTHON) it is.'
+	$(or $(LATEST_PYTHON),$(PYTHON)) -m venv --clear $(LATEST)
+	$(LATEST)/bin/pip install --quiet -U -e '.[dev]'
+	$(call suite,$(LATEST)/bin/python)

@@ -41,6 +41,7 @@ setuptools.setup(
       'nbclient>=0.10',
       'nbformat>=5.10',
       'pytest>=8.2',
+      'pytest-xdist>=3.6.1',
       'ruff>=0.8',
     ],
   },

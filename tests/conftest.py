@@ -1,6 +1,23 @@
-"""Strict settings for all tests: two CPU devices, and no silent rank promotion."""
+"""Strict settings for all tests: two CPU devices, and no silent rank promotion.
+
+Every program is compiled once: what one test, worker or process of a test compiled, the
+others read from a folder of the checkout, or from the one that the environment names.
+"""
+
+import os
+import pathlib
 
 import jax
 
+FOLDER = pathlib.Path(__file__).parents[1] / '.jax_cache'
+CACHE = {
+  'jax_compilation_cache_dir': os.environ.get('JAX_COMPILATION_CACHE_DIR', str(FOLDER)),
+  'jax_persistent_cache_min_compile_time_secs': 0,
+  'jax_persistent_cache_min_entry_size_bytes': -1,
+}
+
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+for name, value in CACHE.items():
+  jax.config.update(name, value)
+  os.environ[name.upper()] = str(value)

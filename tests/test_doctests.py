@@ -11,22 +11,21 @@ import psml_jax
 MODULES = sorted(
   module.name for module in pkgutil.walk_packages(psml_jax.__path__, 'psml_jax.')
 )
-MIN_EXAMPLES = 21
+MIN_EXAMPLES = 40
 
 
-@pytest.fixture(scope='module')
-def attempted():
-  return {}
+def written(name):
+  """How many examples a module's docstrings hold."""
+  found = doctest.DocTestFinder().find(importlib.import_module(name))
+  return sum(len(test.examples) for test in found)
 
 
 @pytest.mark.parametrize('name', MODULES)
-def test_examples(name, attempted):
+def test_examples(name):
   outcome = doctest.testmod(importlib.import_module(name))
-  attempted[name] = outcome.attempted
   assert outcome.failed == 0
+  assert outcome.attempted == written(name)
 
 
-def test_examples_were_found(attempted):
-  if set(attempted) != set(MODULES):
-    pytest.skip('not all modules were selected')
-  assert sum(attempted.values()) >= MIN_EXAMPLES
+def test_examples_were_found():
+  assert sum(map(written, MODULES)) >= MIN_EXAMPLES

@@ -1,6 +1,7 @@
 """The recipe: what one epoch does, against the same thing written out."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -11,11 +12,13 @@ import pytest
 
 from psml_jax import zoo
 from psml_jax.zoo import recipe as recipes
+from tests.models import Small
 
 RECIPE = zoo.Recipe(
   epochs=3, batch_size=4, learning_rate=0.05, crop_padding=0, flip=False
 )
-MODULE = zoo.create('resnet', num_classes=3, depth=8, width=2)
+MODULE = Small(num_classes=3)
+KEY = jax.random.key(1)
 LINEAR = zoo.create('linear', num_classes=3)
 
 
@@ -26,11 +29,20 @@ def data():
   return images, jnp.asarray(rng.integers(0, 3, 14), jnp.int32)
 
 
+def start(module, recipe, steps=14 // 4):
+  begin = jax.jit(lambda: recipes.start(KEY, module, (8, 8, 3), recipe, steps))
+  return begin()
+
+
+@functools.partial(jax.jit, static_argnums=(2, 5))
+def step(key, state, module, images, labels, recipe):
+  return recipes.epoch(key, state, module, images, labels, recipe)
+
+
 def run(data, recipe, epochs, module=LINEAR, seed=0):
-  state = recipes.start(jax.random.key(1), module, (8, 8, 3), recipe, 14 // 4)
-  step = jax.jit(lambda key, state: recipes.epoch(key, state, module, *data, recipe))
+  state = start(module, recipe)
   for _ in range(epochs):
-    state, metrics = step(jax.random.key(seed), state)
+    state, metrics = step(jax.random.key(seed), state, module, *data, recipe)
   return state, metrics
 
 
@@ -47,7 +59,7 @@ def differ(one, other):
 def reference(data, recipe, epochs):
   """SGD with Nesterov momentum, written out step by step in NumPy's way."""
   images, labels = data
-  state = recipes.start(jax.random.key(1), LINEAR, (8, 8, 3), recipe, 3)
+  state = start(LINEAR, recipe)
   params = state.variables['params']
   velocity = jax.tree.map(jnp.zeros_like, params)
   order_key, _ = jax.random.split(jax.random.key(0))
@@ -131,13 +143,10 @@ def test_accumulated_parts_are_the_whole_minibatch(data):
 def test_the_average_follows_the_variables(data):
   """One minibatch an epoch, so that the variables of every step are seen."""
   recipe = dataclasses.replace(RECIPE, batch_size=14, ema_decay=0.15)
-  state = recipes.start(jax.random.key(1), MODULE, (8, 8, 3), recipe, 1)
-  step = jax.jit(
-    lambda state: recipes.epoch(jax.random.key(0), state, MODULE, *data, recipe)[0]
-  )
+  state = start(MODULE, recipe, steps=1)
   average = state.variables
   for decay in (1 / 10, 0.15, 0.15):
-    state = step(state)
+    state, _ = step(jax.random.key(0), state, MODULE, *data, recipe)
     average = jax.tree.map(
       lambda a, v, d=decay: d * a + (1 - d) * v, average, state.variables
     )
@@ -151,8 +160,8 @@ def test_the_average_follows_the_variables(data):
 
 def test_statistics_of_batchnorm_are_updated(data):
   state, _ = run(data, RECIPE, 1, MODULE)
-  start = recipes.start(jax.random.key(1), MODULE, (8, 8, 3), RECIPE, 3)
-  assert differ(state.variables['batch_stats'], start.variables['batch_stats'])
+  before = start(MODULE, RECIPE).variables['batch_stats']
+  assert differ(state.variables['batch_stats'], before)
 
 
 def test_the_same_key_gives_the_same_bits(data):

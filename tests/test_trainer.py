@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from psml_jax import zoo
+from tests.models import Small
 
 ROOT = pathlib.Path(__file__).parents[1]
 JOB = str(ROOT / 'tests' / 'trainer_job.py')
 RECIPE = zoo.Recipe(epochs=2, batch_size=8, learning_rate=0.05, crop_padding=1)
-MODULE = zoo.create('resnet', num_classes=3, depth=8, width=2)
+MODULE = Small(num_classes=3)
 
 
 @pytest.fixture(scope='module')
@@ -97,8 +98,8 @@ class TestCheckpoints:
 
   def test_another_architecture_is_named(self, data, tmp_path):
     fit(data, directory=tmp_path / 'run')
-    wider = zoo.create('resnet', num_classes=3, depth=8, width=4)
-    with pytest.raises(ValueError, match='another training: its module is ResNet'):
+    wider = Small(num_classes=3, width=4)
+    with pytest.raises(ValueError, match='another training: its module is Small'):
       fit(data, module=wider, directory=tmp_path / 'run')
     (tmp_path / 'run' / 'settings.json').unlink()
     with pytest.raises(
