@@ -1,26 +1,32 @@
-"""A population of surrogates on real images, against a PyTorch loop."""
+"""A population of surrogates on real images, against PyTorch: one by one, stacked."""
 
 import dataclasses
-import itertools
-import math
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent import futures
+from typing import Any, TypeVarTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+import torch_surrogates
 from records import Row, rates, seconds
 from sklearn.linear_model import LogisticRegression
-from torch import nn
 
-from psml_jax import data, surrogates, training, zoo
+from psml_jax import _compile, data, surrogates, training, zoo
 from psml_jax.attacks import extraction
 from psml_jax.experiments.config import Config
 
 NUM_SURROGATES = 64
 NUM_QUERIES = 400
 PEER_SURROGATES = 4
+STACKED = (16, 32, 64)
+_TRIAL_STEPS = 30
+
+Arguments = TypeVarTuple('Arguments')
+Work = tuple[Callable[[], Any], int]
 
 
 def measure(config: Config) -> list[Row]:
@@ -45,7 +51,9 @@ def measure(config: Config) -> list[Row]:
   module = zoo.create(num_classes=images.num_classes, **config.extraction.surrogate)
   hyper = config.extraction.hyper
 
-  @jax.jit
+  on_cpu = jax.default_backend() == 'cpu'
+  width = config.extraction.width if on_cpu else NUM_SURROGATES
+
   def train(pool: jax.Array, targets: jax.Array, keys: jax.Array) -> jax.Array:
     def row(key: jax.Array) -> jax.Array:
       query_key, fit_key = jax.random.split(key)
@@ -53,34 +61,42 @@ def measure(config: Config) -> list[Row]:
       harvest = extraction.Harvest(sent, targets[sent], jnp.int32(NUM_QUERIES))
       return surrogates.fit(fit_key, module, pool, harvest, hyper)
 
-    width = 1 if jax.default_backend() == 'cpu' else NUM_SURROGATES
     return surrogates.over_population(row, keys, width=width)
 
   keys = jax.random.split(jax.random.key(config.seed), NUM_SURROGATES)
-  began = time.perf_counter()
-  program = train.lower(pool, targets, keys).compile()
-  compile_seconds = time.perf_counter() - began
+
+  def compiled(options: dict[str, str | bool]) -> tuple[Work, float]:
+    began = time.perf_counter()
+    lowered = jax.jit(train, compiler_options=options).lower(pool, targets, keys)
+    program = lowered.compile()
+    spent = time.perf_counter() - began
+    return (lambda: program(pool, targets, keys), NUM_SURROGATES), spent
+
+  ours, compile_seconds = compiled(_compile.options('training'))
+  plain, _ = compiled({})
   print(f'population of {NUM_SURROGATES}: compiled in {compile_seconds:.2f} s')
 
-  sent = np.random.default_rng(config.seed).permutation(len(images.pool_x))[
-    :NUM_QUERIES
-  ]
-  flat = torch.from_numpy(images.pool_x[sent].reshape(NUM_QUERIES, -1))
-  soft = torch.from_numpy(outputs[sent].astype(np.float32))
-  widths = (flat.shape[1], *config.extraction.surrogate['widths'], images.num_classes)
-  threads = _choose_threads(widths, flat, soft, hyper)
-  excluding = rates(
-    'surrogates, compiled',
-    (lambda: program(pool, targets, keys), NUM_SURROGATES),
-    (
-      lambda: [torch_fit(widths, flat, soft, hyper) for _ in range(PEER_SURROGATES)],
-      PEER_SURROGATES,
-    ),
-    rounds=5,
-    unit='surrogates/s',
-    peer_name=f'PyTorch, one by one, {threads} threads',
-    bar='>= 5x',
-  )
+  rng = np.random.default_rng(config.seed)
+  sent = [rng.permutation(len(pool))[:NUM_QUERIES] for _ in range(NUM_SURROGATES)]
+  centred = 4 * images.pool_x.reshape(len(pool), -1) - 2
+  inputs = torch.from_numpy(centred[np.stack(sent)])
+  soft = torch.from_numpy(outputs.astype(np.float32)[np.stack(sent)])
+  widths = (inputs.shape[2], *config.extraction.surrogate['widths'], images.num_classes)
+  one_by_one, loop_name = _one_by_one(widths, inputs, soft, hyper)
+  stacked, stacked_name = _stacked(widths, inputs, soft, hyper)
+
+  def row(name: str, ours: Work, peer: Work, peer_name: str, bar: str) -> Row:
+    return rates(
+      name,
+      ours,
+      peer,
+      rounds=5,
+      unit='surrogates/s',
+      peer_name=peer_name,
+      bar=bar,
+    )
+
+  excluding = row('surrogates, compiled', ours, one_by_one, loop_name, '>= 25x')
   with_compilation = NUM_SURROGATES / (
     NUM_SURROGATES / excluding.ours + compile_seconds
   )
@@ -93,57 +109,87 @@ def measure(config: Config) -> list[Row]:
       excluding.unit,
       excluding.peer_name,
     ),
+    row(f'surrogates, width {width}', ours, stacked, stacked_name, '>= 1.9x'),
+    row('the same, no compiler options', plain, stacked, stacked_name, ''),
   ]
 
 
-def _choose_threads(
+def _one_by_one(
   widths: Sequence[int],
   inputs: torch.Tensor,
   targets: torch.Tensor,
   hyper: training.Hyper,
-) -> int:
-  """Gives PyTorch its default number of threads or one, whichever is faster here."""
-  trial = dataclasses.replace(hyper, steps=min(hyper.steps, 30))
-  spent = {}
-  for threads in (torch.get_num_threads(), 1):
+) -> tuple[Work, str]:
+  """PyTorch's loop over surrogates, with its default number of threads or one."""
+
+  def work(threads: int, hyper: training.Hyper) -> None:
     torch.set_num_threads(threads)
-    torch_fit(widths, inputs, targets, trial)
-    spent[threads] = seconds(lambda: torch_fit(widths, inputs, targets, trial))
-    print(
-      f'PyTorch, {threads} threads: {spent[threads] / trial.steps * 1e3:.2f} ms/step'
-    )
-  fastest = min(spent, key=lambda threads: spent[threads])
-  torch.set_num_threads(fastest)
-  return fastest
+    for row in range(PEER_SURROGATES):
+      draws = torch.randint(NUM_QUERIES, (hyper.steps, hyper.batch_size))
+      model = torch_surrogates.create(widths)
+      torch_surrogates.fit(model, inputs[row], targets[row], draws, hyper)
+
+  threads = _fastest(work, {(n,): PEER_SURROGATES for n in _thread_counts()}, hyper)[0]
+  return (
+    (lambda: work(threads, hyper), PEER_SURROGATES),
+    f'PyTorch, one by one, {threads} threads',
+  )
 
 
-def torch_fit(
+def _stacked(
   widths: Sequence[int],
   inputs: torch.Tensor,
   targets: torch.Tensor,
   hyper: training.Hyper,
-) -> nn.Module:
-  """Trains an MLP as `training.fit` does: same loss, steps, batches and schedule."""
-  layers: list[nn.Module] = []
-  for fan_in, fan_out in itertools.pairwise(widths):
-    layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-  model = nn.Sequential(*layers[:-1])
-  warm_up = max(1, hyper.steps // 20)
+) -> tuple[Work, str]:
+  """PyTorch's batched matrix products; rows at once and threads by trial.
 
-  def share(step: int) -> float:
-    if step < warm_up:
-      return step / warm_up
-    return 0.5 + 0.5 * math.cos(math.pi * (step - warm_up) / (hyper.steps - warm_up))
+  A worker a core, each with its rows and one thread of PyTorch, is one of the trials.
+  """
+  cores = os.cpu_count() or 1
+  pool = futures.ThreadPoolExecutor(cores)
 
-  optimiser = torch.optim.AdamW(
-    model.parameters(), lr=hyper.learning_rate, weight_decay=hyper.weight_decay
+  def fit(num_rows: int, hyper: training.Hyper) -> None:
+    draws = torch.randint(NUM_QUERIES, (hyper.steps, num_rows, hyper.batch_size))
+    parameters = torch_surrogates.create_stacked(widths, num_rows)
+    torch_surrogates.fit_stacked(
+      parameters, inputs[:num_rows], targets[:num_rows], draws, hyper
+    )
+
+  def work(num_rows: int, threads: int, workers: int, hyper: training.Hyper) -> None:
+    torch.set_num_threads(threads)
+    list(pool.map(lambda _: fit(num_rows, hyper), range(workers)))
+
+  layouts = {(n, 1) for n in _thread_counts()} | {(1, cores)}
+  trials = {
+    (num_rows, threads, workers): num_rows * workers
+    for num_rows in STACKED
+    for threads, workers in sorted(layouts)
+  }
+  best = _fastest(work, trials, hyper)
+  num_rows, threads, workers = best
+  return (
+    (lambda: work(*best, hyper), trials[best]),
+    f'PyTorch, {num_rows} stacked, {threads} threads, {workers} workers',
   )
-  schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, share)
-  for _ in range(hyper.steps):
-    drawn = torch.randint(0, len(inputs), (hyper.batch_size,))
-    loss = nn.functional.cross_entropy(model(inputs[drawn]), targets[drawn])
-    optimiser.zero_grad()
-    loss.backward()
-    optimiser.step()
-    schedule.step()
-  return model
+
+
+def _thread_counts() -> list[int]:
+  return sorted({1, os.cpu_count() or 1})
+
+
+def _fastest(
+  work: Callable[[*Arguments, training.Hyper], None],
+  trials: dict[tuple[*Arguments], int],
+  hyper: training.Hyper,
+) -> tuple[*Arguments]:
+  """The arguments whose short trainings give the most surrogates a second."""
+  trial = dataclasses.replace(hyper, steps=min(hyper.steps, _TRIAL_STEPS))
+  spent = {}
+  for arguments, count in trials.items():
+    work(*arguments, trial)
+    turns = [seconds(lambda a=arguments: work(*a, trial)) for _ in range(3)]
+    spent[arguments] = min(turns) / count
+    step = 1e6 * spent[arguments] / trial.steps
+    print(f'PyTorch, trial {arguments}: {step:.0f} us a step of a surrogate')
+  return min(spent, key=lambda arguments: spent[arguments])
