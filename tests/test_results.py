@@ -67,13 +67,6 @@ def test_load_is_flat(make):
   )
 
 
-def test_load_becomes_a_data_frame(make):
-  pandas = pytest.importorskip('pandas')
-  frame = pandas.DataFrame(results.load(make('a', runs([0.5, 0.7]))))
-  assert frame.groupby(['victim', 'attack', 'scale']).accuracy.mean().tolist() == [0.6]
-  assert frame.shape == (2, 2 + len(FIELDS))
-
-
 def test_load_expands_home(make, tmp_path, monkeypatch):
   make('a', [{}])
   monkeypatch.setenv('HOME', str(tmp_path))

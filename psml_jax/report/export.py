@@ -6,8 +6,8 @@ import math
 import re
 from typing import Any
 
+from psml_jax.report.columns import Table
 from psml_jax.report.schema import Estimate
-from psml_jax.report.tables import Table
 
 _LONG = 40
 _LATEX = {
@@ -29,7 +29,7 @@ _LATEX = {
 
 
 def to_csv(table: Table) -> str:
-  """The table as CSV: numbers in full, an estimate as three columns.
+  """The table as CSV: numbers to twelve digits, an estimate as three columns.
 
   Args:
     table: one with rows.
@@ -38,12 +38,12 @@ def to_csv(table: Table) -> str:
     A header and a line a row; the columns after one of estimates end in `low` and
     `high`. What is unknown is empty.
 
-  >>> from psml_jax.report.tables import Column
+  >>> from psml_jax.report.columns import Column
   >>> columns = (Column('model'), Column('accuracy (%)'))
   >>> table = Table('Zoo', columns, [('a,b', Estimate(90.5, 90.0, 91.0))])
   >>> print(to_csv(table), end='')
   model,accuracy (%),accuracy (%) low,accuracy (%) high
-  "a,b",90.5,90.0,91.0
+  "a,b",90.5,90,91
   """
   file = io.StringIO()
   writer = csv.writer(file, lineterminator='\n')
@@ -67,7 +67,9 @@ def to_csv(table: Table) -> str:
 def _plain(value: Any) -> Any:
   if isinstance(value, bool):
     return 'yes' if value else 'no'
-  return '' if isinstance(value, float) and math.isnan(value) else value
+  if isinstance(value, float):
+    return '' if math.isnan(value) else f'{value:.12g}'
+  return value
 
 
 def to_latex(table: Table) -> str:
@@ -79,7 +81,7 @@ def to_latex(table: Table) -> str:
   Returns:
     From `\begin{tabular}` to `\end{tabular}`, all texts escaped; long ones wrap.
 
-  >>> from psml_jax.report.tables import Column
+  >>> from psml_jax.report.columns import Column
   >>> table = Table('Zoo', (Column('model'), Column('%', str, True)), [('a_b', 90)])
   >>> print(to_latex(table), end='')
   \begin{tabular}{lr}

@@ -9,6 +9,7 @@ import jinja2
 
 from psml_jax import _files
 from psml_jax.report import export, plots, tables
+from psml_jax.report.columns import Table
 from psml_jax.report.schema import Summary
 
 _CAPTIONS = {
@@ -67,7 +68,7 @@ def write(summary: Summary, directory: str | os.PathLike[str]) -> list[Path]:
 
 
 def _render(
-  summary: Summary, contents: dict[str, tables.Table], images: dict[str, bytes]
+  summary: Summary, contents: dict[str, Table], images: dict[str, bytes]
 ) -> str:
   loader = jinja2.FileSystemLoader(Path(__file__).parent)
   environment = jinja2.Environment(

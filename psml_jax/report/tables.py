@@ -1,42 +1,14 @@
 """The numbers of a report as tables."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-from psml_jax.report import schema
-from psml_jax.report.schema import Estimate, Summary
+from psml_jax.report import columns, schema
+from psml_jax.report.columns import Column, Table
+from psml_jax.report.schema import Summary
 
 _ALL_LISTED = 40
-
-
-class Column(NamedTuple):
-  """A column: its header, how a value reads, and whether the values are numbers."""
-
-  header: str
-  form: Callable[[Any], str] = str
-  numbers: bool = False
-
-
-class Table(NamedTuple):
-  """A table: texts, numbers (NaN where unknown), truths and estimates by column."""
-
-  title: str
-  columns: Sequence[Column]
-  rows: Sequence[Sequence[Any]]
-  note: str = ''
-
-  @property
-  def header(self) -> list[str]:
-    """The headers of the columns."""
-    return [column.header for column in self.columns]
-
-  def texts(self) -> list[list[str]]:
-    """All rows as a reader sees them; a line break separates parts of a cell."""
-    return [
-      [column.form(value) for column, value in zip(self.columns, row, strict=True)]
-      for row in self.rows
-    ]
+_SCORES = ('victim_purity', 'accuracy', 'fidelity')
 
 
 def build(summary: Summary) -> dict[str, Table]:
@@ -102,13 +74,13 @@ def _claims(summary: Summary) -> Table:
     (row['claim'], row['paper'], row['measured'], row['holds'])
     for row in summary['claims']
   ]
-  columns = (
-    Column('claim', _parts),
-    Column('paper', _parts),
-    Column('measured', _parts),
-    Column('holds', _yes),
+  header = (
+    Column('claim', columns.parts),
+    Column('paper', columns.parts),
+    Column('measured', columns.parts),
+    Column('holds', columns.yes),
   )
-  return Table('Claims', columns, rows)
+  return Table('Claims', header, rows)
 
 
 def _zoo(summary: Summary) -> Table:
@@ -124,13 +96,13 @@ def _zoo(summary: Summary) -> Table:
   rows = [
     (m['name'], 100 * m['accuracy'], m['latency_ms'], m['pareto']) for m in models
   ]
-  columns = (
+  header = (
     Column('model'),
-    Column('accuracy (%)', _percent, True),
-    Column('latency (ms)', _milliseconds, True),
-    Column('Pareto-optimal', _yes),
+    Column('accuracy (%)', columns.percent, True),
+    Column('latency (ms)', columns.milliseconds, True),
+    Column('Pareto-optimal', columns.yes),
   )
-  return Table('Zoo', columns, rows, ' '.join(notes))
+  return Table('Zoo', header, rows, ' '.join(notes))
 
 
 def _fingerprint(summary: Summary) -> Table:
@@ -145,23 +117,20 @@ def _fingerprint(summary: Summary) -> Table:
     )
     for row in summary['fingerprint']
   ]
-  columns = (
+  header = (
     Column('victim'),
-    Column('probes', _count, True),
-    Column('lower bound (probes)', lambda value: _number(value, '.1f'), True),
-    Column('min. accuracy found (%)', _percent, True),
-    Column('max. latency found (ms)', _milliseconds, True),
-    Column('identified', _yes),
+    Column('probes', columns.count, True),
+    Column('lower bound (probes)', lambda value: columns.number(value, '.1f'), True),
+    Column('min. accuracy found (%)', columns.percent, True),
+    Column('max. latency found (ms)', columns.milliseconds, True),
+    Column('identified', columns.yes),
   )
-  return Table('Fingerprint', columns, rows)
-
-
-_SCORES = ('victim_purity', 'accuracy', 'fidelity')
+  return Table('Fingerprint', header, rows)
 
 
 def _score_columns() -> list[Column]:
   names = ("victim's share (%)", 'accuracy (%)', 'fidelity (%)')
-  return [Column(name, _estimate, True) for name in names]
+  return [Column(name, columns.estimate, True) for name in names]
 
 
 def _extraction(summary: Summary) -> Table:
@@ -187,21 +156,21 @@ def _extraction(summary: Summary) -> Table:
     ]
     for row in ordered
   ]
-  columns = [
+  header = [
     Column('victim'),
-    Column('query budget', _count, True),
+    Column('query budget', columns.count, True),
     Column('attack'),
     Column('defense'),
-    Column('billed', _count, True),
-    Column('served', lambda value: _estimate(value, ',.0f'), True),
+    Column('billed', columns.count, True),
+    Column('served', lambda value: columns.estimate(value, ',.0f'), True),
     *_score_columns(),
   ]
   if any(row['diverged'] for row in ordered):
-    columns.append(Column('diverged'))
+    header.append(Column('diverged'))
     for row, cells in zip(ordered, rows, strict=True):
       lost = f'{row["diverged"]} of {row["seeds"]} diverged'
       cells.append(lost if row['diverged'] else '')
-  return Table('Extraction', columns, rows, _spread(summary))
+  return Table('Extraction', header, rows, _spread(summary))
 
 
 def _protection(summary: Summary) -> Table:
@@ -226,16 +195,16 @@ def _protection(summary: Summary) -> Table:
     )
     for row in ordered
   ]
-  columns = (
+  header = (
     Column('victim'),
     Column('attack'),
     Column('defense'),
-    Column('scale', _scale, True),
-    Column('goodput (%)', _estimate, True),
-    Column('served', lambda value: _estimate(value, ',.0f'), True),
+    Column('scale', columns.scale, True),
+    Column('goodput (%)', columns.estimate, True),
+    Column('served', lambda value: columns.estimate(value, ',.0f'), True),
     *_score_columns(),
   )
-  return Table('Protection', columns, rows, _spread(summary))
+  return Table('Protection', header, rows, _spread(summary))
 
 
 def _goodput(summary: Summary) -> Table:
@@ -250,14 +219,14 @@ def _goodput(summary: Summary) -> Table:
     )
     for row in summary['goodput']
   ]
-  columns = (
+  header = (
     Column('defense'),
-    Column('scale', _scale, True),
-    Column('goodput (%)', _estimate, True),
-    *(Column(f'{name} clients (%)', _estimate, True) for name in classes),
+    Column('scale', columns.scale, True),
+    Column('goodput (%)', columns.estimate, True),
+    *(Column(f'{name} clients (%)', columns.estimate, True) for name in classes),
   )
   note = f'Mean (95 % interval); seeds: {summary["seeds"]}.'
-  return Table('Goodput', columns, rows, note)
+  return Table('Goodput', header, rows, note)
 
 
 def _victim(summary: Summary, row: Mapping[str, Any]) -> tuple[int, str]:
@@ -274,38 +243,3 @@ def _spread(summary: Summary) -> str:
       'not finite, and their numbers are in no mean.'
     )
   return note
-
-
-def _parts(text: str) -> str:
-  """The text with each of its parts on a line of its own."""
-  return text.replace('; ', ';\n')
-
-
-def _yes(value: bool) -> str:
-  return 'yes' if value else 'no'
-
-
-def _number(value: float, form: str) -> str:
-  return '–' if math.isnan(value) else f'{value:{form}}'
-
-
-def _count(value: float) -> str:
-  return _number(value, ',.0f')
-
-
-def _percent(value: float) -> str:
-  return _number(value, '.2f')
-
-
-def _scale(value: float) -> str:
-  return _number(value, '.3g')
-
-
-def _milliseconds(value: float) -> str:
-  return _number(value, ',.0f' if value >= 1000 else '.4g')
-
-
-def _estimate(value: Estimate, form: str = '.1f') -> str:
-  low, high = f'{value.low:{form}}', f'{value.high:{form}}'
-  spread = f' ({low}–{high})' if low != high else ''
-  return _number(value.mean, form) + spread
