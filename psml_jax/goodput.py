@@ -200,7 +200,7 @@ class Calibration(NamedTuple):
   Attributes:
     scale: the largest scale found that keeps the target.
     goodput: mean and 95 % interval of the goodput at it.
-    monotone: whether, as far as 16 more scales from an eighth to eight times of it
+    monotone: whether, as far as eight more scales from a fifth to five times of it
       show, every smaller one keeps the target and no larger one does. Where False,
       the curve crosses the target more than once and `scale` is one of the crossings.
   """
@@ -263,6 +263,6 @@ def calibrate(
   while high - low > _PRECISION * high:
     middle = (low + high) / 2
     low, high = (middle, high) if keeps(middle) else (low, middle)
-  smaller = all(keeps(low * share) for share in np.linspace(1 / 8, 7 / 8, 8))
-  larger = any(keeps(high * factor) for factor in np.geomspace(1.02, 8, 8))
+  smaller = all(keeps(low * share) for share in np.linspace(0.2, 0.8, 4))
+  larger = any(keeps(high * factor) for factor in np.geomspace(1.05, 5, 4))
   return Calibration(low, at(low), smaller and (low == high or not larger))

@@ -35,7 +35,7 @@ def make(tmp_path):
     path = tmp_path / name
     path.mkdir()
     config = {'name': 'digits', 'seed': 7, 'published': None} | config
-    (path / 'config.json').write_text(json.dumps(config))
+    (path / 'config.json').write_text(json.dumps({'config': config}))
     if records is not None:
       lines = [json.dumps(FIELDS | record) + '\n' for record in records]
       (path / 'extraction.jsonl').write_text(''.join(lines))

@@ -8,8 +8,9 @@ if TYPE_CHECKING:
   from psml_jax.experiments.config import Config, parse
   from psml_jax.experiments.experiment import STAGES
   from psml_jax.experiments.pipeline import run
+  from psml_jax.experiments.results import compare, load
 
-__all__ = ['STAGES', 'Config', 'parse', 'run']
+__all__ = ['STAGES', 'Config', 'compare', 'load', 'parse', 'run']
 
 if not TYPE_CHECKING:
   __getattr__, __dir__ = _lazy.attach(
@@ -18,6 +19,8 @@ if not TYPE_CHECKING:
     {
       'Config': 'psml_jax.experiments.config',
       'STAGES': 'psml_jax.experiments.experiment',
+      'compare': 'psml_jax.experiments.results',
+      'load': 'psml_jax.experiments.results',
       'parse': 'psml_jax.experiments.config',
       'run': 'psml_jax.experiments.pipeline',
     },

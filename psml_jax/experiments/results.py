@@ -98,7 +98,8 @@ def _load(name: str, workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     raise ValueError(
       f'{subject} holds no config.json, so it is no work directory of an experiment'
     )
-  config = _parse(path, path.read_text('utf-8'))
+  content = _parse(path, path.read_text('utf-8'))
+  config = content.get('config') if isinstance(content, dict) else None
   if not isinstance(config, dict) or not {'name', 'seed'} <= config.keys():
     raise ValueError(f'{path} has no name and seed; it must be the config of a run')
   runs = directory / 'extraction.jsonl'

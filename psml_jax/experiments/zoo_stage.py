@@ -84,7 +84,7 @@ def _by_epochs(
     num_classes=images.num_classes,
     recipe=config.recipe_of(name),
     directory=_training(experiment, name),
-    held_out=(images.test_x, images.test_y),
+    held_out=(images.profile_x, images.profile_y),
     name=name,
   )
   variables = trained.variables
@@ -111,8 +111,8 @@ def profile(experiment: Experiment) -> None:
   assert config is not None
   measured = zoo.measure(
     _models(experiment, images),
-    images.test_x,
-    images.test_y,
+    images.profile_x,
+    images.profile_y,
     batch_size=config.batch_size,
     rounds=config.rounds,
   )

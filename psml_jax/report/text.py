@@ -8,6 +8,7 @@ from psml_jax.report import tables
 from psml_jax.report.schema import Summary
 
 _WIDTH = 100
+_INDENT = '  '
 
 
 def claims_table(summary: Summary) -> str:
@@ -44,7 +45,7 @@ def _widths(lines: list[list[str]]) -> list[int]:
     max(len(part) for cell in column for part in cell.split('\n')) for column in columns
   ]
   words = [max(map(len, ' '.join(column).split()), default=0) for column in columns]
-  floors = [min(word, _WIDTH // (2 * len(columns))) for word in words]
+  floors = [min(word + len(_INDENT), _WIDTH // (2 * len(columns))) for word in words]
   while sum(widths) + 3 * (len(widths) - 1) > _WIDTH:
     loose = [i for i, width in enumerate(widths) if width > floors[i]]
     widths[min(loose, key=lambda i: texts[i] / widths[i])] -= 1
@@ -55,7 +56,7 @@ def _wrap(cell: str, width: int) -> list[str]:
   """The lines of a cell; a part that goes on is indented."""
   lines = []
   for part in cell.split('\n'):
-    lines += textwrap.wrap(part, width, subsequent_indent='  ') or ['']
+    lines += textwrap.wrap(part, width, subsequent_indent=_INDENT) or ['']
   return lines
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-import tensorboardX
 
 from psml_jax import _files
 from psml_jax._validate import InputError
@@ -70,6 +69,8 @@ class Log:
       lines, ''.join(json.dumps(record) + '\n' for record in self.records)
     )
     _files.write_text(self._directory / SETTINGS, json.dumps(settings) + '\n')
+    import tensorboardX  # Takes seconds where PyTorch is installed.
+
     self._events = tensorboardX.SummaryWriter(
       str(self._directory / 'events'), purge_step=self.epoch + 1
     )
