@@ -128,13 +128,11 @@ def _images(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def _labels(name: str, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-  if y.ndim == 2 and y.shape[1] > 1:
-    one_hot = len(y) == len(x) and np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all()
-    if one_hot:
-      raise ValueError(
-        f'{name} is of shape {y.shape} and one-hot; it must be ({len(x)},), the '
-        f'classes themselves ({name}.argmax(1))'
-      )
+  if y.ndim == 2 and len(y) == len(x) and y.shape[1] > 1:
+    raise ValueError(
+      f'{name} is of shape {y.shape}, as one-hot rows are; it must be ({len(x)},), the '
+      f'classes themselves ({name}.argmax(1))'
+    )
   if not np.issubdtype(y.dtype, np.integer):
     whole = np.issubdtype(y.dtype, np.floating) and np.all(y == np.floor(y))
     hint = f' ({name}.astype(int))' if whole else ''
