@@ -779,6 +779,11 @@ DAMAGE = {
     edit(f'{FOLDER}/data_batch_2.bin', lambda raw: POINTER),
     r'data_batch_2.bin is a Git LFS pointer',
   ),
+  'fashion_mnist, page': (
+    'fashion_mnist',
+    edit(f'fashion_mnist/{IMAGES}.gz', lambda raw: gzip.compress(b'<html>')),
+    rf'{IMAGES}.gz is an HTML or XML page',
+  ),
   'svhn, page': (
     'svhn',
     edit('svhn/test_32x32.mat', lambda raw: b'<!DOCTYPE html><html>404'),
@@ -1343,6 +1348,19 @@ def test_idx_content_says_whether_it_is_packed(pack, suffix, tmp_path, no_downlo
     pack = lambda raw: gzip.compress(gzip.compress(raw))  # noqa: E731
   write_mnist(here, pack=pack, suffix=suffix)
   assert_same(*(data.load('mnist', seed=0, **TINY, data_dir=d) for d in (plain, here)))
+
+
+@pytest.mark.parametrize('suffix', ['', '.gz'])
+@pytest.mark.parametrize('name', ['cifar10', 'cifar100', 'svhn'])
+def test_packed_files_of_other_data_sets(name, suffix, tmp_path, no_download):
+  plain, here = tmp_path / 'plain', tmp_path / 'here'
+  plain.mkdir()
+  OFFICIAL[name](plain)
+  shutil.copytree(plain, here)
+  for path in data.files(name, here):
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    path.rename(f'{path}{suffix}')
+  assert_same(*(data.load(name, seed=0, **TINY, data_dir=d) for d in (plain, here)))
 
 
 def test_published_content_without_its_suffix_is_official(tmp_path, monkeypatch):
