@@ -171,7 +171,7 @@ def _text(path: pathlib.Path) -> str:
     if raw.startswith(start):
       raise reject(what)
   if raw.startswith((b'\xff\xfe', b'\xfe\xff')):
-    raise reject('it is in UTF-16')
+    raise reject('it is in UTF-16 or UTF-32')
   if b'\0' in raw:
     line = 1 + raw[: raw.index(b'\0')].count(b'\n')
     raise reject(f'line {line} holds a zero byte, as UTF-16 and binary files do')
@@ -194,7 +194,7 @@ def _check_separator(path: pathlib.Path, text: str, columns: Iterable[str]) -> N
 
 def _rows(path: pathlib.Path, text: str) -> list[tuple[int, list[str]]]:
   """The rows that are not blank, and the line in which each ends."""
-  reader = csv.reader(io.StringIO(text, newline=''), strict=True)
+  reader = csv.reader(io.StringIO(text, newline=''), strict=True, skipinitialspace=True)
   rows, last = [], 0
   try:
     for row in reader:
@@ -244,7 +244,7 @@ def _numbers(table: Table, column: str) -> np.ndarray:
       elif re.search(r'\d', cell):
         hint = ' (alone, without a unit)'
       raise ValueError(
-        f'{column} in line {line} of {table.path} is {cell!r}; it must be a number'
+        f'{column} in line {line} of {table.path} is {cell!r:.60}; it must be a number'
         f'{hint}'
       ) from None
   return np.array(values)
@@ -255,7 +255,7 @@ def _reject(table: Table, column: str, bad: np.ndarray, allowed: str) -> None:
   for i in np.flatnonzero(bad):
     raise ValueError(
       f'{column} in line {table.lines[i]} of {table.path} is '
-      f'{table.columns[column][i]}; it must be {allowed}'
+      f'{table.columns[column][i]:.60}; it must be {allowed}'
     )
 
 
@@ -266,7 +266,7 @@ def _in_float32(table: Table, column: str, values: np.ndarray) -> np.ndarray:
     mantissa = cell.lower().partition('e')[0]
     if 'inf' not in mantissa and re.search('[1-9]', mantissa):
       raise ValueError(
-        f'{column} in line {table.lines[i]} of {table.path} is {cell}, which is '
+        f'{column} in line {table.lines[i]} of {table.path} is {cell:.60}, which is '
         f'{"infinite" if values[i] > 1 else "0"} in float32; give a number it can hold'
       )
   return values

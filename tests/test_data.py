@@ -6,11 +6,14 @@ import hashlib
 import http.server
 import io
 import pathlib
+import pickle
 import shutil
 import tarfile
 import threading
 
 import absl.logging
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pooch
 import pytest
@@ -18,8 +21,8 @@ import requests
 import scipy.io
 import sklearn.datasets
 
-from psml_jax import data
-from psml_jax.data import _official
+from psml_jax import _keys, data
+from psml_jax.data import _official, _synthetic
 
 FOLDER = 'cifar-10-batches-bin'
 TRAIN = [f'data_batch_{i}.bin' for i in range(1, 6)]
@@ -68,14 +71,16 @@ def contents(images):
 
 def check(splits, sizes, shape, num_classes=10):
   assert splits.num_classes == num_classes
-  parts = (splits.zoo_x, splits.pool_x, splits.test_x)
+  sizes = {**sizes, 'profile_size': sizes.get('profile_size', 0)}
+  parts = (splits.zoo_x, splits.pool_x, splits.test_x, splits.profile_x)
   for images, size in zip(parts, sizes.values(), strict=True):
     assert images.shape == (size, *shape)
     assert images.dtype == np.float32
     assert images.flags.c_contiguous
-    assert images.min() >= 0
-    assert images.max() <= 1
-  for labels, images in ((splits.zoo_y, parts[0]), (splits.test_y, parts[2])):
+    assert images.min(initial=0) >= 0
+    assert images.max(initial=1) <= 1
+  classes = (splits.zoo_y, splits.test_y, splits.profile_y)
+  for labels, images in zip(classes, (parts[0], parts[2], parts[3]), strict=True):
     assert labels.shape == images.shape[:1]
     assert labels.dtype == np.int32
   assert len(set.union(*map(contents, parts))) == sum(sizes.values())
@@ -144,10 +149,13 @@ def test_seed_decides_the_split(name, cifar_dir):
     ({'pool_size': -1}, r'pool_size is -1; .* >= 1'),
     ({'test_size': 2.0}, r'test_size is 2\.0; .* >= 1'),
     ({'test_size': True}, r'test_size is True; .* >= 1'),
-    ({'seed': -1}, r'seed is -1; .* >= 0'),
-    ({'seed': None}, r'seed is None; .* >= 0'),
-    ({'seed': 0.5}, r'seed is 0\.5; .* >= 0'),
-    ({'seed': True}, r'seed is True; .* >= 0'),
+    ({'seed': -1}, r'seed is -1; .* \[0, 4294967295\]'),
+    ({'seed': None}, r'seed is None; .* \[0, 4294967295\]'),
+    ({'seed': 0.5}, r'seed is 0\.5; .* \[0, 4294967295\]'),
+    ({'seed': True}, r'seed is True; .* \[0, 4294967295\]'),
+    ({'seed': 2**32}, r'seed is 4294967296; .* \[0, 4294967295\]'),
+    ({'profile_size': -1}, r'profile_size is -1; .* >= 0'),
+    ({'profile_size': 1.5}, r'profile_size is 1\.5; .* >= 0'),
   ],
 )
 def test_bad_arguments_are_told_before_any_work(
@@ -280,7 +288,7 @@ def test_cifar10_offline(error, tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=r'no route.*put data_batch_1.*test_batch') as e:
     data.cifar10(data_dir, seed=0, **SIZES)
   assert str(data_dir / FOLDER) in str(e.value)
-  assert not list(data_dir.iterdir())
+  assert not list(tmp_path.iterdir())
 
 
 def test_cifar10_data_dir_is_a_file(tmp_path, no_download):
@@ -440,7 +448,11 @@ def test_official_layout_gives_disjoint_splits(name, tmp_path, no_download):
 
 
 def labels_by_image(splits):
-  pairs = [*zip(splits.zoo_x, splits.zoo_y), *zip(splits.test_x, splits.test_y)]
+  pairs = [
+    *zip(splits.zoo_x, splits.zoo_y),
+    *zip(splits.test_x, splits.test_y),
+    *zip(splits.profile_x, splits.profile_y),
+  ]
   return {x.tobytes(): int(y) for x, y in pairs}
 
 
@@ -530,6 +542,7 @@ def mat(file, **arrays):
   return lambda data_dir: scipy.io.savemat(data_dir / 'svhn' / file, arrays)
 
 
+POINTER = b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n'
 CIFAR100 = 'cifar-100-binary'
 IMAGES, LABELS = 'train-images-idx3-ubyte', 'train-labels-idx1-ubyte'
 X = np.zeros((32, 32, 3, 5), np.uint8)
@@ -741,10 +754,40 @@ DAMAGE = {
     edit(f'fashion_mnist/{IMAGES}.gz', lambda raw: raw[:500] + b'ab' + raw[502:]),
     rf'{IMAGES}.gz is truncated, corrupt or no gzip file',
   ),
-  'fashion_mnist, not packed': (
+  'fashion_mnist, corrupt without suffix': (
     'fashion_mnist',
-    edit(f'fashion_mnist/{LABELS}.gz', gzip.decompress),
-    rf'{LABELS}.gz is truncated, corrupt or no gzip file',
+    lambda data_dir: [
+      edit(f'fashion_mnist/{IMAGES}.gz', lambda raw: raw[:-20])(data_dir),
+      (data_dir / f'fashion_mnist/{IMAGES}.gz').rename(
+        data_dir / f'fashion_mnist/{IMAGES}'
+      ),
+    ],
+    rf'{IMAGES} is truncated, corrupt or no gzip file',
+  ),
+  'mnist, of 0 and 1': (
+    'mnist',
+    edit(f'mnist/{IMAGES}', lambda raw: raw[:16] + bytes(b & 1 for b in raw[16:])),
+    r'the training images of mnist in .* are bytes of which the largest is 1; 0 to 255',
+  ),
+  'mnist, pointer': (
+    'mnist',
+    edit(f'mnist/{IMAGES}', lambda raw: POINTER),
+    rf'{IMAGES} is a Git LFS pointer, not the file itself',
+  ),
+  'cifar10, pointer': (
+    'cifar10',
+    edit(f'{FOLDER}/data_batch_2.bin', lambda raw: POINTER),
+    r'data_batch_2.bin is a Git LFS pointer',
+  ),
+  'fashion_mnist, page': (
+    'fashion_mnist',
+    edit(f'fashion_mnist/{IMAGES}.gz', lambda raw: gzip.compress(b'<html>')),
+    rf'{IMAGES}.gz is an HTML or XML page',
+  ),
+  'svhn, page': (
+    'svhn',
+    edit('svhn/test_32x32.mat', lambda raw: b'<!DOCTYPE html><html>404'),
+    r'test_32x32.mat is an HTML or XML page',
   ),
 }
 
@@ -793,7 +836,7 @@ def test_offline_says_what_to_put_where(name, tmp_path, monkeypatch):
     data.load(name, seed=0, **TINY, data_dir=tmp_path / 'new')
   for part in (*source.files, *source.downloads, str(tmp_path / 'new' / source.folder)):
     assert part in str(error.value)
-  assert not list((tmp_path / 'new').iterdir())
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
@@ -842,7 +885,7 @@ def test_download_leaves_all_files_or_none(name, tmp_path, publisher, monkeypatc
   )
   with pytest.raises(ValueError, match=f'{last} has another hash'):
     data.load(name, seed=0, **TINY, data_dir=here)
-  assert not list(here.iterdir())
+  assert not here.exists()
 
 
 def test_cifar100_download(tmp_path, publisher, monkeypatch):
@@ -877,7 +920,7 @@ def save_npz(folder, **changes):
 
 def test_npz_of_bytes(tmp_path):
   raw = arrays()
-  sizes = {'zoo_size': 8, 'pool_size': 4, 'test_size': 4}
+  sizes = {'zoo_size': 4, 'pool_size': 4, 'test_size': 4, 'profile_size': 4}
   splits = data.load('npz', seed=0, **sizes, data_dir=save_npz(tmp_path))
   check(splits, sizes, (5, 6, 2), 3)
   expected = {as_floats(x): y for x, y in zip(raw['x_train'], raw['y_train'])}
@@ -895,7 +938,8 @@ def test_npz_of_floats_without_channels(kind, tmp_path):
     x_test=raw['test'],
     y_train=np.arange(12, dtype=np.int8)[:, None] % 3,
   )
-  splits = data.load('npz', seed=0, **TINY, data_dir=path, num_classes=7)
+  with pytest.warns(UserWarning, match=r'classes 3 to 6 have no image in npz in .*my'):
+    splits = data.load('npz', seed=0, **TINY, data_dir=path, num_classes=7)
   check(splits, TINY, (5, 6, 1), 7)
   assert contents(splits.test_x) <= contents(raw['test'].astype(np.float32))
 
@@ -944,7 +988,7 @@ def test_npz_drops_duplicates(tmp_path):
     ({'y_train': np.ones(12, bool)}, r'y_train is of type bool; .* whole numbers'),
     (
       {'y_train': np.eye(12, 3, dtype=int)},
-      r'y_train is of shape \(12, 3\); .*\(12,\)',
+      r'y_train is of shape \(12, 3\), .*\(12,\)',
     ),
     ({'y_test': np.arange(5)}, r'y_test is of shape \(5,\); it must be \(4,\)'),
     ({'y_test': np.array([0, 1, -1, 2])}, r'y_test\[2\] is -1; y_test must be >= 0'),
@@ -954,7 +998,52 @@ def test_npz_drops_duplicates(tmp_path):
     ),
     (
       {'y_train': np.array([None] * 12)},
-      r'my.npz is truncated, corrupt or no .npz file',
+      r'y_train in .*my.npz holds Python objects; it must hold numbers',
+    ),
+    (
+      {'x_train': np.zeros((12, 3, 5, 6), np.uint8)},
+      r'x_train .* shape \(3, 5, 6\), which look like channels first; .*\(0, 2, 3, 1\)',
+    ),
+    (
+      {'x_test': np.zeros((4, 1, 28, 28), np.uint8)},
+      r'x_test .* shape \(1, 28, 28\), which look like channels first',
+    ),
+    (
+      {'x_train': np.zeros((5, 6, 2, 12), np.uint8)},
+      r'y_train is of shape \(12,\); it must be \(5,\) .* along the last axis',
+    ),
+    (
+      {'y_train': np.eye(3)[np.arange(12) % 3]},
+      r'y_train is of shape \(12, 3\), as one-hot rows are; .*y_train.argmax\(1\)',
+    ),
+    (
+      {'y_test': np.eye(4, dtype=bool)},
+      r'y_test is of shape \(4, 4\), as one-hot rows are; .*\(4,\)',
+    ),
+    (
+      {'y_train': np.arange(12.0)},
+      r'type float64; .*numbers \(y_train.astype\(int\)\)',
+    ),
+    ({'y_train': np.array(['cat'] * 12)}, r'y_train is of type <U3; .* whole numbers$'),
+    (
+      {'y_test': np.array([0, 1, 2, 2**31])},
+      r'y_test\[3\] is 2147483648; y_test must be 0 to 2147483646',
+    ),
+    (
+      {'x_train': np.full((12, 5, 6, 2), 200.0)},
+      r'x_train.* is 200.0; .* in \[0, 1\] .* \(divide them by 255\)',
+    ),
+    (
+      {'x_train': np.linspace(-2, 2, 720).reshape(12, 5, 6, 2)},
+      r'x_train.* is -2.0; .* in \[0, 1\] .*standardised',
+    ),
+    (
+      {'x_train': arrays()['x_train'] // 128},
+      r'the training images of npz in .*my.npz are bytes of which the largest is 1; 0',
+    ),
+    (
+      {'x_test': arrays()['x_test'] // 128},
+      r'the test images of npz in .*my.npz are bytes of which the largest is 1; 0 to',
     ),
   ],
 )
@@ -985,6 +1074,96 @@ def test_damaged_npz(damage, tmp_path):
   path.write_bytes(damage(path.read_bytes()))
   with pytest.raises(ValueError, match=r'my.npz is truncated, corrupt or no .npz file'):
     data.load('npz', seed=0, **TINY, data_dir=path)
+
+
+@pytest.mark.parametrize(
+  ('raw', 'message'),
+  [
+    (POINTER, 'my.npz is a Git LFS pointer'),
+    (b'\n<html><body>', 'my.npz is an HTML or XML page'),
+    (b'\x93NUMPY\x01\0', r'no .npz file, but an array of numpy.save; .*numpy.savez'),
+    (
+      pickle.dumps({'x_train': 1}),
+      'no .npz file; it must be of numpy.savez and hold x_',
+    ),
+  ],
+)
+def test_npz_that_is_another_file(raw, message, tmp_path):
+  (tmp_path / 'my.npz').write_bytes(raw)
+  with pytest.raises(ValueError, match=message) as caught:
+    data.load('npz', seed=0, **TINY, data_dir=tmp_path / 'my.npz')
+  assert 'pickle' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (
+      {'x_train': arrays()['x_train'] % 16},
+      'training .* bytes of at most 15; 0 to 255',
+    ),
+    (
+      {'x_test': arrays()['x_test'] % 128},
+      'the test images .* bytes of at most 127; 0',
+    ),
+    (
+      {n: arrays()[n] / 255 / 255 for n in ('x_train', 'x_test')},
+      r'floats of at most 0\.0039\d, so they may be divided by 255 twice; 0 to 1 is',
+    ),
+    (
+      {n: arrays()[n] / 1000 for n in ('x_train', 'x_test')},
+      r'floats of at most 0\.25\d; 0 to 1 is expected',
+    ),
+    (
+      {'x_test': np.zeros((4, 5, 6, 2), np.uint8)},
+      'the test images .*my.npz hold 4 of 4 in which all pixels are the same, 4 of',
+    ),
+    (
+      {
+        'x_test': np.arange(0, 200, 50, np.uint8)[:, None, None, None]
+        + np.zeros((5, 6, 2), np.uint8)
+      },
+      'the test images .*my.npz hold 4 of 4 in which all pixels are .*, 1 of them b',
+    ),
+    (
+      {'y_train': np.arange(12) % 2 + 1, 'y_test': np.ones(4, int)},
+      'class 0 has no image',
+    ),
+    (
+      {'y_train': np.array([2, 255, 5] * 4), 'y_test': np.array([0, 2, 4, 5])},
+      r'classes 1, 3, 6 to 254 have no image in npz in .*my.npz; .* are 0 to 255',
+    ),
+    (
+      {'y_train': 2 * np.arange(12), 'y_test': np.array([90, 0, 0, 0])},
+      r'classes 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 2 more ranges have no image',
+    ),
+  ],
+)
+@pytest.mark.filterwarnings('default')
+def test_odd_npz_is_warned_of(changes, message, tmp_path):
+  path = save_npz(tmp_path, **changes)
+  sizes = {**TINY, 'test_size': 1}
+  with pytest.warns(UserWarning, match=message) as caught:
+    data.load('npz', seed=0, **sizes, data_dir=path)
+  assert {warning.filename for warning in caught} == {__file__}
+
+
+@pytest.mark.filterwarnings('default')
+def test_many_bands_that_look_like_channels_first(tmp_path):
+  rng = np.random.default_rng(0)
+  x = rng.integers(0, 256, (16, 6, 9, 9), np.uint8)
+  path = save_npz(tmp_path, x_train=x[:12], x_test=x[12:])
+  with pytest.warns(
+    UserWarning, match=r'shape \(6, 9, 9\), which looks like channels f'
+  ):
+    data.load('npz', seed=0, **TINY, data_dir=path)
+
+
+def test_a_few_constant_images_are_no_warning(tmp_path):
+  x = np.random.default_rng(0).integers(0, 256, (200, 5, 6, 2), np.uint8)
+  x[0] = 7
+  path = save_npz(tmp_path, x_train=x, y_train=np.arange(200) % 3)
+  data.load('npz', seed=0, **TINY, data_dir=path)
 
 
 def test_npz_without_file(tmp_path):
@@ -1052,9 +1231,196 @@ def test_synthetic_difficulty():
     ({'difficulty': float('nan')}, r'difficulty is nan; .* in \[0, 1\]'),
     ({'difficulty': [0.5]}, r'difficulty is \[0\.5\]; .* in \[0, 1\]'),
     ({'difficulty': 'hard'}, r"difficulty must hold numbers, got 'hard'"),
-    ({'seed': 2**32}, r'seed is 4294967296; .* at most 4294967295'),
   ],
 )
 def test_bad_synthetic(bad, message):
   with pytest.raises(ValueError, match=message):
     synthetic(**bad)
+
+
+@pytest.mark.parametrize(
+  'name', ['digits', 'cifar10', 'cifar100', 'svhn', 'mnist', 'npz', 'synthetic']
+)
+def test_profile_images_change_no_other_split(name, tmp_path, no_download):
+  OFFICIAL.get(name, lambda data_dir: None)(tmp_path)
+  data_dir = save_npz(tmp_path) if name == 'npz' else tmp_path
+  sizes = {'zoo_size': 4, 'pool_size': 3, 'test_size': 2}
+  load = functools.partial(data.load, name, seed=3, **sizes, data_dir=data_dir)
+  without, with_two, with_three = load(), load(profile_size=2), load(profile_size=3)
+  assert without.profile_x.shape == (0, *without.zoo_x.shape[1:])
+  assert without.profile_y.shape == (0,)
+  assert_same(without, with_three)
+  check(
+    with_three,
+    {**sizes, 'profile_size': 3},
+    without.zoo_x.shape[1:],
+    without.num_classes,
+  )
+  np.testing.assert_array_equal(with_three.profile_x[:2], with_two.profile_x)
+
+
+def test_profile_labels_follow_their_images():
+  raw = sklearn.datasets.load_digits()
+  label = {
+    (image / 16).astype(np.float32).tobytes(): y
+    for image, y in zip(raw.images, raw.target)
+  }
+  sizes = {'zoo_size': 100, 'pool_size': 100, 'test_size': 100, 'profile_size': 300}
+  splits = data.digits(seed=0, **sizes)
+  check(splits, sizes, (8, 8, 1))
+  assert [label[x.tobytes()] for x in splits.profile_x] == splits.profile_y.tolist()
+
+
+def test_profile_size_too_large(cifar_dir):
+  with pytest.raises(
+    ValueError,
+    match=r'zoo_size \(6\) \+ pool_size \(7\) \+ profile_size \(8\) is 21; it must be '
+    'at most 20, the number of different training images of cifar10',
+  ):
+    data.cifar10(cifar_dir, seed=0, **SIZES, profile_size=8)
+  with pytest.raises(ValueError, match=r'\+ profile_size \(1\) is 1798; .* most 1797'):
+    data.digits(seed=0, zoo_size=1000, pool_size=700, test_size=97, profile_size=1)
+
+
+def test_files_that_a_data_set_reads(tmp_path, no_download):
+  for write_one in OFFICIAL.values():
+    write_one(tmp_path)
+  assert data.files('npz', tmp_path / 'my.npz') == []
+  path = save_npz(tmp_path)
+  assert data.files('npz', str(path)) == [path]
+  for name, source in SOURCES.items():
+    found = data.files(name, tmp_path)
+    assert [p.name.removesuffix('.gz') for p in found] == [
+      file.removesuffix('.gz') for file in source.files
+    ]
+    assert all(p.is_file() and p.parent == tmp_path / source.folder for p in found)
+    assert data.files(name, tmp_path / 'absent') == []
+  for name in ('digits', 'synthetic', 'npz', 'mnist'):
+    assert data.files(name, None) == []
+  shutil.copy(tmp_path / f'fashion_mnist/{IMAGES}.gz', tmp_path / 'mnist')
+  assert data.files('mnist', tmp_path)[0] == tmp_path / 'mnist' / IMAGES
+  with pytest.raises(ValueError, match="name is 'minst' .*did you mean 'mnist'"):
+    data.files('minst', tmp_path)
+
+
+@pytest.mark.parametrize(
+  'load', [functools.partial(data.load, seed=0, **TINY), data.files]
+)
+@pytest.mark.parametrize('name', ['npz', 'mnist', 'cifar10'])
+@pytest.mark.parametrize('path', ['gs://bucket/x', pathlib.Path('s3://bucket/x'), ''])
+def test_data_dir_is_a_path_of_this_machine(load, name, path, no_download):
+  with pytest.raises(ValueError, match='data_dir is .*it must be a path'):
+    load(name, data_dir=path)
+
+
+@pytest.mark.parametrize('name', ['npz', 'mnist'])
+def test_data_dir_in_the_home(name, tmp_path, monkeypatch, no_download):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  write_mnist(tmp_path)
+  save_npz(tmp_path)
+  data_dir = '~/my.npz' if name == 'npz' else '~'
+  assert data.load(name, seed=0, **TINY, data_dir=data_dir).name == name
+  assert data.files(name, data_dir)[0].is_relative_to(tmp_path)
+
+
+def test_failed_download_leaves_other_files(tmp_path, monkeypatch):
+  def fail(*args, **kwargs):
+    raise OSError('no route')
+
+  monkeypatch.setattr(pooch, 'retrieve', fail)
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'data').mkdir()
+  (tmp_path / 'data' / 'notes').write_text('mine')
+  for data_dir in ('~/data', '~/data/new/deep'):
+    with pytest.raises(ValueError, match='no route'):
+      data.load('svhn', seed=0, **TINY, data_dir=data_dir)
+  assert [p.name for p in tmp_path.rglob('*')] == ['data', 'notes']
+
+
+@pytest.mark.parametrize('pack', [gzip.compress, lambda raw: raw, 'twice'])
+@pytest.mark.parametrize('suffix', ['', '.gz'])
+def test_idx_content_says_whether_it_is_packed(pack, suffix, tmp_path, no_download):
+  plain, here = tmp_path / 'plain', tmp_path / 'here'
+  plain.mkdir()
+  here.mkdir()
+  write_mnist(plain)
+  if pack == 'twice':
+    pack = lambda raw: gzip.compress(gzip.compress(raw))  # noqa: E731
+  write_mnist(here, pack=pack, suffix=suffix)
+  assert_same(*(data.load('mnist', seed=0, **TINY, data_dir=d) for d in (plain, here)))
+
+
+@pytest.mark.parametrize('suffix', ['', '.gz'])
+@pytest.mark.parametrize('name', ['cifar10', 'cifar100', 'svhn'])
+def test_packed_files_of_other_data_sets(name, suffix, tmp_path, no_download):
+  plain, here = tmp_path / 'plain', tmp_path / 'here'
+  plain.mkdir()
+  OFFICIAL[name](plain)
+  shutil.copytree(plain, here)
+  for path in data.files(name, here):
+    path.write_bytes(gzip.compress(path.read_bytes()))
+    path.rename(f'{path}{suffix}')
+  assert_same(*(data.load(name, seed=0, **TINY, data_dir=d) for d in (plain, here)))
+
+
+def test_published_content_without_its_suffix_is_official(tmp_path, monkeypatch):
+  told = []
+  monkeypatch.setattr(
+    absl.logging, 'warning', lambda text, *values: told.append(values[1])
+  )
+  write_mnist(tmp_path, pack=functools.partial(gzip.compress, mtime=0))
+  files = {
+    f'{p.name}.gz': hashlib.md5(p.read_bytes()).hexdigest()
+    for p in data.files('mnist', tmp_path)
+  }
+  set_source(monkeypatch, SOURCES['mnist'], files=files)
+  data.load('mnist', seed=0, **TINY, data_dir=tmp_path)
+  assert told == []
+  set_source(monkeypatch, SOURCES['mnist'], files=files | {f'{IMAGES}.gz': '0' * 32})
+  data.load('mnist', seed=0, **TINY, data_dir=tmp_path)
+  assert told == [f'{IMAGES}.gz']
+
+
+def test_synthetic_keys_are_of_no_other_purpose(monkeypatch):
+  def words(keys):
+    return set(
+      map(tuple, np.asarray(jax.random.key_data(keys)).reshape(-1, 2).tolist())
+    )
+
+  def children(key):
+    return words(jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(256)))
+
+  used = []
+  make, prototypes = _synthetic._make, _synthetic._prototypes
+  monkeypatch.setattr(
+    _synthetic, '_make', lambda key, *a: [used.append(key), make(key, *a)][1]
+  )
+  monkeypatch.setattr(
+    _synthetic,
+    '_prototypes',
+    lambda key, *a: [used.append(key), prototypes(key, *a)][1],
+  )
+  synthetic(profile_size=3)
+  assert len(used) == 5
+  ours = [words(used[i]) | children(used[i]) for i in range(5)]
+  others = [words(jax.random.key(0)), children(jax.random.key(0))]
+  for name in _keys.PURPOSES:
+    key = _keys.purpose(0, name)
+    others.append(words(key))
+    if name != 'data':
+      others.append(children(key))
+  assert not set.union(*ours) & set.union(*others)
+  assert len(set.union(*ours)) == 5 * 257
+
+
+def test_synthetic_under_wide_types_and_strict_promotion():
+  wanted = synthetic(profile_size=3)
+  with jax.enable_x64(True), jax.numpy_dtype_promotion('strict'):
+    got = synthetic(profile_size=3)
+  check(
+    got,
+    {'zoo_size': 40, 'pool_size': 30, 'test_size': 20, 'profile_size': 3},
+    (8, 8, 3),
+  )
+  for field in ('zoo_x', 'zoo_y', 'pool_x', 'test_x', 'profile_x', 'profile_y'):
+    np.testing.assert_allclose(getattr(got, field), getattr(wanted, field), atol=1e-6)

@@ -40,10 +40,13 @@ def _odd_part(what: str, x: np.ndarray) -> Iterator[str]:
       f'{what} are bytes of which the largest is 1; 0 to 255 is expected (multiply by '
       '255, or give floats in [0, 1])'
     )
-  constant = int(np.sum(smallest == largest))
-  if constant > _MOST_CONSTANT * len(x):
-    of_what = 'all are black' if not brightest else 'each of them has one value'
-    yield f'{what}: {constant} of {len(x)} are constant, {of_what}'
+  constant = largest[smallest == largest]
+  if len(constant) > _MOST_CONSTANT * len(x):
+    black = np.sum(constant == 0)
+    yield (
+      f'{what} hold {len(constant)} of {len(x)} in which all pixels are the same, '
+      f'{black} of them black'
+    )
   if is_bytes and 0 < brightest < 128:
     yield f'{what} are bytes of at most {brightest}; 0 to 255 is expected'
   if not is_bytes and 0 < brightest < 0.5:

@@ -35,6 +35,8 @@ def read(
     at_least_two(num_classes)
   arrays = _load(data_dir)
   x_train, x_test = (_images(name, arrays[name]) for name in ('x_train', 'x_test'))
+  y_train = _labels('y_train', arrays['y_train'], x_train)
+  y_test = _labels('y_test', arrays['y_test'], x_test)
   if x_train.shape[1:] != x_test.shape[1:]:
     raise ValueError(
       f'x_test holds images of shape {x_test.shape[1:]} and x_train of '
@@ -45,8 +47,6 @@ def read(
       f'x_test is of type {arrays["x_test"].dtype} and x_train of '
       f'{arrays["x_train"].dtype}; both must be uint8, or both floats'
     )
-  y_train = _labels('y_train', arrays['y_train'], x_train)
-  y_test = _labels('y_test', arrays['y_test'], x_test)
   allowed = '>= 0' if num_classes is None else f'0 to {num_classes - 1}'
   classes = num_classes or 1 + max(int(y_train.max()), int(y_test.max()))
   if num_classes is None and classes > _MOST_CLASSES:
@@ -128,13 +128,11 @@ def _images(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def _labels(name: str, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-  if y.ndim == 2 and y.shape[1] > 1:
-    one_hot = len(y) == len(x) and np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all()
-    if one_hot:
-      raise ValueError(
-        f'{name} is of shape {y.shape} and one-hot; it must be ({len(x)},), the '
-        f'classes themselves ({name}.argmax(1))'
-      )
+  if y.ndim == 2 and len(y) == len(x) and y.shape[1] > 1:
+    raise ValueError(
+      f'{name} is of shape {y.shape}, as one-hot rows are; it must be ({len(x)},), the '
+      f'classes themselves ({name}.argmax(1))'
+    )
   if not np.issubdtype(y.dtype, np.integer):
     whole = np.issubdtype(y.dtype, np.floating) and np.all(y == np.floor(y))
     hint = f' ({name}.astype(int))' if whole else ''

@@ -111,8 +111,8 @@ def read(
 ) -> dict[pathlib.Path, bytes]:
   """Reads the files of a data set, downloading them where its folder is absent.
 
-  A file that is published as .gz may be there without the suffix, which then comes
-  first. Its first bytes say whether it is packed.
+  A file may be there with or without the suffix .gz, the latter first; its first bytes
+  say whether it is packed.
 
   Args:
     source: the data set's.
@@ -138,18 +138,20 @@ def read(
   for file, md5 in source.files.items():
     path = _find(source, folder, file)
     raw = path.read_bytes()
-    _files.check_content(path, raw[:256])
-    digest = hashlib.md5(raw, usedforsecurity=False).hexdigest()
+    content = _unpack(source, path, raw)
+    _files.check_content(path, content[:256])
+    published = raw if file.endswith('.gz') else content
+    digest = hashlib.md5(published, usedforsecurity=False).hexdigest()
     owner = _OWNERS.get(digest)
     if owner and owner != (source.name, file):
       raise ValueError(
         f'{path} is the official {owner[1]} of {owner[0]}; it must be {file} of '
         f'{source.name}, so files are swapped'
       )
-    as_published = raw.startswith(_GZIP) == file.endswith('.gz')
-    if as_published and md5 not in ('', digest):
+    unpacked = file.endswith('.gz') and raw is content
+    if not unpacked and md5 not in ('', digest):
       unofficial.append(file)
-    contents[folder / file.removesuffix('.gz')] = _unpack(source, path, raw)
+    contents[folder / file.removesuffix('.gz')] = content
   if unofficial:
     logging.warning(
       'In %s these do not have their official checksum, and are taken as subsets or '
@@ -201,7 +203,8 @@ def check_counts(
 
 
 def _candidates(folder: pathlib.Path, file: str) -> list[pathlib.Path]:
-  paths = (folder / file.removesuffix('.gz'), folder / file)
+  plain = file.removesuffix('.gz')
+  paths = (folder / plain, folder / f'{plain}.gz')
   return [path for path in paths if path.is_file()]
 
 
