@@ -10,7 +10,6 @@ from typing import Any
 
 import psml_jax
 from psml_jax import _files
-from psml_jax._files import write
 from psml_jax.experiments import lock
 from psml_jax.experiments.config import Config
 
@@ -20,17 +19,7 @@ with new ones."""
 
 _CONFIG, _INPUTS = 'config.json', 'inputs.json'
 
-__all__ = [
-  'FORMAT',
-  'check_inputs',
-  'open_workdir',
-  'read_jsonl',
-  'remove_unfinished',
-  'to_json',
-  'write',
-  'write_json',
-  'write_jsonl',
-]
+write = _files.write
 
 
 def open_workdir(
