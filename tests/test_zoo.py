@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import functools
 import itertools
 import json
 import pathlib
@@ -61,6 +62,21 @@ class TestModels:
       assert found.shape == (6, 5)
       np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
+  @pytest.mark.parametrize(
+    ('shape', 'batch_size', 'message'),
+    [
+      ((0, 8, 8, 1), 4, r'images are \(0, 8, 8, 1\); they must be .* not empty'),
+      ((8, 8, 1), 4, r'images are \(8, 8, 1\)'),
+      ((2, 8, 8, 1), 0, 'batch_size is 0'),
+      ((2, 8, 8, 1), 2.0, 'batch_size is 2.0'),
+    ],
+  )
+  def test_what_cannot_be_predicted(self, images, shape, batch_size, message):
+    module = zoo.create('linear', num_classes=5)
+    model = zoo.Model(module, module.init(jax.random.key(1), images))
+    with pytest.raises(ValueError, match=message):
+      zoo.predict(model, np.zeros(shape, np.float32), batch_size=batch_size)
+
   def test_images_are_centred_and_averaged_over_blocks(self):
     images = jnp.linspace(0.0, 1.0, 32).reshape(2, 4, 4, 1)
     smaller = np.asarray(prepare(images, 2))
@@ -99,17 +115,49 @@ class TestRegistry:
     with pytest.raises(ValueError, match="fields of family 'mlp' are .*width"):
       zoo.create('mlp', num_classes=10, **fields)
 
-  def test_a_family_is_added_once(self, monkeypatch, images):
+  def test_arrays_and_lists_become_tuples(self):
+    for widths in ([4, 8], np.array([4, 8]), jnp.array([4, 8]), (np.int64(4), 8)):
+      module = zoo.create('cnn', num_classes=np.int64(3), widths=widths)
+      assert module == zoo.create('cnn', num_classes=3, widths=(4, 8))
+      assert hash(module) == hash(zoo.create('cnn', num_classes=3, widths=(4, 8)))
+      assert [type(width) for width in module.widths] == [int, int]
+
+
+class Constant(nn.Module):
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    bias = self.param('bias', nn.initializers.zeros_init(), (1, self.num_classes))
+    return jnp.repeat(bias, len(images), axis=0)
+
+
+class Untrained(nn.Module):
+  num_classes: int
+  width: int
+
+  def __call__(self, images):
+    return images
+
+
+class Required(nn.Module):
+  num_classes: int
+
+  def __call__(self, images, train):
+    return images
+
+
+class Unnumbered(nn.Module):
+  def __call__(self, images, train=False):
+    return images
+
+
+class TestRegister:
+  @pytest.fixture(autouse=True)
+  def families(self, monkeypatch):
     monkeypatch.setattr(registry, '_FAMILIES', dict(registry._FAMILIES))
 
-    class Constant(nn.Module):
-      num_classes: int
-
-      @nn.compact
-      def __call__(self, images):
-        bias = self.param('bias', nn.initializers.zeros_init(), (1, self.num_classes))
-        return jnp.repeat(bias, len(images), axis=0)
-
+  def test_a_family_is_added_once(self, images):
     zoo.register('constant', Constant)
     assert 'constant' in zoo.families()
     module = zoo.create('constant', num_classes=3)
@@ -117,6 +165,89 @@ class TestRegistry:
     assert module.apply(variables, images).shape == (6, 3)
     with pytest.raises(ValueError, match="family 'constant' is registered already"):
       zoo.register('constant', Constant)
+
+  def test_a_function_and_a_partial_are_families_too(self):
+    zoo.register('function', lambda num_classes: Constant(num_classes))
+    zoo.register('partial', functools.partial(Constant))
+    zoo.register('needs', lambda num_classes, width: Constant(num_classes))
+    assert zoo.create('function', num_classes=3) == Constant(3)
+    assert zoo.create('needs', num_classes=3, width=1) == Constant(3)
+
+  @pytest.mark.parametrize(
+    ('name', 'make', 'message'),
+    [
+      ('', Constant, "family is ''; it must be letters"),
+      ('a b', Constant, "family is 'a b'; it must be letters"),
+      ('../x', Constant, 'it must be letters'),
+      (3, Constant, 'family is 3'),
+      ('new', None, "make of family 'new' is None; it must make a module"),
+      ('new', Constant(3), 'it must make a module when it is called'),
+      ('new', Unnumbered, 'must take num_classes by its name: .*num_classes'),
+      ('new', lambda classes: Constant(classes), 'must take num_classes'),
+      ('new', Untrained, 'Untrained has no argument train; .*train=False'),
+      ('new', functools.partial(Untrained, width=3), 'Untrained has no argument train'),
+      ('new', Required, 'Required has no default of train'),
+      ('new', lambda num_classes: 'a module', "'a module'; it must be a flax.*Module"),
+      ('new', dict, 'must take num_classes by its name'),
+    ],
+  )
+  def test_what_cannot_be_registered(self, name, make, message):
+    with pytest.raises(ValueError, match=message):
+      zoo.register(name, make)
+    assert name not in zoo.families()
+
+  def test_a_maker_with_fields_of_its_own_is_judged_by_what_it_makes(self):
+    zoo.register('late', lambda num_classes, width: Untrained(num_classes, width))
+    with pytest.raises(ValueError, match="family 'late': .* has no argument train"):
+      zoo.create('late', num_classes=3, width=2)
+
+
+class TestMeanAndStd:
+  @pytest.mark.parametrize('name', ['resnet20', 'vit_small_patch16_384'])
+  @pytest.mark.parametrize('make', [list, tuple, np.array, jnp.array])
+  def test_numbers_of_any_container_are_a_hashable_tuple(self, name, make):
+    third = [0.25, 0.5, 1.0]
+    module = zoo.create(name, num_classes=3, mean=make(third), std=make(third))
+    assert module.mean == module.std == (0.25, 0.5, 1.0)
+    hash(module)
+    direct = type(module)(num_classes=3, mean=make(third))
+    assert direct.mean == (0.25, 0.5, 1.0)
+    assert direct.clone(dtype=jnp.bfloat16).mean == (0.25, 0.5, 1.0)
+
+  def test_black_is_a_mean(self):
+    assert zoo.create('resnet20', num_classes=3, mean=[0, 0, 0]).mean == (0, 0, 0)
+
+  @pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+      ({'mean': [125.3, 123.0, 113.9]}, r'mean\[0\] is 125.3; .* divide by 255'),
+      ({'std': [63.0, 62.1, 66.7]}, r'std\[0\] is 63.0; .* divide by 255'),
+      ({'std': [0.2, 0.0, 0.2]}, r'std\[1\] is 0.0; std must be numbers in \(0, 1\]'),
+      ({'std': [0.2, -0.2, 0.2]}, r'std\[1\] is -0.2'),
+      ({'mean': [-1e-3, 0.5, 0.5]}, r'mean\[0\] is -0.001; .* in \[0, 1\]$'),
+      ({'mean': [float('nan'), 0.5, 0.5]}, r'mean\[0\] is nan'),
+      ({'std': [0.5, float('inf'), 0.5]}, r'std\[1\] is inf; .*\(0, 1\]$'),
+      ({'mean': 0.5}, 'mean is 0.5; it must list one number for each channel'),
+      ({'std': np.float32(0.5)}, 'std is 0.5; it must list one number'),
+      ({'mean': []}, r'mean is \(\); it must list'),
+      ({'mean': [[0.5]]}, 'it must list one number for each channel'),
+      ({'mean': 'grey'}, "mean must hold numbers, got 'grey'"),
+      ({'mean': None}, 'mean is None; it must list'),
+    ],
+  )
+  def test_others_are_refused_where_they_are_given(self, fields, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+      zoo.create('resnet20', num_classes=10, **fields)
+    with pytest.raises(ValueError, match=message):
+      zoo.import_state_dict('resnet20', tmp_path / 'absent.npz', **fields)
+
+  def test_one_for_each_channel(self):
+    module = zoo.create('resnet', num_classes=3, depth=8, mean=[0.5], std=[0.5])
+    zoo.abstract_variables(module, (8, 8, 1))
+    with pytest.raises(
+      ValueError, match='images have 3 channels; ResNet has a mean of'
+    ):
+      zoo.abstract_variables(module, (8, 8, 3))
 
 
 class TestCheckpoints:
@@ -206,7 +337,8 @@ class TestProfiling:
 
   def check_written(self, path, measured, demo):
     latency = np.asarray(measured.profile.latency_ms)
-    np.testing.assert_allclose(latency, measured.serving.fastest, rtol=1e-6)
+    np.testing.assert_allclose(latency, measured.single.fastest, rtol=1e-6)
+    assert measured.description['request_images'] == 1
     for size in (measured.serving, measured.single):
       ordered = (size.fastest_p10, size.fastest, size.fastest_p90)
       for smaller, larger in itertools.pairwise(ordered):
@@ -224,8 +356,12 @@ class TestProfiling:
       rows = list(csv.DictReader(file))
     assert [row['name'] for row in rows] == list(demo)
     assert [int(row['parameters']) for row in rows] == measured.parameters.tolist()
-    assert [float(row['p99_ms']) for row in rows] == measured.serving.p99.tolist()
-    assert [float(row['single_p95_ms']) for row in rows] == measured.single.p95.tolist()
+    for size, latency in (('', measured.single), ('batch_', measured.serving)):
+      for field in ('fastest_p10', 'fastest_p90', 'median', 'p95', 'p99'):
+        column = [float(row[f'{size}{field}_ms']) for row in rows]
+        assert column == getattr(latency, field).tolist()
+    column = [float(row['batch_fastest_ms']) for row in rows]
+    assert column == measured.serving.fastest.tolist()
     again = ZooProfile.from_csv(
       path,
       name_column='name',
@@ -279,7 +415,8 @@ class TestProfilesMeasuredApart:
     latencies = np.arange(1.0, len(names) + 1)
     profile = ZooProfile(np.full(len(names), 0.5), latencies, names)
     zoo.write_profile(directory / 'profile.csv', profile)
-    whole = {'device': 'A', 'platform': 'gpu', 'batch_size': 64} | description
+    whole = {'device': 'A', 'platform': 'gpu', 'request_images': 1, 'batch_size': 64}
+    whole |= description
     (directory / 'profile.json').write_text(json.dumps(whole))
     return directory
 
@@ -291,13 +428,36 @@ class TestProfilesMeasuredApart:
     assert joined.latency_ms.tolist() == [1.0, 2.0, 1.0]
 
   @pytest.mark.parametrize(
-    ('field', 'value'), [('device', 'B'), ('platform', 'cpu'), ('batch_size', 1)]
+    ('field', 'value'), [('device', 'B'), ('platform', 'cpu'), ('request_images', 2)]
   )
   def test_of_two_devices_they_are_refused(self, tmp_path, field, value):
     one = self.write(tmp_path / 'one', ('a',))
     other = self.write(tmp_path / 'other', ('b',), **{field: value})
     with pytest.raises(ValueError, match=f'other was measured with {field} {value!r}'):
       zoo.read_profiles(one, other)
+
+  def test_the_batch_size_of_other_columns_is_no_hindrance(self, tmp_path):
+    one = self.write(tmp_path / 'one', ('a',))
+    other = self.write(tmp_path / 'other', ('b',), batch_size=1)
+    assert zoo.read_profiles(one, other).names == ('a', 'b')
+
+  def test_profiles_of_before_are_of_their_batch_size(self, tmp_path):
+    one = self.write(tmp_path / 'one', ('a',))
+    old = self.write(tmp_path / 'old', ('b',))
+    for size, same in ((64, False), (1, True)):
+      description = {'device': 'A', 'platform': 'gpu', 'batch_size': size}
+      (old / 'profile.json').write_text(json.dumps(description))
+      if same:
+        assert zoo.read_profiles(one, old).names == ('a', 'b')
+      else:
+        with pytest.raises(ValueError, match='old was measured with request_images 64'):
+          zoo.read_profiles(one, old)
+
+  def test_a_damaged_description_is_named(self, tmp_path):
+    one = self.write(tmp_path / 'one', ('a',))
+    (one / 'profile.json').write_text('{"device": ')
+    with pytest.raises(ValueError, match=r'profile\.json is damaged .* anew'):
+      zoo.read_profiles(one)
 
   def test_what_cannot_be_joined(self, tmp_path):
     one = self.write(tmp_path / 'one', ('a',))
@@ -310,3 +470,34 @@ class TestProfilesMeasuredApart:
     (one / 'profile.json').unlink()
     with pytest.raises(ValueError, match=r'one has no profile\.json'):
       zoo.read_profiles(one)
+
+
+class TestStoredProfile:
+  @pytest.fixture
+  def stored(self, tmp_path):
+    path = tmp_path / 'profile.csv'
+    profile = ZooProfile([0.1, 0.7, 0.5], [1.1, 2.2, 3.3], ('a', 'b', 'c'))
+    zoo.write_profile(path, profile)
+    return path
+
+  def test_it_is_in_the_order_that_is_asked_for(self, stored):
+    found = zoo.stored_profile(stored, ['c', 'a', 'b'])
+    assert found.names == ('c', 'a', 'b')
+    np.testing.assert_array_equal(found.latency_ms, np.float32([3.3, 1.1, 2.2]))
+    np.testing.assert_array_equal(found.accuracy, np.float32([0.5, 0.1, 0.7]))
+
+  @pytest.mark.parametrize(
+    ('names', 'message'),
+    [
+      (['a', 'b'], 'missing: none; not part of it: c$'),
+      (['a', 'b', 'c', 'd'], 'missing: d; not part of it: none$'),
+      (['b', 'x', 'y'], 'missing: x, y; not part of it: a, c$'),
+    ],
+  )
+  def test_other_models_are_named(self, stored, names, message):
+    with pytest.raises(ValueError, match=f'profile.csv holds another zoo; {message}'):
+      zoo.stored_profile(stored, names)
+
+  def test_a_table_that_is_none(self, tmp_path):
+    with pytest.raises(ValueError, match='absent.csv'):
+      zoo.stored_profile(tmp_path / 'absent.csv', ['a'])

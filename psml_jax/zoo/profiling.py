@@ -1,11 +1,8 @@
 """Profiling: accuracy on held-out images, and latency on the present device."""
 
-import csv
 import datetime
 import functools
 import importlib.metadata
-import json
-import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,10 +14,11 @@ from tqdm import tqdm
 
 from psml_jax import _compile, _device, _validate
 from psml_jax.core import ZooProfile
+from psml_jax.zoo import serving
 from psml_jax.zoo.model import Model, predict
 
 _SLICE_SECONDS = 0.004
-_SAME = ('device', 'platform', 'batch_size')
+_CHECKED = 16
 
 
 class Latency(NamedTuple):
@@ -47,8 +45,9 @@ class Measured(NamedTuple):
   """A profile with what was measured around it.
 
   Attributes:
-    profile: accuracy and latency (`serving.fastest`) of every model.
-    serving: latencies of requests of the serving batch size.
+    profile: accuracy of every model, and latency of the request that a client sends,
+      which holds one image (`single.fastest`).
+    serving: latencies of requests of `batch_size` images.
     single: latencies of requests of one image.
     parameters: i64[M], trained numbers.
     flops: f64[M], floating-point operations for one image, as XLA counts the program
@@ -74,18 +73,20 @@ def measure(
 ) -> Measured:
   """Profiles a zoo.
 
-  Every model is compiled and warmed for requests of one image and of the serving batch
-  size, then all take turns for many rounds, so that whatever slows the machine slows
+  Every model is compiled and warmed for requests of one image and of `batch_size`
+  images, then all take turns for many rounds, so that whatever slows the machine slows
   them alike. In a round each runs for about four milliseconds, three requests at least.
-  The profile's latency is the median over the rounds of a round's fastest request,
-  for others' work only ever adds time; percentiles of all requests tell what a client
-  sees.
+  The profile's latency is that of one image, the median over the rounds of a round's
+  fastest request, for others' work only ever adds time; percentiles of all requests
+  tell what a client sees. Models of half precision are checked as by `check_served`, in
+  every program that is measured.
 
   Args:
     models: the zoo, by name.
-    images: f32[N, H, W, C], held out from training, N >= `batch_size`.
+    images: f32[N, H, W, C], held out from training and from every later stage,
+      N >= `batch_size`.
     labels: i32[N], true classes.
-    batch_size: images in a serving request.
+    batch_size: images in a request of the `serving` latencies.
     rounds: turns of each model.
 
   Returns:
@@ -93,7 +94,8 @@ def measure(
 
   Raises:
     ValueError: an empty zoo, fewer images than one request takes, not one label for
-      each image, or settings that are not whole numbers >= 1.
+      each image, settings that are not whole numbers >= 1, or a model whose compiled
+      answers are not those of float32.
   """
   _validate.positive_int('batch_size', batch_size)
   _validate.positive_int('rounds', rounds)
@@ -108,8 +110,14 @@ def measure(
       f'labels are {labels.shape}; they must be {images.shape[:1]}, one for each image'
     )
   device = jax.devices()[0]
-  calls, flops = [], []
-  for model in models.values():
+  calls, flops, accuracy = [], [], []
+  for name, model in models.items():
+    answers = predict(model, images)
+    accuracy.append(float(np.mean(answers.argmax(-1) == labels)))
+    half = serving.halves(model.module)
+    reference = serving.Reference(name, model, images[:_CHECKED]) if half else None
+    if reference is not None:
+      reference.check(answers[:_CHECKED])
     variables = jax.device_put(model.variables, device)
     for size in (1, batch_size):
       request = jax.device_put(jnp.asarray(images[:size]), device)
@@ -118,23 +126,24 @@ def measure(
       )
       program = lowered.compile(_compile.options('serving'))
       calls.append(functools.partial(program, variables, request))
+      if reference is not None:
+        whole = max(1, min(_CHECKED, len(images)) // size) * size
+        parts = np.split(images[:whole], whole // size)
+        answers = np.concatenate([program(variables, part) for part in parts])
+        reference.check(answers[:_CHECKED])
       if size == 1:
         flops.append(_flops(lowered))
-  single, serving = np.arange(0, len(calls), 2), np.arange(1, len(calls), 2)
+  one, many = np.arange(0, len(calls), 2), np.arange(1, len(calls), 2)
   seconds = _in_turns(calls, rounds)
-  accuracy = [
-    float(np.mean(predict(model, images).argmax(-1) == labels))
-    for model in models.values()
-  ]
-  latencies = _latencies(seconds, serving)
+  single = _latencies(seconds, one)
   return Measured(
     profile=ZooProfile(
       accuracy,  # type: ignore[arg-type]
-      latencies.fastest,  # type: ignore[arg-type]
+      single.fastest,  # type: ignore[arg-type]
       tuple(models),
     ),
-    serving=latencies,
-    single=_latencies(seconds, single),
+    serving=_latencies(seconds, many),
+    single=single,
     parameters=np.array(
       [
         sum(leaf.size for leaf in jax.tree.leaves(model.variables['params']))
@@ -149,6 +158,7 @@ def measure(
         name: importlib.metadata.version(name) for name in ('jax', 'jaxlib', 'flax')
       },
       'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+      'request_images': 1,
       'batch_size': batch_size,
       'rounds': rounds,
       'images': len(images),
@@ -193,77 +203,3 @@ def _latencies(seconds: list[np.ndarray], which: np.ndarray) -> Latency:
     *(np.percentile(spent, [50, 95, 99]) for spent in chosen), strict=True
   )
   return Latency(*map(np.array, (middle, low, high, median, p95, p99)))
-
-
-def write_profile(
-  path: str | pathlib.Path, profile: ZooProfile, measured: Measured | None = None
-) -> None:
-  """Writes a profile as CSV: name, accuracy (fraction), latency_ms.
-
-  Args:
-    path: the file.
-    profile: the zoo; every number is written so that it reads back exactly.
-    measured: where given, adds the spread and percentiles of both request sizes,
-      parameters and flops.
-  """
-  columns: dict[str, list[Any]] = {
-    'name': list(profile.names),
-    'accuracy': np.asarray(profile.accuracy, np.float64).tolist(),
-    'latency_ms': np.asarray(profile.latency_ms, np.float64).tolist(),
-  }
-  if measured is not None:
-    for size, latency in (('', measured.serving), ('single_', measured.single)):
-      for field, values in latency._asdict().items():
-        columns[f'{size}{field}_ms'] = values.tolist()
-    del columns['fastest_ms']
-    columns['parameters'] = measured.parameters.tolist()
-    columns['flops'] = measured.flops.tolist()
-  with open(path, 'w', newline='', encoding='utf-8') as file:
-    writer = csv.writer(file)
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-
-
-def read_profiles(*directories: str | pathlib.Path) -> ZooProfile:
-  """Joins profiles that were measured apart, if they may be compared.
-
-  Args:
-    *directories: each holds the `profile.csv` and `profile.json` of a work directory.
-
-  Returns:
-    One profile of all their models.
-
-  Raises:
-    ValueError: no directory, a file that is absent, a name that occurs twice, or
-      profiles measured on different devices or with requests of different sizes.
-  """
-  if not directories:
-    raise ValueError('directories is empty; give at least one')
-  profiles, descriptions = [], []
-  for directory in map(pathlib.Path, directories):
-    for name in ('profile.csv', 'profile.json'):
-      if not (directory / name).is_file():
-        raise ValueError(f'{directory} has no {name}; it must hold a measured profile')
-    descriptions.append(json.loads((directory / 'profile.json').read_text('utf-8')))
-    profiles.append(
-      ZooProfile.from_csv(
-        directory / 'profile.csv',
-        name_column='name',
-        accuracy_column='accuracy',
-        latency_column='latency_ms',
-        accuracy_unit='fraction',
-      )
-    )
-  for place, description in zip(directories, descriptions, strict=True):
-    for field in _SAME:
-      if description.get(field) != descriptions[0].get(field):
-        raise ValueError(
-          f'{place} was measured with {field} {description.get(field)!r} and '
-          f'{directories[0]} with {descriptions[0].get(field)!r}; latencies of '
-          'different ones cannot be compared'
-        )
-  return ZooProfile(
-    np.concatenate([profile.accuracy for profile in profiles]),  # type: ignore[arg-type]
-    np.concatenate([profile.latency_ms for profile in profiles]),  # type: ignore[arg-type]
-    tuple(name for profile in profiles for name in profile.names),
-  )

@@ -112,10 +112,10 @@ def register(family: str, make: Callable[..., nn.Module]) -> None:
       f'make of family {family!r} is {make!r}; it must make a module when it is called '
       'with num_classes'
     )
-  signature = inspect.signature(make)
   try:
+    signature = inspect.signature(make)
     signature.bind_partial(num_classes=2)
-  except TypeError as error:
+  except (TypeError, ValueError) as error:
     raise ValueError(
       f'make of family {family!r} must take num_classes by its name: {error}'
     ) from None

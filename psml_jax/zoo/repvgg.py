@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from psml_jax.zoo.layers import Classifier, Conv
+from psml_jax.zoo.layers import Classifier, Conv, relu
 from psml_jax.zoo.model import Model
 
 _EPSILON = 1e-5
@@ -54,12 +54,12 @@ class RepVGGBlock(nn.Module):
       fused = Conv(
         self.features, 3, self.stride, False, True, x.dtype, name='rbr_reparam'
       )
-      return nn.relu(fused(x))
+      return relu(fused(x))
     y = Branch(self.features, 3, self.stride, self.norm, name='rbr_dense')(x)
     y += Branch(self.features, 1, self.stride, self.norm, name='rbr_1x1')(x)
     if self.stride == 1 and x.shape == y.shape:
       y += self.norm(name='rbr_identity')(x)
-    return nn.relu(y)
+    return relu(y)
 
 
 class Branch(nn.Module):

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from psml_jax.zoo.layers import Classifier, Conv
+from psml_jax.zoo.layers import Classifier, Conv, relu
 
 
 class ResNet(Classifier, kw_only=True):
@@ -25,7 +25,7 @@ class ResNet(Classifier, kw_only=True):
       raise ValueError(f'depth is {self.depth}; it must be 8, 14, 20, ... (6n + 2)')
     norm = self.norm(train)
     x = self.standardise(images, multiple=4)
-    x = nn.relu(norm(name='bn1')(Conv(self.width, dtype=self.dtype, name='conv1')(x)))
+    x = relu(norm(name='bn1')(Conv(self.width, dtype=self.dtype, name='conv1')(x)))
     for stage in range(3):
       for i in range((self.depth - 2) // 6):
         block = BasicBlock(
@@ -49,8 +49,8 @@ class BasicBlock(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     features, stride, norm = self.features, self.stride, self.norm
     y = Conv(features, stride=stride, dtype=x.dtype, name='conv1')(x)
-    y = Conv(features, dtype=x.dtype, name='conv2')(nn.relu(norm(name='bn1')(y)))
+    y = Conv(features, dtype=x.dtype, name='conv2')(relu(norm(name='bn1')(y)))
     if stride > 1 or x.shape[-1] != features:
       short = Conv(features, 1, stride, dtype=x.dtype, name='downsample_0')
       x = norm(name='downsample_1')(short(x))
-    return nn.relu(norm(name='bn2')(y) + x)
+    return relu(norm(name='bn2')(y) + x)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from psml_jax.zoo.layers import Classifier, Conv
+from psml_jax.zoo.layers import Classifier, Conv, relu
 
 _BLOCKS = (4, 8, 4)
 
@@ -25,13 +25,13 @@ class ShuffleNetV2(Classifier, kw_only=True):
     norm = self.norm(train)
     x = self.standardise(images, multiple=8)
     x = Conv(24, dtype=self.dtype, name='conv1_0')(x)
-    x = nn.relu(norm(name='conv1_1')(x))
+    x = relu(norm(name='conv1_1')(x))
     for stage, (width, blocks) in enumerate(zip(self.widths, _BLOCKS), start=2):
       for i in range(blocks):
         name = f'stage{stage}_{i}'
         x = ShuffleBlock(width, 1 if i else 2, norm, name=name)(x)
     x = Conv(self.widths[-1], 1, dtype=self.dtype, name='conv5_0')(x)
-    x = nn.relu(norm(name='conv5_1')(x))
+    x = relu(norm(name='conv5_1')(x))
     return self.logits(x.mean((1, 2)), 'fc')
 
 
@@ -57,7 +57,7 @@ class ShuffleBlock(nn.Module):
 
   def _pointwise(self, x: jax.Array, conv: str, norm: str) -> jax.Array:
     x = Conv(self.features // 2, 1, dtype=x.dtype, name=conv)(x)
-    return nn.relu(self.norm(name=norm)(x))
+    return relu(self.norm(name=norm)(x))
 
   def _depthwise(self, x: jax.Array, conv: str, norm: str) -> jax.Array:
     channels = x.shape[-1]

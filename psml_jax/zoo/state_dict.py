@@ -16,6 +16,7 @@ from psml_jax import _files
 from psml_jax._validate import InputError
 from psml_jax.zoo.model import Model, abstract_variables
 from psml_jax.zoo.registry import create
+from psml_jax.zoo.serving import check_served, halves
 
 _LEAVES = {
   'kernel': 'weight',
@@ -29,6 +30,7 @@ _DTYPES = {'BOOL', 'BF16', 'F16', 'F32', 'F64'} | {
   f'{sign}{bits}' for sign in 'IU' for bits in (8, 16, 32, 64)
 }
 _HEAD_BYTES = 512
+_NOISE = 4
 
 
 def import_state_dict(
@@ -53,7 +55,8 @@ def import_state_dict(
     **fields: of the architecture, as in `create`.
 
   Returns:
-    The model. Its outputs equal PyTorch's in evaluation mode.
+    The model. Its outputs equal PyTorch's in evaluation mode; one of half precision is
+    compared with float32 on noise, as `check_served` does.
 
   Raises:
     ValueError: an unknown name or field, a file that is absent, pickled, damaged or
@@ -80,7 +83,11 @@ def import_state_dict(
     leaf: jnp.asarray(_arrange(leaf, entries[_torch_name(leaf)]), struct.dtype)
     for leaf, struct in abstract.items()
   }
-  return Model(module, traverse_util.unflatten_dict(flat))
+  model = Model(module, traverse_util.unflatten_dict(flat))
+  if halves(module):
+    noise = np.random.default_rng(0).random((_NOISE, *shape), np.float32)
+    check_served(model, noise, name=f'{path} as {name}')
+  return model
 
 
 def _layout(module: Any, image_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from psml_jax.zoo.layers import Classifier, Conv
+from psml_jax.zoo.layers import Classifier, Conv, relu
 
 _WIDTHS = (64, 128, 256, 512, 512)
 
@@ -26,12 +26,12 @@ class VGG(Classifier, kw_only=True):
       for _ in range(count):
         name = f'features_{layer}'
         x = Conv(width, use_bias=True, dtype=self.dtype, name=name)(x)
-        x = nn.relu(norm(name=f'features_{layer + 1}')(x))
+        x = relu(norm(name=f'features_{layer + 1}')(x))
         layer += 3
       x = nn.max_pool(x, (2, 2), (2, 2))
       layer += 1
     x = x.reshape(len(x), -1)
     for name in ('classifier_0', 'classifier_3'):
-      x = nn.relu(self.dense(512, name)(x))
+      x = relu(self.dense(512, name)(x))
       x = nn.Dropout(0.5, deterministic=not train)(x)
     return self.logits(x, 'classifier_6')
