@@ -2,7 +2,9 @@
 
 import functools
 import json
+import pathlib
 import time
+import zipfile
 import zlib
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from psml_jax import _compile, pareto, routers, surrogates, zoo
+from psml_jax import _compile, _validate, pareto, routers, surrogates, zoo
 from psml_jax.core import Spec, ZooProfile
 from psml_jax.experiments import workdir
 from psml_jax.experiments.experiment import Experiment, latency_budget
@@ -101,7 +103,7 @@ def run(experiment: Experiment) -> None:
   setting, tables = _setting(experiment, profile)
   size = config.rows_per_chunk
 
-  @functools.partial(jax.jit, compiler_options=_compile.options('training'))
+  @functools.partial(jax.jit, compiler_options=_compile.options('surrogates'))
   def outcomes(tables: Tables, chunk: Run) -> Outcome:
     row = functools.partial(attack, setting, tables)
     return surrogates.over_population(row, chunk, width=config.width)
@@ -170,8 +172,7 @@ def _rows(
 def _setting(experiment: Experiment, profile: ZooProfile) -> tuple[Setting, Tables]:
   config, images = experiment.config.extraction, experiment.images()
   assert config is not None
-  with np.load(experiment.directory / 'predictions.npz') as outputs:
-    pool_outputs, test_outputs = outputs['pool'], outputs['test']
+  pool_outputs, test_outputs = _predictions(experiment.directory / 'predictions.npz')
   setting = Setting(
     profile=profile,
     router=routers.uniform(profile),
@@ -190,6 +191,17 @@ def _setting(experiment: Experiment, profile: ZooProfile) -> tuple[Setting, Tabl
     test_outputs=jnp.asarray(test_outputs),
   )
   return setting, tables
+
+
+def _predictions(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+  """Every model's answers to the pool f32[M, P, K] and to the test images f32[M, N, K]."""
+  try:
+    with np.load(path) as outputs:
+      return outputs['pool'], outputs['test']
+  except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    raise _validate.InputError(
+      f'{path} is damaged ({error}); remove it, and the same command makes it anew'
+    ) from error
 
 
 def _record(
