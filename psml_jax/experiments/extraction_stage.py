@@ -194,7 +194,7 @@ def _setting(experiment: Experiment, profile: ZooProfile) -> tuple[Setting, Tabl
 
 
 def _predictions(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-  """Every model's answers to the pool f32[M, P, K] and to the test images f32[M, N, K]."""
+  """Answers to the pool, f32[M, P, K], and to the test images, f32[M, N, K]."""
   try:
     with np.load(path) as outputs:
       return outputs['pool'], outputs['test']
