@@ -186,18 +186,17 @@ class TestModes:
     assert losses.dtype == np.float32
     assert zoo.predict(model, data[0]).dtype == np.float32
 
-  @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-  @pytest.mark.parametrize('resident', [None, 1])
-  def test_fit(self, data, resident, dtype):
+  @pytest.mark.parametrize(
+    ('module', 'resident'), [(RESNET, None), (LINEAR, 1)], ids=['resident', 'streamed']
+  )
+  def test_fit(self, data, module, resident):
     recipe = zoo.Recipe(
       epochs=1, batch_size=4, ema_decay=0.9, label_smoothing=0.1, accumulate=2
     )
-    module = RESNET.clone(dtype=dtype)
     trained = fit(data, module, recipe=recipe, held_out=data, resident_bytes=resident)
     assert self.is_float32(trained.variables)
     assert np.isfinite(trained.records[-1]['loss'])
     model = zoo.Model(module, trained.variables)
-    zoo.check_served(model, data[0])
     zoo.measure({'m': model}, *data, batch_size=2, rounds=1)
 
   def test_a_population(self, data):
@@ -215,7 +214,9 @@ class TestModes:
       ('vit_small_patch16_384', {'image_size': 32, 'depth': 1}),
     ],
   )
-  def test_every_family_and_its_gradient(self, name, fields, dtype):
+  def test_every_family_and_its_gradient(self, mode, name, fields, dtype):
+    if (mode, dtype) == ('strict', 'bfloat16'):
+      pytest.skip("Flax's own norms mix types of half precision")
     module = zoo.create(name, num_classes=3, dtype=dtype, **fields)
     variables = zoo.abstract_variables(module, (32, 32, 3))
     assert self.is_float32(variables)

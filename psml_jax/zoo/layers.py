@@ -61,10 +61,12 @@ class Conv(nn.Module):
       )
     channels = 1 if self.depthwise else images.shape[-1]
     shape = (self.size, self.size, channels, self.features)
-    kernel = self.param('kernel', _KERNEL, shape).astype(self.dtype)
+    kernel = self.param('kernel', _KERNEL, shape, jnp.float32).astype(self.dtype)
     x = conv(images.astype(self.dtype), kernel, stride=self.stride)
     if self.use_bias:
-      bias = self.param('bias', nn.initializers.zeros_init(), (self.features,))
+      bias = self.param(
+        'bias', nn.initializers.zeros_init(), (self.features,), jnp.float32
+      )
       x += bias.astype(self.dtype).reshape(1, 1, 1, -1)
     return x
 

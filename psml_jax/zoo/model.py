@@ -65,12 +65,16 @@ def train(
   contract.warn_of_slow_layers(module, images.shape[1:])
 
   def job(key: jax.Array, images: jax.Array, labels: jax.Array) -> Any:
-    targets = jax.nn.one_hot(labels, num_classes)
+    targets = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     count = jnp.int32(len(labels))
-    return training.fit(key, module, images, targets, count, hyper)
+    # Adam of optax raises floats to whole numbers, which strict promotion refuses.
+    with jax.numpy_dtype_promotion('standard'):
+      return training.fit(key, module, images, targets, count, hyper)
 
   program = jax.jit(job, compiler_options=_compile.options('training'))
-  variables, losses = program(key, jnp.asarray(images), jnp.asarray(labels))
+  variables, losses = program(
+    key, jnp.asarray(images, jnp.float32), jnp.asarray(labels)
+  )
   losses = np.asarray(losses)
   if not np.isfinite(losses).all():
     step = int(np.argmin(np.isfinite(losses)))

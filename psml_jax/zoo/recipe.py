@@ -203,10 +203,11 @@ def advance(
     params: Any, stats: Any, images: jax.Array, labels: jax.Array, key: jax.Array
   ) -> tuple[jax.Array, tuple[Any, jax.Array]]:
     logits, stats = training.apply(module, params, stats, images, key)
-    target = jax.nn.one_hot(labels, logits.shape[-1])
+    target = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     target = optax.smooth_labels(target, recipe.label_smoothing)
     value = optax.softmax_cross_entropy(logits, target).mean()
-    return value, (stats, jnp.mean(logits.argmax(-1) == labels))
+    right = logits.argmax(-1) == labels
+    return value, (stats, jnp.mean(right, dtype=jnp.float32))
 
   def part(
     carry: tuple[Any, Any, jax.Array], rows: jax.Array, params: Any
@@ -240,7 +241,8 @@ def advance(
     variables = {'params': optax.apply_updates(params, updates), **stats}
     average = state.average
     if recipe.ema_decay:
-      decay = jnp.minimum(recipe.ema_decay, (1 + state.step) / (10 + state.step))
+      done = state.step.astype(jnp.float32)
+      decay = jnp.minimum(recipe.ema_decay, (1 + done) / (10 + done))
       average = optax.incremental_update(variables, average, 1 - decay)
     state = TrainState(state.step + 1, variables, moments, average)
     return state, (losses.mean(), accuracies.mean())
@@ -315,5 +317,9 @@ def _optimiser(recipe: Recipe, steps_per_epoch: int) -> optax.GradientTransforma
         lambda path, _: path[-1].key == 'kernel', params
       ),
     ),
-    optax.sgd(schedule, momentum=recipe.momentum, nesterov=True),
+    optax.sgd(
+      lambda step: schedule(step.astype(jnp.float32)),
+      momentum=recipe.momentum,
+      nesterov=True,
+    ),
   )

@@ -116,7 +116,7 @@ def _fold(params: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, jax.
     scale, shift = _affine(params[name]['bn'], stats[name]['bn'])
     kernel, bias = kernel + branch * scale.reshape(1, 1, 1, -1), bias + shift
   if 'rbr_identity' in params:
-    identity = jnp.pad(jnp.eye(channels)[None, None], middle)
+    identity = jnp.pad(jnp.eye(channels, dtype=jnp.float32)[None, None], middle)
     scale, shift = _affine(params['rbr_identity'], stats['rbr_identity'])
     kernel, bias = kernel + identity * scale.reshape(1, 1, 1, -1), bias + shift
   return {'kernel': kernel, 'bias': bias}

@@ -39,8 +39,10 @@ class ViT(Classifier, kw_only=True):
     x = self.standardise(images, multiple=self.patch, exactly=self.image_size)
     x = PatchEmbed(self.width, self.patch, name='patch_embed')(x)
     small = nn.initializers.normal(0.02)
-    token = self.param('cls_token', small, (1, 1, self.width))
-    positions = self.param('pos_embed', small, (1, x.shape[1] + 1, self.width))
+    token = self.param('cls_token', small, (1, 1, self.width), jnp.float32)
+    positions = self.param(
+      'pos_embed', small, (1, x.shape[1] + 1, self.width), jnp.float32
+    )
     first = jnp.broadcast_to(token.astype(x.dtype), (len(x), 1, self.width))
     x = jnp.concatenate([first, x], axis=1) + positions.astype(x.dtype)
     for i in range(self.depth):
@@ -70,8 +72,8 @@ class Patches(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     side, (batch, height, breadth, channels) = self.patch, x.shape
     shape = (side, side, channels, self.width)
-    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape)
-    bias = self.param('bias', nn.initializers.zeros_init(), (self.width,))
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), shape, jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros_init(), (self.width,), jnp.float32)
     rows = x.reshape(batch, height // side, side, breadth // side, side, channels)
     tokens = rows.swapaxes(2, 3).reshape(batch, -1, side * side * channels)
     y = tokens @ kernel.astype(x.dtype).reshape(-1, self.width)
