@@ -22,7 +22,8 @@ def get_config() -> ConfigDict:
       'seeds': 16,
       'data': {
         'name': 'cifar10',
-        'zoo_size': 40_000,
+        'zoo_size': 38_000,
+        'profile_size': 2_000,
         'pool_size': 10_000,
         'test_size': 5_000,
       },

@@ -44,7 +44,8 @@ def get_config() -> ConfigDict:
       'seeds': 16,
       'data': {
         'name': 'cifar10',
-        'zoo_size': 40_000,
+        'zoo_size': 38_000,
+        'profile_size': 3_000,
         'pool_size': 9_000,
         'test_size': 9_000,
       },

@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
       'data': {
         'name': 'cifar10',
         'zoo_size': 25_000,
+        'profile_size': 5_000,
         'pool_size': 10_000,
         'test_size': 2_000,
       },

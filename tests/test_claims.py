@@ -60,7 +60,7 @@ def test_all_hold_and_say_their_numbers(runs):
   found = extraction(runs)
   assert [c['holds'] for group in found.values() for c in group] == [True] * 6
   as_explicit, large_budget = found['2a']
-  assert '(100 queries, up to 18 of them probes; points)' in as_explicit['claim']
+  assert '(100 queries, up to 18 of them probes, in points)' in as_explicit['claim']
   assert '(400 queries' in large_budget['claim']
   assert as_explicit['measured'] == (
     'worst victim, small: accuracy -0.5 [-0.5, -0.5], fidelity -0.5 [-0.5, -0.5]'

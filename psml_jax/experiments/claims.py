@@ -164,7 +164,7 @@ def _as_explicit(runs: Runs, victims: Mapping[str, str], budget: int) -> Claim:
   )
   return {
     'claim': f'2a. Fingerprinted extraction is as good as from a named model ({budget} '
-    f'queries, up to {max(probes, default=0)} of them probes; points)',
+    f'queries, up to {max(probes, default=0)} of them probes, in points)',
     'paper': 'within 1',
     'measured': f'worst victim, {worst}: {by_size[worst]}',
     'holds': all(found.above(-MARGIN) for found in by_size.values()),

@@ -39,6 +39,9 @@ def check(experiment: Experiment) -> None:
       f'config.profiling.batch_size is {batch_size}; it must be at most the '
       f'{len(images.profile_x)} images of the profiling split'
     )
+  if config.profiling.stored:
+    names = tuple(m for name in config.zoo.models for m in config.zoo.members(name))
+    zoo.stored_profile(config.profiling.stored, names)
   for name in config.zoo.models if config.zoo.recipe else ():
     minibatch = config.zoo.recipe_of(name).batch_size
     if minibatch > len(images.zoo_x):

@@ -42,6 +42,7 @@ def collect(config: Config, directory: pathlib.Path) -> dict[str, str]:
       ('images in a request', 'request_images'),
       ('latencies measured on', 'device'),
       ('latencies measured at', 'date'),
+      ('latencies taken from', 'stored'),
     ):
       if field in profile:
         facts[label] = str(profile[field])

@@ -1,5 +1,7 @@
 """The zoo's stages: training, profiling, and every model's answers to every image."""
 
+import functools
+import json
 import pathlib
 import shutil
 import time
@@ -9,7 +11,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from psml_jax import data, zoo
+from psml_jax import _files, data, zoo
+from psml_jax.core import ZooProfile
 from psml_jax.experiments import workdir
 from psml_jax.experiments.experiment import Experiment
 from psml_jax.zoo.repvgg import RepVGG
@@ -109,16 +112,41 @@ def profile(experiment: Experiment) -> None:
     return
   config, images = experiment.config.profiling, experiment.images()
   assert config is not None
-  measured = zoo.measure(
-    _models(experiment, images),
-    images.profile_x,
-    images.profile_y,
-    batch_size=config.batch_size,
-    rounds=config.rounds,
-  )
-  workdir.write_json(experiment.directory / 'profile.json', measured.description)
-  workdir.write(
-    path, lambda temporary: zoo.write_profile(temporary, measured.profile, measured)
+  models = _models(experiment, images)
+  if config.stored:
+    profile, description = _with_stored_latencies(config.stored, models, images)
+    columns = functools.partial(zoo.write_profile, profile=profile)
+  else:
+    measured = zoo.measure(
+      models,
+      images.profile_x,
+      images.profile_y,
+      batch_size=config.batch_size,
+      rounds=config.rounds,
+    )
+    description = measured.description
+    columns = functools.partial(
+      zoo.write_profile, profile=measured.profile, measured=measured
+    )
+  workdir.write_json(experiment.directory / 'profile.json', description)
+  workdir.write(path, columns)
+
+
+def _with_stored_latencies(
+  stored: str, models: dict[str, zoo.Model], images: data.Splits
+) -> tuple[ZooProfile, dict[str, Any]]:
+  """The models' own accuracies beside latencies measured earlier, and where that was."""
+  path = _files.local('config.profiling.stored', stored)
+  latencies = zoo.stored_profile(path, tuple(models)).latency_ms
+  accuracies = [
+    float(np.mean(zoo.predict(model, images.profile_x).argmax(-1) == images.profile_y))
+    for model in models.values()
+  ]
+  told = path.with_name('profile.json')
+  description = json.loads(told.read_text('utf-8')) if told.is_file() else {}
+  return (
+    ZooProfile(accuracies, latencies, tuple(models)),  # type: ignore[arg-type]
+    {'device': 'unknown', **description, 'stored': path.name},
   )
 
 
