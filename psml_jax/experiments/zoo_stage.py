@@ -135,7 +135,7 @@ def profile(experiment: Experiment) -> None:
 def _with_stored_latencies(
   stored: str, models: dict[str, zoo.Model], images: data.Splits
 ) -> tuple[ZooProfile, dict[str, Any]]:
-  """The models' own accuracies beside latencies measured earlier, and where that was."""
+  """The models' own accuracies beside stored latencies, and where those are from."""
   path = _files.local('config.profiling.stored', stored)
   latencies = zoo.stored_profile(path, tuple(models)).latency_ms
   accuracies = [
