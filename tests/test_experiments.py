@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -182,7 +183,9 @@ def test_summary_schema(tiny):
   assert {model['name'] for model in summary['zoo']} == set(TINY['zoo']['models'])
   assert set(summary['victims']) == {'small', 'medium', 'large'}
   for entry in summary['extraction']:
-    assert entry['queries_served'] <= entry['queries_billed'] <= entry['query_budget']
+    served = entry['queries_served']['mean']
+    assert served <= entry['queries_billed'] <= entry['query_budget']
+    assert entry['seeds'] == 2
     assert (entry['defense'] == 'none') == (entry['scale'] == 0)
     for name in ('accuracy', 'fidelity'):
       assert_estimate(entry[name])
@@ -192,11 +195,16 @@ def test_summary_schema(tiny):
       assert_estimate(entry[name])
   for entry in summary['goodput']:
     assert_estimate(entry['goodput'])
+    assert set(entry['classes']) == {'corner', 'fast', 'slow'}
+  assert summary['target_goodput'] == 0.8
+  assert summary['provenance']['seed'] == '0'
+  assert summary['twins'] == []
   assert [claim['claim'].split('.')[0] for claim in summary['claims']] == [
     '1',
-    '2a',
-    '2b',
-    '3',
+    *['2a'] * 3,
+    *['2b'] * 2,
+    '3a',
+    '3b',
     '4',
   ]
   assert all(isinstance(claim['holds'], bool) for claim in summary['claims'])
@@ -218,14 +226,15 @@ def test_every_cell_has_every_seed(tiny):
   summary, runs = read(tiny), records(tiny)
   assert len(runs) == 2 * len(summary['extraction'])
   found = {
-    (r['victim'], r['attack'], r['scale'], r['query_budget'], r['seed']) for r in runs
+    (r['victim'], r['attack'], r['defense'], r['scale'], r['query_budget'], r['seed'])
+    for r in runs
   }
   assert len(found) == len(runs)
   for victim in summary['victims'].values():
     for attack in ('explicit', 'naive', 'fingerprint'):
       for budget in (30, 40, 60):
         for seed in (0, 1):
-          assert (victim, attack, 0.0, budget, seed) in found
+          assert (victim, attack, 'none', 0.0, budget, seed) in found
 
 
 def test_the_bill_is_the_server_log(tiny):
@@ -253,11 +262,20 @@ def test_the_explicit_attack_has_every_query_answered(tiny):
 def test_predictions_agree_with_the_profile(tiny):
   from psml_jax import data
 
-  images = data.load('digits', seed=0, zoo_size=600, pool_size=200, test_size=200)
+  sizes = {'zoo_size': 450, 'profile_size': 150, 'pool_size': 200, 'test_size': 200}
+  images = data.load('digits', seed=0, **sizes)
   with np.load(tiny / 'predictions.npz') as outputs:
-    found = (outputs['test'].argmax(-1) == images.test_y).mean(-1)
-  profile = {model['name']: model['accuracy'] for model in read(tiny)['zoo']}
-  np.testing.assert_allclose(found, list(profile.values()), atol=1e-6)
+    assert outputs['pool'].shape == (3, 200, 10)
+    on_test = (outputs['test'].argmax(-1) == images.test_y).mean(-1)
+  profile = np.array([model['accuracy'] for model in read(tiny)['zoo']])
+  for i, (name, fields) in enumerate(TINY['zoo']['models'].items()):
+    module = zoo.create(num_classes=10, **fields)
+    variables = zoo.restore(
+      tiny / 'zoo' / name, zoo.abstract_variables(module, (8, 8, 1))
+    )
+    answers = zoo.predict(zoo.Model(module, variables), images.profile_x)
+    assert profile[i] == pytest.approx(np.mean(answers.argmax(-1) == images.profile_y))
+  assert (on_test != profile).any()
 
 
 def test_a_finished_run_is_left_alone(tiny):
@@ -411,3 +429,80 @@ def test_clients_who_ask_too_much_leave_no_room_for_noise(tmp_path):
     experiments.parse(fields), tmp_path / 'run', until='defense'
   )
   assert read(directory, 'defense.json')['calibrated_scale'] == 0.0
+
+
+def test_stored_latencies_are_taken(tiny, tmp_path):
+  """A new zoo, its own accuracies, the latencies of the run before."""
+  stored = {**TINY['profiling'], 'stored': str(tiny / 'profile.csv')}
+  config = experiments.parse(TINY | {'seed': 1, 'profiling': stored})
+  directory = experiments.run(config, tmp_path / 'run', until='profile')
+  rows = []
+  for folder in (tiny, directory):
+    with (folder / 'profile.csv').open(newline='') as file:
+      rows.append(list(csv.DictReader(file)))
+  for before, after in zip(*rows, strict=True):
+    assert before['name'] == after['name']
+    assert float(before['latency_ms']) == pytest.approx(float(after['latency_ms']))
+  assert any(a['accuracy'] != b['accuracy'] for a, b in zip(*rows, strict=True))
+  assert read(directory, 'profile.json')['stored'] == 'profile.csv'
+
+
+def test_stored_latencies_of_other_models_are_refused(tmp_path):
+  (tmp_path / 'old.csv').write_text('name,accuracy,latency_ms\nlinear,0.5,1.0\n')
+  stored = {**TINY['profiling'], 'stored': str(tmp_path / 'old.csv')}
+  with pytest.raises(ValueError, match=r'old\.csv.*mlp'):
+    experiments.run(experiments.parse(TINY | {'profiling': stored}), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_clients_none_of_whom_can_be_met_are_refused(tmp_path):
+  """Seconds read as milliseconds."""
+  path = tmp_path / 'specs.csv'
+  path.write_text('min_accuracy,max_latency_ms\n0.9,0.05\n0.8,0.02\n')
+  fields = {**PUBLISHED, 'defense': {**DEFENSE, 'workload_csv': str(path)}}
+  with pytest.raises(ValueError, match='workload_latency_unit'):
+    experiments.run(experiments.parse(fields), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+  fields['defense']['workload_latency_unit'] = 's'
+  experiments.run(experiments.parse(fields), tmp_path / 'run', until='defense')
+
+
+def test_a_damaged_table_of_answers_is_named(before_extraction):
+  whole = (before_extraction / 'predictions.npz').read_bytes()
+  (before_extraction / 'predictions.npz').write_bytes(whole[: len(whole) // 2])
+  with pytest.raises(ValueError, match=r'predictions\.npz is damaged .* remove it'):
+    experiments.run(experiments.parse(TINY), before_extraction)
+
+
+def test_twins_are_one_corner_and_are_named(tmp_path):
+  table = tmp_path / 'zoo.csv'
+  table.write_text('model,top1,ms\na,50,1\nb,70,2\nc,70,2\nd,90,4\n')
+  columns = {'accuracy_column': 'top1', 'latency_column': 'ms'}
+  published = {'csv': str(table), **columns}
+  config = experiments.parse({**PUBLISHED, 'published': published})
+  directory = experiments.run(config, tmp_path / 'run')
+  summary = read(directory)
+  assert summary['twins'] == [['b', 'c']]
+  assert [entry['victim'] for entry in summary['fingerprint']] == ['a', 'b', 'd']
+  assert all(entry['identified'] for entry in summary['fingerprint'])
+  assert summary['frontier']['corners_found'] == summary['frontier']['corners'] == 3
+  assert re.search('b.*c', (directory / 'results.md').read_text('utf-8'))
+
+
+def test_surrogates_that_diverge_are_reported_and_support_no_claim(before_extraction):
+  """The same zoo, surrogates trained at an absurd rate."""
+  hyper = {**HYPER, 'learning_rate': 1e30}
+  fields = {**TINY, 'extraction': {**TINY['extraction'], 'hyper': hyper}}
+  config = experiments.parse(fields)
+  (before_extraction / 'config.json').write_text(workdir.to_json(config))
+  with pytest.warns(UserWarning, match='surrogates diverged'):
+    experiments.run(config, before_extraction)
+  summary = read(before_extraction)
+  for entry in summary['extraction']:
+    assert entry['diverged'] == entry['seeds'] == 2
+    assert entry['accuracy'] == entry['fidelity'] == {'mean': None, 'ci95': None}
+  for claim in summary['claims']:
+    if claim['claim'][0] in '23':
+      assert not claim['holds']
+      assert 'diverged' in claim['measured']
+  assert 'diverged' in (before_extraction / 'results.md').read_text('utf-8')

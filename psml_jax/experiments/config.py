@@ -21,7 +21,7 @@ class Data:
   """Which images, and how many in each of the disjoint splits.
 
   The zoo's accuracy is profiled on `profile_size` images of their own; where it is 0,
-  on a fifth of `zoo_size`, which the zoo then does not train on. `fields` are those
+  on a quarter of `zoo_size`, which the zoo then does not train on. `fields` are those
   that `data.load` takes for this data set beside the sizes.
   """
 

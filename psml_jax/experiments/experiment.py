@@ -60,7 +60,7 @@ class Experiment:
     """The images in their splits."""
     config = self.config.data
     assert config is not None
-    profile_size = config.profile_size or max(1, config.zoo_size // 5)
+    profile_size = config.profile_size or max(1, config.zoo_size // 4)
     return data.load(
       config.name,
       seed=self.config.seed,

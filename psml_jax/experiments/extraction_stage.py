@@ -4,6 +4,7 @@ import functools
 import json
 import pathlib
 import time
+import warnings
 import zipfile
 import zlib
 from typing import Any, NamedTuple
@@ -126,6 +127,14 @@ def run(experiment: Experiment) -> None:
     workdir.write_jsonl(part, [done[row] for row in described if row in done])
     progress.update(len(new))
   progress.close()
+  diverged = sum(record['diverged'] for record in done.values())
+  if diverged:
+    warnings.warn(
+      f'{diverged} of {len(done)} surrogates diverged: their losses are not finite, so '
+      'they count in no mean and support no claim; lower '
+      'config.extraction.hyper.learning_rate',
+      stacklevel=2,
+    )
   workdir.write_jsonl(part, [done[row] for row in described])
   part.replace(experiment.directory / 'extraction.jsonl')
 
@@ -196,7 +205,7 @@ def _setting(experiment: Experiment, profile: ZooProfile) -> tuple[Setting, Tabl
 def _predictions(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
   """Answers to the pool, f32[M, P, K], and to the test images, f32[M, N, K]."""
   try:
-    with np.load(path) as outputs:
+    with path.open('rb') as file, np.load(file) as outputs:
       return outputs['pool'], outputs['test']
   except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
     raise _validate.InputError(
