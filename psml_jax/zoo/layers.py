@@ -205,7 +205,7 @@ def pool(images: jax.Array, size: int) -> jax.Array:
   return rows.reshape(batch, size, size, width // size, channels).mean(3)
 
 
-def _channels(name: str, value: Sequence[float], interval: str) -> tuple[float, ...]:
+def _channels(name: str, value: Any, interval: str) -> tuple[float, ...]:
   """A number for each channel, as a tuple, for modules must have a hash."""
   numbers = _validate.floats(name, value)
   if numbers.ndim != 1 or not numbers.size:
