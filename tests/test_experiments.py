@@ -93,6 +93,7 @@ def assert_estimate(estimate):
   assert 0 <= low <= estimate['mean'] <= high <= 1
 
 
+@pytest.mark.slow
 def test_a_zoo_trained_by_a_recipe(tmp_path):
   """A population, a model with a recipe of its own, and a RepVGG served fused."""
   small = {'widths': (4, 4, 8, 8), 'blocks': (1, 1, 1, 1)}

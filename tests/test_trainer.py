@@ -137,6 +137,7 @@ class TestCheckpoints:
       file.write('{"epoch": 3, "lo')
     assert fit(data, directory=tmp_path / 'run').records == first.records
 
+  @pytest.mark.slow
   def test_a_full_disk_leaves_the_checkpoints_before_it(self, data, tmp_path):
     """The kernel refuses files above a limit, as it does on a full disk."""
     job = f"""
@@ -182,6 +183,7 @@ print(digest(train({place!r}, {epochs})))
 """
 
 
+@pytest.mark.slow
 def test_killed_at_five_moments_it_ends_with_the_same_bits(tmp_path):
   """kill -9 within an epoch, five times; each run continues the one before."""
   epochs, moments = 24, random.Random(0)

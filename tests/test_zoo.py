@@ -323,6 +323,7 @@ class TestProfiling:
     labels = np.searchsorted(ends, np.arange(len(images)), side='right')
     return models, images, labels
 
+  @pytest.mark.alone
   def test_two_profiles_in_a_row_have_the_same_frontier(self, demo, tmp_path):
     models, images, labels = demo
     frontiers = []
