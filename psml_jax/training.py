@@ -134,7 +134,8 @@ def advance(
     (value, new_stats), gradient = jax.value_and_grad(loss, has_aux=True)(
       params, stats, inputs[drawn], targets[drawn], dropout_key
     )
-    updates, moments = optimiser.update(gradient, state.moments, params)
+    with jax.numpy_dtype_promotion('standard'):  # Adam raises floats to integers.
+      updates, moments = optimiser.update(gradient, state.moments, params)
     variables = {'params': optax.apply_updates(params, updates), **new_stats}
     variables = jax.tree.map(
       lambda new, old: jnp.where(count > 0, new, old), variables, state.variables

@@ -138,6 +138,8 @@ def _with_stored_latencies(
   """The models' own accuracies beside stored latencies, and where those are from."""
   path = _files.local('config.profiling.stored', stored)
   latencies = zoo.stored_profile(path, tuple(models)).latency_ms
+  for name, model in models.items():
+    zoo.check_served(model, images.profile_x, name=name)
   accuracies = [
     float(np.mean(zoo.predict(model, images.profile_x).argmax(-1) == images.profile_y))
     for model in models.values()

@@ -67,9 +67,7 @@ def train(
   def job(key: jax.Array, images: jax.Array, labels: jax.Array) -> Any:
     targets = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     count = jnp.int32(len(labels))
-    # Adam of optax raises floats to whole numbers, which strict promotion refuses.
-    with jax.numpy_dtype_promotion('standard'):
-      return training.fit(key, module, images, targets, count, hyper)
+    return training.fit(key, module, images, targets, count, hyper)
 
   program = jax.jit(job, compiler_options=_compile.options('training'))
   variables, losses = program(
