@@ -1,4 +1,4 @@
-"""Strict settings for all tests: two CPU devices, and no silent rank promotion.
+"""Strict settings for all tests: two CPU devices, and no silent promotion of rank.
 
 Every program is compiled once: what one test, worker or process of a test compiled, the
 others read from a folder of the checkout, or from the one that the environment names.
@@ -8,6 +8,7 @@ import os
 import pathlib
 
 import jax
+import pytest
 
 FOLDER = pathlib.Path(__file__).parents[1] / '.jax_cache'
 CACHE = {
@@ -21,3 +22,10 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 for name, value in CACHE.items():
   jax.config.update(name, value)
   os.environ[name.upper()] = str(value)
+
+
+@pytest.fixture
+def strict():
+  """No silent promotion of types either; Flax's layers of half precision need it."""
+  with jax.numpy_dtype_promotion('strict'):
+    yield

@@ -83,7 +83,10 @@ def test_the_peer_trains_as_the_library_does(torch, peers, population):
       values.copy_(torch.from_numpy(ours))
   draws = [
     jax.random.randint(
-      jax.random.fold_in(key, step), (HYPER.batch_size,), 0, NUM_INPUTS
+      jax.random.split(jax.random.fold_in(key, step))[0],
+      (HYPER.batch_size,),
+      0,
+      NUM_INPUTS,
     )
     for step in range(HYPER.steps)
   ]

@@ -190,13 +190,14 @@ def test_claim_1_counts_the_corners():
   )
 
 
-def defense(mean, scale=0.1, monotone=True):
+def defense(mean, scale=0.1, monotone=True, without=1.0):
   row = {
     'scale': scale,
     'goodput': {'mean': mean, 'ci95': [mean - 0.01, mean + 0.01]},
     'classes': {'corner': {'mean': 0.1}, 'fast': {'mean': None}},
   }
-  return {'calibrated_scale': scale, 'monotone': monotone, 'goodput': [row]}
+  rows = [{**row, 'scale': 0.0, 'goodput': {'mean': without}}, row] if scale else [row]
+  return {'calibrated_scale': scale, 'monotone': monotone, 'goodput': rows}
 
 
 @pytest.mark.parametrize(
@@ -213,3 +214,8 @@ def test_claim_4_says_who_pays_and_whether_it_is_the_only_crossing():
     '81.0 % [80.0, 82.0] at laplace noise of 0.1 of the range; by client: corner 10 %; '
     'goodput is no monotone function of noise'
   )
+
+
+def test_claim_4_says_what_is_left_without_noise():
+  said = claims.goodput(defense(0.81, without=0.85), 'laplace', 0.8)['measured']
+  assert said.endswith('by client: corner 10 %; without noise 85.0 %')

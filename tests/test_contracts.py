@@ -11,6 +11,8 @@ from psml_jax import defenses, routers
 from psml_jax.core import Spec
 from tests import references
 
+pytestmark = pytest.mark.usefixtures('strict')
+
 ZOO = references.random_profile(7, 7)
 ROUTERS = {
   'uniform': lambda: routers.uniform(ZOO),
@@ -27,6 +29,7 @@ NOISE = {'laplace': defenses.laplace, 'gaussian': defenses.gaussian}
 DEFENSES = {
   'identity': defenses.identity,
   **{name: lambda make=make: make(0.1, 2.0) for name, make in NOISE.items()},
+  'refusal': lambda: defenses.refusal(0.3),
   'chain': lambda: defenses.chain(
     defenses.laplace(0.1, 2.0), defenses.identity(), defenses.gaussian(0.2, 1.0)
   ),

@@ -11,6 +11,8 @@ from psml_jax.core import Spec
 from psml_jax.defenses import SpecTransform
 from tests import references
 
+pytestmark = pytest.mark.usefixtures('strict')
+
 FAMILIES = {
   'laplace': (defenses.laplace, scipy.stats.laplace),
   'gaussian': (defenses.gaussian, scipy.stats.norm),

@@ -468,6 +468,16 @@ def test_clients_none_of_whom_can_be_met_are_refused(tmp_path):
   experiments.run(experiments.parse(fields), tmp_path / 'run', until='defense')
 
 
+def test_clients_whom_no_model_keeps_waiting_are_reported(tmp_path):
+  """Milliseconds read as seconds."""
+  path = tmp_path / 'specs.csv'
+  path.write_text('min_accuracy,max_latency_ms\n0.9,50\n0.8,20\n')
+  workload = {'workload_csv': str(path), 'workload_latency_unit': 's'}
+  config = experiments.parse({**PUBLISHED, 'defense': {**DEFENSE, **workload}})
+  with pytest.warns(UserWarning, match=r'exclude no model: .* 2e\+04 to 5e\+04 ms'):
+    experiments.run(config, tmp_path / 'run', until='defense')
+
+
 def test_a_damaged_table_of_answers_is_named(before_extraction):
   whole = (before_extraction / 'predictions.npz').read_bytes()
   (before_extraction / 'predictions.npz').write_bytes(whole[: len(whole) // 2])
@@ -492,7 +502,7 @@ def test_twins_are_one_corner_and_are_named(tmp_path):
 
 def test_surrogates_that_diverge_are_reported_and_support_no_claim(before_extraction):
   """The same zoo, surrogates trained at an absurd rate."""
-  hyper = {**HYPER, 'learning_rate': 1e30}
+  hyper = {**HYPER, 'learning_rate': 1e38}
   fields = {**TINY, 'extraction': {**TINY['extraction'], 'hyper': hyper}}
   config = experiments.parse(fields)
   (before_extraction / 'config.json').write_text(workdir.to_json(config))

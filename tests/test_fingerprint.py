@@ -13,6 +13,8 @@ from psml_jax.core import Bill, Observation, Spec, Transcript
 from psml_jax.experiments import harness
 from tests import references
 
+pytestmark = pytest.mark.usefixtures('strict')
+
 KEY = jax.random.key(31)
 PUBLISHED = ('cifar10_published', 'cifar100_published')
 FINE = {'accuracy_resolution': 2e-4, 'latency_resolution_ms': 0.05}

@@ -13,6 +13,8 @@ from psml_jax.experiments import harness
 from psml_jax.experiments.harness import ATTACKS
 from tests import known_zoo
 
+pytestmark = pytest.mark.usefixtures('strict')
+
 QUERIES = 400
 RESOLUTION = 2.0**-8
 SCALE = 0.25  # of the range: 0.1 of accuracy, 0.75 ms

@@ -51,7 +51,7 @@ class TestCommandLine:
     read = parse(DIGITS, '--workdir=runs/x', '--data_dir', 'data', '--config.seed', '7')
     assert (read.workdir, read.data_dir) == ('runs/x', 'data')
     assert read.fields['seed'] == 7
-    assert experiments.parse(read.fields).seeds == 16
+    assert experiments.parse(read.fields).seeds == 64
 
   def test_flags_in_a_file(self, tmp_path):
     path = tmp_path / 'flags'
@@ -82,7 +82,7 @@ class TestCommandLine:
   def test_help_shows_the_fields_and_their_values(self, capsys):
     assert parse('--help', DIGITS, '--config.seed=7') is None
     shown = capsys.readouterr().out
-    for text in ('--workdir', '--data_dir', '--config.seed=7', 'widths=256,128'):
+    for text in ('--workdir', '--data_dir', '--config.seed=7', 'widths=1024,512'):
       assert text in shown
     assert 'verbosity' not in shown
     given = [line.strip() for line in shown.splitlines() if '  --config.' in line]

@@ -12,6 +12,8 @@ from psml_jax import oracles, routers
 from psml_jax.core import Observation, Spec
 from tests import references
 
+pytestmark = pytest.mark.usefixtures('strict')
+
 ZOO = references.make_profile([0.5, 0.7, 0.9], [1.0, 2.0, 3.0])
 OUTPUTS = np.random.default_rng(0).random((3, 8, 4)).astype(np.float32)
 MEASURED = np.array([1.25, 2.5, 3.75], np.float32)

@@ -150,7 +150,10 @@ def test_compare_takes_common_cells_alone(make):
   b = runs([0.3, 0.2], attack='naive') + runs([0.5, 0.6], scale=0.1 + 1e-8)
   b += runs([0.5, 0.6], scale=0.2, defense='gaussian')
   b += runs([0.5, 0.6], scale=0.2, query_budget=200)
-  rows = results.compare(make('a', a), make('b', b))
+  with pytest.warns(
+    UserWarning, match='1 cells of workdir_a and 2 of workdir_b have no'
+  ):
+    rows = results.compare(make('a', a), make('b', b))
   assert [(row['attack'], row['scale']) for row in rows] == [
     ('fingerprint', 0.1),
     ('naive', 0.1),

@@ -13,6 +13,8 @@ from psml_jax.core import Spec
 from tests import references
 from tests.references import make_profile
 
+pytestmark = pytest.mark.usefixtures('strict')
+
 KEY = jax.random.key(5)
 INFEASIBLE = st.sampled_from(routers.INFEASIBLE)
 

@@ -91,7 +91,8 @@ def make_run(folder):
   )
   workdir.write_json(experiment.directory / 'profile.json', {'device': 'none'})
   workdir.write_json(experiment.directory / 'zoo.json', list(known_zoo.NAMES))
-  experiments.run(parsed, folder / 'run', data_dir=str(folder / 'images.npz'))
+  with jax.numpy_dtype_promotion('strict'):
+    experiments.run(parsed, folder / 'run', data_dir=str(folder / 'images.npz'))
   return experiment
 
 

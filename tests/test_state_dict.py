@@ -194,7 +194,7 @@ def test_files_that_cannot_be_read(tmp_path, name, content, message):
   ('content', 'message'),
   [
     (b'version https://git-lfs.github.com/spec/v1\noid sha256:0\n', 'Git LFS pointer'),
-    (b'<!DOCTYPE html>\n<html><body>Not found</body></html>', 'HTML page'),
+    (b'<!DOCTYPE html>\n<html><body>Not found</body></html>', 'HTML or XML page'),
   ],
 )
 def test_what_stands_in_place_of_a_file(tmp_path, suffix, content, message):

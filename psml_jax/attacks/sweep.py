@@ -156,7 +156,7 @@ def _record(
       put(corners.spec.max_latency_ms, found.latency_served),
     ),
     valid=put(corners.valid, valid),
-    count=corners.count + complete,
+    count=corners.count + complete.astype(jnp.int32),
     probes=put(corners.probes, found.probes),
     total_probes=corners.total_probes + 1,
   )

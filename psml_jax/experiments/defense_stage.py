@@ -1,5 +1,6 @@
 """The defense stage: what noise honest clients can live with."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psml_jax import _validate, goodput, metrics
+from psml_jax import _validate, goodput, metrics, routers
 from psml_jax.core import Spec, ZooProfile
 from psml_jax.experiments import workdir
 from psml_jax.experiments.config import Defense
@@ -21,6 +22,7 @@ def run(experiment: Experiment) -> None:
     InputError: not one of the clients' specs can be met, even without noise.
   """
   config, profile = experiment.config.defense, experiment.profile()
+  check_clients(config, profile)
   calibration_key, measure_key = jax.random.split(experiment.key('defense'))
   workload = specs(config)
 
@@ -32,8 +34,6 @@ def run(experiment: Experiment) -> None:
   keys = jax.random.split(measure_key, experiment.config.seeds)
   measure = jax.jit(jax.vmap(measured, in_axes=(0, None)))
   without = float(jnp.mean(measure(keys, jnp.float32(0.0))['all']))
-  if without == 0:
-    raise _validate.InputError(no_spec_is_met(config))
   calibrated, monotone = 0.0, True  # where clients miss the target without any noise
   if without > config.target_goodput:
     calibrated, _, monotone = goodput.calibrate(
@@ -68,24 +68,51 @@ def specs(config: Defense) -> Callable[[jax.Array, ZooProfile], Spec]:
   """
   if not config.workload_csv:
     return lambda key, zoo: goodput.uniform_workload(key, zoo, config.workload_size)
-  given = goodput.load_workload(
-    config.workload_csv,
-    accuracy_column=config.workload_accuracy_column,
-    latency_column=config.workload_latency_column,
-    accuracy_unit=config.workload_accuracy_unit,
-    latency_unit=config.workload_latency_unit,
-  )
+  try:
+    given = goodput.load_workload(
+      config.workload_csv,
+      accuracy_column=config.workload_accuracy_column,
+      latency_column=config.workload_latency_column,
+      accuracy_unit=config.workload_accuracy_unit,
+      latency_unit=config.workload_latency_unit,
+    )
+  except ValueError as error:
+    raise ValueError(f'config.defense.workload_csv: {error}') from error
   return lambda key, zoo: given
 
 
-def no_spec_is_met(config: Defense) -> str:
-  """What to say where no model of the zoo meets any client's spec."""
-  return (
-    f'config.defense.workload_csv is {config.workload_csv!r}, of whose specs no model '
-    'of the zoo meets one; look at config.defense.workload_latency_unit '
-    f'({config.workload_latency_unit!r}) and workload_accuracy_unit '
-    f'({config.workload_accuracy_unit!r})'
+def check_clients(config: Defense, profile: ZooProfile) -> None:
+  """Checks that client specs and zoo are of one unit, as far as numbers show it.
+
+  Args:
+    config: of the defense.
+    profile: the zoo; concrete values.
+
+  Warns:
+    UserWarning: every client waits longer than the slowest model takes.
+
+  Raises:
+    InputError: no model of the zoo meets any client's spec.
+  """
+  if not config.workload_csv:
+    return
+  spec = specs(config)(jax.random.key(0), profile)
+  route = routers.most_accurate(profile)(jax.random.key(0), spec)
+  latency = np.asarray(profile.latency_ms)
+  waits = np.asarray(spec.max_latency_ms)
+  units = (
+    f'the clients of {config.workload_csv} wait {waits.min():.3g} to {waits.max():.3g} '
+    f'ms and the models take {latency.min():.3g} to {latency.max():.3g} ms; look at '
+    f'config.defense.workload_latency_unit ({config.workload_latency_unit!r}) and the '
+    'unit of the zoo'
   )
+  if not bool(jnp.any(goodput.met(profile, spec, route))):
+    raise _validate.InputError(
+      f'no model meets the spec of any client: {units}, or at '
+      f'config.defense.workload_accuracy_unit ({config.workload_accuracy_unit!r})'
+    )
+  if waits.min() > latency.max():
+    warnings.warn(f'latency limits exclude no model: {units}', stacklevel=2)
 
 
 def estimate(values: Any) -> dict[str, Any]:

@@ -61,16 +61,27 @@ class Experiment:
     config = self.config.data
     assert config is not None
     profile_size = config.profile_size or max(1, config.zoo_size // 4)
-    return data.load(
-      config.name,
-      seed=self.config.seed,
-      zoo_size=config.zoo_size - (0 if config.profile_size else profile_size),
-      pool_size=config.pool_size,
-      test_size=config.test_size,
-      profile_size=profile_size,
-      data_dir=self.data_dir,
-      **config.fields,
+    zoo_size = (
+      config.zoo_size if config.profile_size else config.zoo_size - profile_size
     )
+    try:
+      return data.load(
+        config.name,
+        seed=self.config.seed,
+        zoo_size=zoo_size,
+        pool_size=config.pool_size,
+        test_size=config.test_size,
+        profile_size=profile_size,
+        data_dir=self.data_dir,
+        **config.fields,
+      )
+    except ValueError as error:
+      if config.profile_size:
+        raise
+      raise ValueError(
+        f'{error} (config.data.zoo_size {config.zoo_size} is {zoo_size} to train on '
+        f'and {profile_size} to profile on, for config.data.profile_size is not given)'
+      ) from error
 
   def profile(self) -> ZooProfile:
     """The zoo's profile, as the profile stage left it."""
@@ -90,14 +101,17 @@ class Experiment:
       return profiles.synthetic(self.key('profile'), config.synthetic_models)
     if config.name:
       return profiles.load(config.name)
-    return ZooProfile.from_csv(
-      config.csv,
-      name_column=config.name_column,
-      accuracy_column=config.accuracy_column,
-      latency_column=config.latency_column,
-      accuracy_unit=config.accuracy_unit,
-      latency_unit=config.latency_unit,
-    )
+    try:
+      return ZooProfile.from_csv(
+        config.csv,
+        name_column=config.name_column,
+        accuracy_column=config.accuracy_column,
+        latency_column=config.latency_column,
+        accuracy_unit=config.accuracy_unit,
+        latency_unit=config.latency_unit,
+      )
+    except ValueError as error:
+      raise ValueError(f'config.published.csv: {error}') from error
 
   def transform(self, accuracy_scale: Any, latency_scale_ms: Any) -> Any:
     """The config's defense at an absolute scale."""

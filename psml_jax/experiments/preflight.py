@@ -1,10 +1,6 @@
 """Checks of an experiment against its data, before anything is written or trained."""
 
-import jax
-import jax.numpy as jnp
-
-from psml_jax import _validate, goodput, routers, zoo
-from psml_jax.core import ZooProfile
+from psml_jax import _validate, zoo
 from psml_jax.experiments import defense_stage
 from psml_jax.experiments.experiment import Experiment
 
@@ -22,9 +18,7 @@ def check(experiment: Experiment) -> None:
   """
   config = experiment.config
   if config.published is not None:
-    profile = experiment.published()
-    if config.defense.workload_csv:
-      _check_clients(experiment, profile)
+    defense_stage.check_clients(config.defense, experiment.published())
     return
   defense_stage.specs(config.defense)
   images = experiment.images()
@@ -61,11 +55,3 @@ def check(experiment: Experiment) -> None:
       zoo.abstract_variables(module, images.test_x.shape[1:])
     except (TypeError, ValueError, ZeroDivisionError) as error:
       raise ValueError(f'{path} is {dict(fields)}: {error}') from error
-
-
-def _check_clients(experiment: Experiment, profile: ZooProfile) -> None:
-  config = experiment.config.defense
-  specs = defense_stage.specs(config)(experiment.key('report'), profile)
-  route = routers.most_accurate(profile)(jax.random.key(0), specs)
-  if not bool(jnp.any(goodput.met(profile, specs, route))):
-    raise ValueError(defense_stage.no_spec_is_met(config))

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,6 +76,9 @@ def compare(
     many seeds went into them; `diverged`, how many common seeds were left out because
     a surrogate diverged in either experiment.
 
+  Warns:
+    UserWarning: cells that only one of the two has; they are left out.
+
   Raises:
     ValueError: what `load` raises; no cell in common; a common cell with fewer than
       two seeds in common.
@@ -87,6 +91,13 @@ def compare(
       f'workdir_a is {str(workdir_a)!r} and workdir_b {str(workdir_b)!r}; they have no '
       f'cell ({", ".join(_CELL)}) in common: the first has {_some(a)}, the second '
       f'{_some(b)}'
+    )
+  alone = (len(a) - len(common), len(b) - len(common))
+  if any(alone):
+    warnings.warn(
+      f'{alone[0]} cells of workdir_a and {alone[1]} of workdir_b have no partner in '
+      'the other and are left out (scales that were calibrated apart differ)',
+      stacklevel=2,
     )
   return [_difference(cell, a[cell], b[cell]) for cell in common]
 

@@ -125,7 +125,10 @@ def _fingerprint(summary: Summary) -> Table:
     Column('max. latency found (ms)', columns.milliseconds, True),
     Column('identified', columns.yes),
   )
-  return Table('Fingerprint', header, rows)
+  note = (
+    'A probe tells one bit, so no fingerprint by refusals needs fewer than the bound.'
+  )
+  return Table('Fingerprint', header, rows, note)
 
 
 def _score_columns() -> list[Column]:
@@ -226,6 +229,11 @@ def _goodput(summary: Summary) -> Table:
     *(Column(f'{name} clients (%)', columns.estimate, True) for name in classes),
   )
   note = f'Mean (95 % interval); seeds: {summary["seeds"]}.'
+  if 'corner' in classes:
+    note += (
+      ' Corner clients ask for exactly what a model on the frontier gives; of the '
+      "others, fast ones have a latency limit below the medium victim's latency."
+    )
   return Table('Goodput', header, rows, note)
 
 
