@@ -3,10 +3,10 @@
 python launch/reproduce.py --config=configs/cifar10_small.py \
   --workdir=runs/cifar10_small --data_dir=DIR
 
-50 minutes on two CPU cores. Expect, at 4,000 queries and the medium victim:
-fingerprint against naive +3.7 +-0.5 points accuracy and +5.6 +-0.5 fidelity; against
-explicit within 0.5 points; at a goodput of 80 %, the defense takes 5.6 +-3.1 and 7.9
-+-3.6 points back.
+At revision 322ca06 (not run again since): 50 minutes on two CPU cores; at 4,000 queries
+and the medium victim: fingerprint against naive +3.7 +-0.5 points accuracy and +5.6
++-0.5 fidelity; against explicit within 0.5 points; at a goodput of 80 %, the defense
+takes 5.6 +-3.1 and 7.9 +-3.6 points back.
 """
 
 from ml_collections import ConfigDict
