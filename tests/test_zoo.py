@@ -299,14 +299,17 @@ class TestProfiling:
     """The demo's architectures, images, and labels that tell the models apart.
 
     No model is trained; each is biased to answer one class of its own, and
-    larger ones have more of the labels.
+    larger ones have more of the labels. The demo's two wide MLPs take the same time,
+    which matters only here, where both are on the frontier; one of them is left out.
     """
     images = data.load(
       'digits', seed=0, zoo_size=600, pool_size=100, test_size=256
     ).test_x
     fields = runpy.run_path(str(CONFIGS / 'digits.py'))['get_config']().zoo.models
     modules = {
-      name: zoo.create(num_classes=10, **fields[name].to_dict()) for name in fields
+      name: zoo.create(num_classes=10, **fields[name].to_dict())
+      for name in fields
+      if name != 'mlp2-wide'
     }
     rng, models, sizes = np.random.default_rng(0), {}, []
     for answer, (name, module) in enumerate(modules.items()):
