@@ -17,10 +17,10 @@ def check(experiment: Experiment) -> None:
       a request larger than the profiling split.
   """
   config = experiment.config
+  workload = defense_stage.specs(config.defense)
   if config.published is not None:
-    defense_stage.check_clients(config.defense, experiment.published())
+    defense_stage.check_clients(config.defense, workload, experiment.published())
     return
-  defense_stage.specs(config.defense)
   images = experiment.images()
   assert config.zoo is not None
   assert config.profiling is not None
