@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from psml_jax import _compile, data, surrogates, training, zoo
 from psml_jax.attacks import extraction
+from psml_jax.core import Harvest
 from psml_jax.experiments.config import Config
 
 NUM_SURROGATES = 64
@@ -58,7 +59,7 @@ def measure(config: Config) -> list[Row]:
     def row(key: jax.Array) -> jax.Array:
       query_key, fit_key = jax.random.split(key)
       sent = extraction.choose_inputs(query_key, len(pool), NUM_QUERIES)
-      harvest = extraction.Harvest(sent, targets[sent], jnp.int32(NUM_QUERIES))
+      harvest = Harvest(sent, targets[sent], jnp.int32(NUM_QUERIES))
       return surrogates.fit(fit_key, module, pool, harvest, hyper)
 
     return surrogates.over_population(row, keys, width=width)

@@ -1,7 +1,7 @@
 """Fingerprinting and securing inference-serving systems, as pure JAX functions.
 
 After "Pareto-Secure Machine Learning (PSML)", arXiv:2307.01292. Data flows one way:
-zoo -> profile -> router (+ defense) -> oracle -> attack -> metrics -> report.
+zoo -> profile -> router (+ defense) -> server -> attack -> metrics -> report.
 """
 
 from typing import TYPE_CHECKING
@@ -17,21 +17,23 @@ if TYPE_CHECKING:
     experiments,
     goodput,
     metrics,
-    oracles,
     pareto,
     profiles,
     report,
     routers,
+    servers,
+    session,
     surrogates,
     zoo,
   )
   from psml_jax.core import (
     Bill,
+    Harvest,
+    Knowledge,
     Observation,
-    Oracle,
+    Query,
     Route,
     Router,
-    Server,
     Spec,
     Transcript,
     ZooProfile,
@@ -40,11 +42,12 @@ if TYPE_CHECKING:
 
 __all__ = [
   'Bill',
+  'Harvest',
+  'Knowledge',
   'Observation',
-  'Oracle',
+  'Query',
   'Route',
   'Router',
-  'Server',
   'Spec',
   'SpecTransform',
   'Transcript',
@@ -56,11 +59,12 @@ __all__ = [
   'experiments',
   'goodput',
   'metrics',
-  'oracles',
   'pareto',
   'profiles',
   'report',
   'routers',
+  'servers',
+  'session',
   'surrogates',
   'zoo',
 ]
@@ -68,11 +72,12 @@ __all__ = [
 if not TYPE_CHECKING:
   _CORE = (
     'Bill',
+    'Harvest',
+    'Knowledge',
     'Observation',
-    'Oracle',
+    'Query',
     'Route',
     'Router',
-    'Server',
     'Spec',
     'Transcript',
     'ZooProfile',

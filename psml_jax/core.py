@@ -1,4 +1,4 @@
-"""The types that every part speaks: specs, zoos, routes, observations and bills."""
+"""The types that every part speaks: specs, zoos, queries, observations and bills."""
 
 from __future__ import annotations
 
@@ -143,6 +143,25 @@ class ZooProfile:
       raise ValueError(f'name is {name!r}; it must be one of {shown}')
     return self.names.index(name)
 
+  def meets(self, spec: Spec) -> jax.Array:
+    """Which models a spec's feasible set has.
+
+    Args:
+      spec: any leading axes, each field f32[...].
+
+    Returns:
+      bool[..., M].
+
+    >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('small', 'large'))
+    >>> zoo.meets(Spec.of(0.8, 9.0)).tolist()
+    [False, True]
+    """
+    models = (1,) * jnp.ndim(spec.min_accuracy) + (-1,)
+    accurate = self.accuracy.reshape(models) >= spec.min_accuracy[..., None]
+    return accurate & (
+      self.latency_ms.reshape(models) <= spec.max_latency_ms[..., None]
+    )
+
   @classmethod
   def from_csv(
     cls,
@@ -205,13 +224,74 @@ class Route:
 
 
 @struct.dataclass(eq=False)
-class Observation:
-  """What a real client gets back, and all that an attacker may read.
+class Query:
+  """A batch of B queries, as a client sends it.
 
   Attributes:
-    served: bool[...], False where the server refused.
-    outputs: f32[..., K], class probabilities; zeros where refused.
-    latency_ms: f32[...], the latency of the answer in milliseconds; 0 where refused.
+    inputs: what is to be classified: i32[B], image indices, or f32[B, H, W, C].
+    spec: what is asked for, f32[B] each.
+    client: i32[B], who says to be asking.
+    sent: bool[B], which queries of the batch exist; the others reach no server.
+  """
+
+  inputs: jax.Array
+  spec: Spec
+  client: jax.Array
+  sent: jax.Array
+
+  @classmethod
+  def of(
+    cls,
+    inputs: ArrayLike,
+    spec: Spec,
+    *,
+    client: ArrayLike = 0,
+    sent: ArrayLike = True,
+  ) -> Query:
+    """A batch of queries; what is given once holds for all of them.
+
+    Args:
+      inputs: [B] image indices or [B, H, W, C] images.
+      spec: of shape [] or [B].
+      client: i32[] or i32[B], who asks.
+      sent: bool[] or bool[B], which queries exist.
+
+    Returns:
+      The batch.
+
+    Raises:
+      ValueError: no batch axis, or fields that do not fit it.
+
+    >>> Query.of([4, 7], Spec.of(0.5, 20.0)).spec.max_latency_ms.tolist()
+    [20.0, 20.0]
+    """
+    inputs = jnp.asarray(inputs)
+    if not inputs.ndim:
+      raise ValueError('inputs is a scalar; it must list one input a query')
+    shape = inputs.shape[:1]
+    fields = {
+      'spec.min_accuracy': jnp.asarray(spec.min_accuracy, jnp.float32),
+      'spec.max_latency_ms': jnp.asarray(spec.max_latency_ms, jnp.float32),
+      'client': jnp.asarray(client, jnp.int32),
+      'sent': jnp.asarray(sent, bool),
+    }
+    for name, field in fields.items():
+      if field.shape not in ((), shape):
+        raise ValueError(f'{name} has shape {field.shape}; it must be () or {shape}')
+    accuracy, latency, client, sent = (
+      jnp.broadcast_to(field, shape) for field in fields.values()
+    )
+    return cls(inputs, Spec(accuracy, latency), client, sent)
+
+
+@struct.dataclass(eq=False)
+class Observation:
+  """What a client gets back for a batch of B queries, and all that it may read.
+
+  Attributes:
+    served: bool[B], False where the server refused and where nothing was sent.
+    outputs: f32[B, K], class probabilities; zeros where not served.
+    latency_ms: f32[B], the latency of the answer in milliseconds; 0 where not served.
   """
 
   served: jax.Array
@@ -224,8 +304,8 @@ class Transcript:
   """The server's record of a batch of queries: ground truth, for evaluation only.
 
   Attributes:
-    model: i32[...], the model that answered; -1 where refused or not sent.
-    sent: bool[...], whether the query reached the server at all.
+    model: i32[B], the model that answered; -1 where refused or not sent.
+    sent: bool[B], whether the query reached the server at all.
   """
 
   model: jax.Array
@@ -268,11 +348,39 @@ class Bill:
     )
 
 
+@struct.dataclass(eq=False)
+class Knowledge:
+  """What an attacker knows before its first query.
+
+  Attributes:
+    latency_budget_ms: f32[], the latency that it can afford, in milliseconds.
+    pool_size: how many unlabelled images it has (static).
+    num_classes: how many classes the server tells apart (static).
+    spec: a spec that it was told, of shape []; None where it was told none.
+    found: what the phases of its attack before this one have harvested, if any.
+  """
+
+  latency_budget_ms: jax.Array
+  pool_size: int = struct.field(pytree_node=False, default=1)
+  num_classes: int = struct.field(pytree_node=False, default=1)
+  spec: Spec | None = None
+  found: Any = None
+
+
+@struct.dataclass(eq=False)
+class Harvest:
+  """A surrogate's training data: the answered queries first, then padding.
+
+  Attributes:
+    inputs: i32[B], indices into the attacker's pool.
+    targets: f32[B, K], class probabilities that came back; zeros in the padding.
+    count: i32[], how many rows were answered.
+  """
+
+  inputs: jax.Array
+  targets: jax.Array
+  count: jax.Array
+
+
 Router = Callable[[jax.Array, Spec], Route]
 """`(key, spec) -> Route`: pure, vectorised over the spec's leading axes."""
-
-Oracle = Callable[[jax.Array, Any, Spec], Observation]
-"""`(key, inputs, spec) -> Observation`: the black box as a client sees it."""
-
-Server = Callable[[jax.Array, Any, Spec, jax.Array], tuple[Observation, Transcript]]
-"""`(key, inputs, spec, sent) -> (Observation, Transcript)`: the operator's side."""

@@ -6,6 +6,8 @@ latency: counting and selecting both walk its `log2(M)` levels, one table look-u
 a level, so that a batch of Q specs needs O(Q) memory at any size of the zoo.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,12 +30,29 @@ class FeasibleIndex:
       block's models up to i, itself included, have a 0 as this level's bit.
     by_accuracy: i32[2^H], the model of each accuracy rank (ranks from M on are
       padding).
+    fastest_from_rank: i32[M], the fastest of the models that have at least each
+      accuracy rank; ties go to the more accurate, then to the earlier one.
   """
 
   accuracy: jax.Array
   latency_ms: jax.Array
   low_ranks: jax.Array
   by_accuracy: jax.Array
+  fastest_from_rank: jax.Array
+
+
+class Found(NamedTuple):
+  """A batch of feasible sets, i32[...] each.
+
+  Attributes:
+    fast: how many models are fast enough.
+    rank: the lowest accuracy rank that is accurate enough.
+    num_feasible: how many models are both.
+  """
+
+  fast: jax.Array
+  rank: jax.Array
+  num_feasible: jax.Array
 
 
 def index(profile: ZooProfile) -> FeasibleIndex:
@@ -70,7 +89,21 @@ def index(profile: ZooProfile) -> FeasibleIndex:
     latency_ms=jnp.asarray(np.sort(latency)),
     low_ranks=jnp.asarray(np.stack(tables), jnp.int32),
     by_accuracy=jnp.asarray(padded),
+    fastest_from_rank=jnp.asarray(
+      _fastest_from_rank(accuracy, latency, by_accuracy), jnp.int32
+    ),
   )
+
+
+def find(zoo: FeasibleIndex, spec: Spec) -> Found:
+  """The feasible sets of a batch of specs.
+
+  Args:
+    zoo: the index.
+    spec: any leading axes, each field f32[...]; NaN in a field leaves no model.
+  """
+  fast, rank = bounds(zoo, spec)
+  return Found(fast, rank, count(zoo, fast, rank))
 
 
 def bounds(zoo: FeasibleIndex, spec: Spec) -> tuple[jax.Array, jax.Array]:
@@ -146,3 +179,14 @@ def _count_below(ordered: jax.Array, value: jax.Array, *, or_equal: bool) -> jax
   ordered = ordered.reshape((-1,) + (1,) * value.ndim)
   below = ordered <= value[None] if or_equal else ordered < value[None]
   return jnp.sum(below, axis=0, dtype=jnp.int32)
+
+
+def _fastest_from_rank(
+  accuracy: np.ndarray, latency: np.ndarray, by_accuracy: np.ndarray
+) -> np.ndarray:
+  """i64[M], see `FeasibleIndex.fastest_from_rank`."""
+  num_models = len(accuracy)
+  place = np.empty(num_models, np.int64)
+  order = np.lexsort((np.arange(num_models), -accuracy, latency))
+  place[order] = np.arange(num_models)
+  return order[np.minimum.accumulate(place[by_accuracy][::-1])[::-1]]

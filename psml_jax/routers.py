@@ -1,11 +1,10 @@
 """Routers: from a spec to one model of its feasible set (paper, section 2)."""
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from flax import struct
 
 from psml_jax import _validate, feasible
 from psml_jax.core import Route, Router, Spec, ZooProfile
@@ -13,27 +12,65 @@ from psml_jax.core import Route, Router, Spec, ZooProfile
 INFEASIBLE = ('refuse', 'best_effort')
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+Policy = Callable[[jax.Array, feasible.FeasibleIndex, Spec, feasible.Found], jax.Array]
+"""`(key, zoo, spec, found) -> model` of a feasible set that is not empty: i32[...]."""
+
+
+@struct.dataclass(eq=False)
 class ZooRouter:
-  """A `Router` that knows which specs of its zoo are all alike.
+  """A `Router` of a zoo: routers of zoos of one size share their compiled program.
 
   Attributes:
-    choose: `(key, spec) -> Route`, compiled.
-    loosest: the zoo's lowest accuracy and highest latency, f32[] each: a spec that
-      asks for less than either has the same feasible set as one that asks for it.
+    zoo: the zoo, sorted.
+    policy: how it chooses (static).
+    infeasible: what it does where nothing is feasible (static).
   """
 
-  choose: Router
-  loosest: Spec
+  zoo: feasible.FeasibleIndex
+  policy: Policy = struct.field(pytree_node=False)
+  infeasible: str = struct.field(pytree_node=False)
+
+  @property
+  def loosest(self) -> Spec:
+    """The zoo's lowest accuracy and highest latency, f32[] each.
+
+    A spec that asks for less than either has the same feasible set as one that asks
+    for it.
+    """
+    return Spec(self.zoo.accuracy[0], self.zoo.latency_ms[-1])
 
   def __call__(self, key: jax.Array, spec: Spec) -> Route:
     _validate.key('key', key)
     _validate.no_nan('min_accuracy', spec.min_accuracy)
     _validate.no_nan('max_latency_ms', spec.max_latency_ms)
-    return self.choose(key, spec)
+    return _route(self, key, spec)
 
 
-Chooser = Callable[[jax.Array, Spec, jax.Array, jax.Array], jax.Array]
+@struct.dataclass(eq=False)
+class Named:
+  """A server that lets its clients name the model; made by `explicit`."""
+
+  model: jax.Array
+
+  def __call__(self, key: jax.Array, spec: Spec) -> Route:
+    del key
+    shape = jnp.shape(spec.min_accuracy)
+    model_everywhere = jnp.full(shape, self.model, jnp.int32)
+    return Route(model_everywhere, jnp.ones_like(model_everywhere))
+
+
+@struct.dataclass(eq=False)
+class _Function:
+  function: Router = struct.field(pytree_node=False)
+
+  def __call__(self, key: jax.Array, spec: Spec) -> Route:
+    return self.function(key, spec)
+
+
+def as_pytree(router: Router) -> Router:
+  """The router, or, for a plain function, one that programs take as an argument."""
+  plain = any(callable(leaf) for leaf in jax.tree.leaves(router))
+  return _Function(router) if plain else router
 
 
 def uniform(profile: ZooProfile, *, infeasible: str = 'refuse') -> ZooRouter:
@@ -59,17 +96,7 @@ def uniform(profile: ZooProfile, *, infeasible: str = 'refuse') -> ZooRouter:
   >>> route(jax.random.key(0), Spec.of([0.8, 0.95], 9.0)).model.tolist()
   [1, -1]
   """
-  zoo = feasible.index(profile)
-
-  def choose(
-    key: jax.Array, spec: Spec, fast: jax.Array, num_feasible: jax.Array
-  ) -> jax.Array:
-    del spec
-    share = jax.random.uniform(key, fast.shape, jnp.float32)
-    k = jnp.floor(share * num_feasible.astype(jnp.float32)).astype(jnp.int32)
-    return feasible.select(zoo, fast, jnp.clip(k, 0, jnp.maximum(num_feasible - 1, 0)))
-
-  return _router(zoo, choose, infeasible)
+  return _router(profile, _uniform, infeasible)
 
 
 def most_accurate(profile: ZooProfile, *, infeasible: str = 'refuse') -> ZooRouter:
@@ -87,15 +114,7 @@ def most_accurate(profile: ZooProfile, *, infeasible: str = 'refuse') -> ZooRout
   Raises:
     ValueError: as in `uniform`.
   """
-  zoo = feasible.index(profile)
-
-  def choose(
-    key: jax.Array, spec: Spec, fast: jax.Array, num_feasible: jax.Array
-  ) -> jax.Array:
-    del key, spec, num_feasible
-    return feasible.select(zoo, fast, jnp.zeros_like(fast))
-
-  return _router(zoo, choose, infeasible)
+  return _router(profile, _most_accurate, infeasible)
 
 
 def fastest(profile: ZooProfile, *, infeasible: str = 'refuse') -> ZooRouter:
@@ -113,20 +132,10 @@ def fastest(profile: ZooProfile, *, infeasible: str = 'refuse') -> ZooRouter:
   Raises:
     ValueError: as in `uniform`.
   """
-  zoo = feasible.index(profile)
-  fastest_from_rank = jnp.asarray(_fastest_from_rank(profile, zoo), jnp.int32)
-
-  def choose(
-    key: jax.Array, spec: Spec, fast: jax.Array, num_feasible: jax.Array
-  ) -> jax.Array:
-    del key, fast, num_feasible
-    _, rank = feasible.bounds(zoo, spec)
-    return fastest_from_rank[jnp.minimum(rank, len(profile) - 1)]
-
-  return _router(zoo, choose, infeasible)
+  return _router(profile, _fastest, infeasible)
 
 
-def explicit(model: int | jax.Array) -> Router:
+def explicit(model: int | jax.Array) -> Named:
   """Serves one model whatever the spec: a server that lets its clients name it.
 
   Extraction from it is the paper's upper bound for the attacks.
@@ -140,46 +149,53 @@ def explicit(model: int | jax.Array) -> Router:
   >>> explicit(1)(jax.random.key(0), Spec.of([0.9, 1.0], 1.0)).model.tolist()
   [1, 1]
   """
-
-  def route(key: jax.Array, spec: Spec) -> Route:
-    del key
-    model_everywhere = jnp.full(spec.min_accuracy.shape, model, jnp.int32)
-    return Route(model_everywhere, jnp.ones_like(model_everywhere))
-
-  return route
+  return Named(jnp.asarray(model, jnp.int32))
 
 
-def _fastest_from_rank(profile: ZooProfile, zoo: feasible.FeasibleIndex) -> np.ndarray:
-  """i64[M]: the fastest of the models that have at least each accuracy rank."""
-  by_accuracy = np.asarray(zoo.by_accuracy)[: len(profile)]
-  accuracy, latency = np.asarray(profile.accuracy), np.asarray(profile.latency_ms)
-  place = np.empty(len(profile), np.int64)
-  place[np.lexsort((np.arange(len(profile)), -accuracy, latency))] = np.arange(
-    len(profile)
+def _uniform(
+  key: jax.Array, zoo: feasible.FeasibleIndex, spec: Spec, found: feasible.Found
+) -> jax.Array:
+  del spec
+  share = jax.random.uniform(key, found.fast.shape, jnp.float32)
+  k = jnp.floor(share * found.num_feasible.astype(jnp.float32)).astype(jnp.int32)
+  return feasible.select(
+    zoo, found.fast, jnp.clip(k, 0, jnp.maximum(found.num_feasible - 1, 0))
   )
-  first = np.minimum.accumulate(place[by_accuracy][::-1])[::-1]
-  return np.argsort(place)[first]
 
 
-def _router(zoo: feasible.FeasibleIndex, choose: Chooser, infeasible: str) -> ZooRouter:
+def _most_accurate(
+  key: jax.Array, zoo: feasible.FeasibleIndex, spec: Spec, found: feasible.Found
+) -> jax.Array:
+  del key, spec
+  return feasible.select(zoo, found.fast, jnp.zeros_like(found.fast))
+
+
+def _fastest(
+  key: jax.Array, zoo: feasible.FeasibleIndex, spec: Spec, found: feasible.Found
+) -> jax.Array:
+  del key, spec
+  return zoo.fastest_from_rank[jnp.minimum(found.rank, len(zoo.fastest_from_rank) - 1)]
+
+
+def _router(profile: ZooProfile, policy: Policy, infeasible: str) -> ZooRouter:
   _validate.one_of('infeasible', infeasible, INFEASIBLE)
-  fastest_model = feasible.select(
-    zoo,
-    jnp.sum(zoo.latency_ms == zoo.latency_ms[0], dtype=jnp.int32),
-    jnp.int32(0),
-  )
+  return ZooRouter(feasible.index(profile), policy, infeasible)
 
-  @jax.jit
-  def traced(key: jax.Array, spec: Spec) -> Route:
-    spec = Spec.of(spec.min_accuracy, spec.max_latency_ms)
-    fast, rank = feasible.bounds(zoo, spec)
-    num_feasible = feasible.count(zoo, fast, rank)
-    if infeasible == 'refuse':
-      fallback = jnp.full_like(fast, -1)
-    else:
-      best = feasible.select(zoo, fast, jnp.zeros_like(fast))
-      fallback = jnp.where(fast > 0, best, fastest_model)
-    chosen = choose(key, spec, fast, num_feasible)
-    return Route(jnp.where(num_feasible > 0, chosen, fallback), num_feasible)
 
-  return ZooRouter(traced, Spec(zoo.accuracy[0], zoo.latency_ms[-1]))
+@jax.jit
+def _route(router: ZooRouter, key: jax.Array, spec: Spec) -> Route:
+  zoo = router.zoo
+  spec = Spec.of(spec.min_accuracy, spec.max_latency_ms)
+  found = feasible.find(zoo, spec)
+  if router.infeasible == 'refuse':
+    fallback = jnp.full_like(found.fast, -1)
+  else:
+    best = feasible.select(zoo, found.fast, jnp.zeros_like(found.fast))
+    fastest_model = feasible.select(
+      zoo,
+      jnp.sum(zoo.latency_ms == zoo.latency_ms[0], dtype=jnp.int32),
+      jnp.int32(0),
+    )
+    fallback = jnp.where(found.fast > 0, best, fastest_model)
+  chosen = router.policy(key, zoo, spec, found)
+  return Route(jnp.where(found.num_feasible > 0, chosen, fallback), found.num_feasible)

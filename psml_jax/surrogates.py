@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from psml_jax import training
-from psml_jax.attacks.extraction import Harvest
+from psml_jax.core import Harvest
 from psml_jax.training import over_population
 
 __all__ = ['fit', 'over_population']

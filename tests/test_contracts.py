@@ -9,7 +9,7 @@ import pytest
 
 from psml_jax import defenses, routers
 from psml_jax.core import Spec
-from tests import references
+from tests import queries, references
 
 pytestmark = pytest.mark.usefixtures('strict')
 
@@ -34,7 +34,8 @@ DEFENSES = {
     defenses.laplace(0.1, 2.0), defenses.identity(), defenses.gaussian(0.2, 1.0)
   ),
 }
-COMBINE = {'SpecTransform', 'chain', 'defend', 'relative_scale'}
+REPLIES = {'ReplyTransform', 'labels_only', 'untouched'}
+COMBINE = {'SpecTransform', 'chain', 'defend', 'relative_scale'} | REPLIES
 
 
 def make_route(name):
@@ -46,7 +47,7 @@ def make_route(name):
 
 def make_transform(name):
   transform = DEFENSES[name]()
-  return lambda key, spec: transform.apply(key, spec, transform.init())[0]
+  return lambda key, spec: queries.apply(transform, key, spec)[0]
 
 
 MAKERS = {
@@ -105,7 +106,9 @@ def test_every_router_is_registered():
   public = {
     name
     for name, function in inspect.getmembers(routers, inspect.isfunction)
-    if function.__module__ == routers.__name__ and not name.startswith('_')
+    if function.__module__ == routers.__name__
+    and not name.startswith('_')
+    and name != 'as_pytree'
   }
   assert public == {name.partition(',')[0] for name in ROUTERS}
 
@@ -202,7 +205,7 @@ def test_zero_noise_is_the_identity(name, traced):
   )
 
   def apply(scale):
-    return NOISE[name](scale, scale).apply(jax.random.key(8), spec, ())[0]
+    return queries.apply(NOISE[name](scale, scale), jax.random.key(8), spec)[0]
 
   noised = (jax.jit(apply) if traced else apply)(0.0)
   for field in ('min_accuracy', 'max_latency_ms'):

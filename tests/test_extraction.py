@@ -1,4 +1,4 @@
-"""The attacks' queries and answers, their bill, and what their code may import."""
+"""Replays of a spec, and what the code of attacks may import."""
 
 import ast
 import pathlib
@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 import psml_jax
-from psml_jax import defenses, oracles, routers
-from psml_jax.attacks import extraction, fingerprint
-from psml_jax.core import Bill, Observation, Spec
-from psml_jax.experiments import harness
-from tests import references
+from psml_jax.attacks import extraction
+from psml_jax.core import Knowledge, Observation, Spec
+
+pytestmark = pytest.mark.usefixtures('strict')
 
 KEY = jax.random.key(41)
 ROOT = pathlib.Path(psml_jax.__file__).parent
@@ -21,21 +20,52 @@ FORBIDDEN = {
   'defenses',
   'experiments',
   'feasible',
-  'oracles',
   'profiles',
   'routers',
+  'servers',
+  'session',
   'zoo',
 }
-GROUND_TRUTH = {'Route', 'Router', 'Server', 'Transcript', 'ZooProfile'}
+GROUND_TRUTH = {'Route', 'Router', 'Transcript', 'ZooProfile'}
+KNOWLEDGE = Knowledge(jnp.float32(5), pool_size=50, num_classes=3)
 
 
-def test_anything_within():
-  spec = extraction.anything_within(5.0)
-  assert (float(spec.min_accuracy), float(spec.max_latency_ms)) == (0.0, 5.0)
-  traced = jax.jit(extraction.anything_within)(7.0)
-  assert float(traced.max_latency_ms) == 7.0
-  with pytest.raises(ValueError, match='max_latency_ms is nan'):
-    extraction.anything_within(np.nan)
+def asked(which, **known):
+  attack = extraction.replay(which, 4)
+  return attack.ask(attack.init(KEY, KNOWLEDGE.replace(**known))).spec
+
+
+def test_the_naive_attack_asks_for_anything_within_its_budget():
+  spec = asked('anything')
+  np.testing.assert_array_equal(spec.min_accuracy, np.zeros(4))
+  np.testing.assert_array_equal(spec.max_latency_ms, np.full(4, 5.0))
+
+
+def test_a_replay_asks_for_what_it_was_told_or_has_found():
+  found = Knowledge(jnp.float32(1), spec=Spec.of(0.6, 2.0))
+  known = {'spec': Spec.of(0.7, 3.0), 'found': found}
+  assert float(asked('told', **known).min_accuracy[0]) == pytest.approx(0.7)
+  assert float(asked('found', **known).max_latency_ms[3]) == 2.0
+
+
+@pytest.mark.parametrize('spec', ['told', 'found'])
+def test_a_spec_that_is_not_known_is_named(spec):
+  with pytest.raises(ValueError, match=f"spec is '{spec}', but the attacker knows no"):
+    asked(spec)
+
+
+def test_a_replay_wants_a_known_word():
+  with pytest.raises(ValueError, match="spec is 'corner'; it must be one of"):
+    extraction.replay('corner', 4)
+
+
+def test_a_replay_asks_once():
+  attack = extraction.replay('anything', 4)
+  state = attack.init(KEY, KNOWLEDGE)
+  query = attack.ask(state)
+  assert query.sent.all()
+  seen = Observation(jnp.ones(4, bool), jnp.ones((4, 3)), jnp.ones(4))
+  assert not attack.ask(attack.tell(state, query, seen)).sent.any()
 
 
 def test_every_image_is_sent_once_at_most():
@@ -64,73 +94,18 @@ def test_choose_inputs_rejects_small_pool():
 @pytest.mark.parametrize('share', [0.0, 0.4, 1.0])
 def test_harvest_matches_loop(share):
   rng = np.random.default_rng(0)
-  served, inputs = rng.random(20) < share, rng.permutation(20).astype(np.int32)
+  served = rng.random(20) < share
   outputs = rng.random((20, 3)).astype(np.float32) * served[:, None]
-  got = jax.jit(extraction.harvest)(
-    jnp.asarray(inputs),
-    Observation(jnp.asarray(served), jnp.asarray(outputs), jnp.zeros(20)),
-  )
+  attack = extraction.replay('anything', 20)
+  state = attack.init(KEY, KNOWLEDGE)
+  inputs = np.asarray(attack.ask(state).inputs)
+  seen = Observation(jnp.asarray(served), jnp.asarray(outputs), jnp.zeros(20))
+  got = jax.jit(attack.harvest)(attack.tell(state, attack.ask(state), seen))
   kept = [i for i in range(20) if served[i]]
   assert int(got.count) == len(kept)
   np.testing.assert_array_equal(got.inputs[: len(kept)], inputs[kept])
   np.testing.assert_array_equal(got.targets[: len(kept)], outputs[kept])
   assert not got.targets[len(kept) :].any()
-
-
-class CountingServer:
-  """A live server with a till of its own, which no transcript feeds."""
-
-  def __init__(self, router, num_models):
-    self.requests, self.answers = 0, 0
-    self._serve = oracles.live(router, [self._answer] * num_models, 2)
-
-  def _answer(self, images):
-    self.answers += 1
-    return jnp.full((len(images), 2), 0.5)
-
-  def __call__(self, key, inputs, spec, sent):
-    self.requests += 1
-    return self._serve(key, inputs, spec, sent)
-
-
-@pytest.mark.parametrize('scale', [0.0, 0.2])
-def test_attackers_bill_equals_the_servers_own_count(scale):
-  profile = references.make_profile([0.4, 0.6, 0.9], [2.0, 4.0, 8.0])
-  noise = defenses.laplace(*defenses.relative_scale(profile, scale))
-  server = CountingServer(defenses.defend(routers.uniform(profile), noise), 3)
-  machine = fingerprint.bisection(
-    9.0, accuracy_resolution=0.01, latency_resolution_ms=0.5
-  )
-  image = jnp.zeros((1, 1, 1))
-  with jax.disable_jit():  # its while loop then runs in Python, as the server must
-    state, bill, log = harness.interrogate(KEY, machine, server, image, jnp.bool_(True))
-  corner = machine.result(state)
-  assert 0 < server.answers < server.requests
-  for count in (bill, log):
-    assert int(count.queries) == server.requests == int(corner.probes)
-    assert int(count.served) == server.answers
-  ask = oracles.client(server)
-  specs = [corner.spec, extraction.anything_within(9.0), Spec.of(0.99, 9.0)]
-  for i, spec in enumerate(specs * 3):
-    observation = ask(jax.random.fold_in(KEY, 1000 + i), image, spec)
-    bill = bill.charge(jnp.bool_(True), observation.served)
-  assert int(bill.queries) == server.requests == int(corner.probes) + 9
-  assert int(bill.served) == server.answers
-
-
-def test_attackers_bill_equals_the_log_of_a_batch():
-  profile = references.random_profile(0, 8)
-  server = oracles.table(
-    routers.uniform(profile), profile.latency_ms, jnp.full((8, 5, 2), 0.5)
-  )
-  rng = np.random.default_rng(0)
-  spec = Spec.of(rng.random(300), rng.uniform(0, 18, 300))
-  sent = jnp.asarray(rng.random(300) < 0.7)
-  observation, transcript = server(KEY, jnp.zeros(300, jnp.int32), spec, sent)
-  bill = Bill.zero().charge(sent, observation.served)
-  log = Bill.zero().charge(transcript.sent, transcript.model >= 0)
-  assert 0 < int(bill.served) < int(bill.queries) == int(sent.sum())
-  jax.tree.map(np.testing.assert_array_equal, bill, log)
 
 
 def path_of(module):
@@ -181,7 +156,7 @@ def forbidden_in(modules):
   return parts & FORBIDDEN
 
 
-def test_attacks_know_neither_routers_nor_zoo_nor_oracles():
+def test_attacks_know_neither_routers_nor_zoo_nor_servers():
   modules, names = reached_from((ROOT / 'attacks').glob('*.py'))
   assert forbidden_in(modules) == set()
   assert 'importlib' not in modules
@@ -193,7 +168,10 @@ def test_attacks_know_neither_routers_nor_zoo_nor_oracles():
   ('source', 'expected'),
   [
     ('from psml_jax import routers', {'routers', 'feasible'}),
-    ('import psml_jax.oracles', {'oracles'}),
+    (
+      'import psml_jax.servers',
+      {'defenses', 'feasible', 'routers', 'servers'},
+    ),
     ('from psml_jax.routers import uniform', {'routers', 'feasible'}),
     ('def f():\n  from psml_jax.zoo import model', {'zoo'}),
     ('from psml_jax import goodput, pareto', set()),

@@ -20,12 +20,15 @@ from psml_jax import (
   metrics,
   profiles,
   routers,
+  servers,
+  session,
   surrogates,
   training,
   zoo,
 )
-from psml_jax.attacks import extraction, fingerprint
-from psml_jax.core import Observation, Spec
+from psml_jax.attacks import fingerprint
+from psml_jax.core import Harvest, Knowledge, Query, Spec
+from tests import queries
 
 PATH = pathlib.Path(__file__).parent / 'golden' / 'draws.json'
 CONFIG = {
@@ -34,7 +37,7 @@ CONFIG = {
   'specs': 12,
   'scale': 0.1,
   'latency_budget_ms': 30.0,
-  'resolution': {'accuracy_resolution': 1e-4, 'latency_resolution_ms': 0.01},
+  'resolution': {'accuracy_resolution': 1e-4, 'latency_resolution': 3e-4},
   'hyper': {'steps': 100, 'batch_size': 32, 'learning_rate': 3e-3},
   'queries': 200,
 }
@@ -65,27 +68,47 @@ def noise():
   spec = Spec.of(np.zeros(6), 0.0)
   drawn = {}
   for name in ('laplace', 'gaussian'):
-    noised, _ = getattr(defenses, name)(1.0, 2.0).apply(
-      jax.random.key(CONFIG['seed']), spec, ()
-    )
+    transform = getattr(defenses, name)(1.0, 2.0)
+    noised, _ = queries.apply(transform, jax.random.key(CONFIG['seed']), spec)
     drawn[name] = [noised.min_accuracy.tolist(), noised.max_latency_ms.tolist()]
   return drawn
 
 
 def corner():
   profile = profiles.load(CONFIG['profile'])
-  router = routers.uniform(profile)
-  machine = fingerprint.bisection(CONFIG['latency_budget_ms'], **CONFIG['resolution'])
-  state = machine.init()
-  while not machine.result(state).done:
-    route = router(jax.random.key(CONFIG['seed']), machine.ask(state))
-    state = machine.tell(state, Observation(route.model >= 0, None, None))
-  found = machine.result(state)
+  server = servers.table(
+    routers.uniform(profile), profile.latency_ms, jnp.ones((len(profile), 1, 1))
+  )
+  key, server_key = jax.random.split(jax.random.key(CONFIG['seed']))
+  found = session.run(
+    key,
+    fingerprint.bisection(**CONFIG['resolution']),
+    server,
+    server.init(server_key),
+    Knowledge(jnp.float32(CONFIG['latency_budget_ms'])),
+    budget=1000,
+  ).harvest
   return {
     'min_accuracy': float(found.spec.min_accuracy),
     'max_latency_ms': float(found.spec.max_latency_ms),
     'probes': int(found.probes),
   }
+
+
+def server():
+  """Who answers, behind noise, the first queries of a server's life."""
+  profile = profiles.load(CONFIG['profile'])
+  made = servers.table(
+    routers.uniform(profile),
+    profile.latency_ms,
+    jnp.ones((len(profile), 1, 1)),
+    defense=defenses.laplace(*defenses.relative_scale(profile, CONFIG['scale'])),
+  )
+  secret, workload_key = jax.random.split(jax.random.key(CONFIG['seed']))
+  specs = goodput.uniform_workload(workload_key, profile, CONFIG['specs'])
+  query = Query.of(np.zeros(CONFIG['specs'], np.int32), specs)
+  _, _, transcript = made.serve(made.init(secret), query)
+  return transcript.model.tolist()
 
 
 def surrogate():
@@ -98,7 +121,7 @@ def surrogate():
     test_size=500,
   )
   module = zoo.create('mlp', num_classes=10, widths=(32,))
-  harvest = extraction.Harvest(
+  harvest = Harvest(
     jnp.arange(CONFIG['queries']),
     jax.nn.one_hot(images.zoo_y, 10),
     jnp.int32(CONFIG['queries']),
@@ -119,6 +142,7 @@ MADE = {
   'routes': routes,
   'noise': noise,
   'fingerprint': corner,
+  'server': server,
   'surrogate accuracy': surrogate,
 }
 TOLERANCE = {'noise': 1e-5, 'surrogate accuracy': 0.011}

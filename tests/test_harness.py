@@ -1,6 +1,7 @@
 """One run of an attack, against shares, fidelity and bills worked out by hand."""
 
 import functools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -44,34 +45,35 @@ def world():
     test_outputs=jnp.asarray(known_zoo.answers(test)),
   )
 
-  @functools.partial(jax.jit, static_argnames='seeds')
-  def outcomes(attack, scale, refusal, budget, corner, latency_budget, seeds=SEEDS):
+  @functools.partial(jax.jit, static_argnames='attack')
+  def outcomes(attack, scale, refusal, budget, corner, latency_budget):
     def row(seed):
       run = harness.Run(
         victim=jnp.int32(known_zoo.MEDIUM),
-        attack=attack,
         scale=scale,
+        refusal=refusal,
         query_budget=budget,
         latency_budget_ms=latency_budget,
         corner=corner,
         pairing_key=jax.random.fold_in(jax.random.key(1), seed),
         serving_key=jax.random.fold_in(jax.random.key(2), seed),
-        refusal=refusal,
       )
-      return harness.attack(setting, tables, run)
+      spoils = harness.collect(attack, setting, tables, run)
+      return spoils, harness.score(setting, tables, run, spoils.harvest)
 
-    return jax.lax.map(row, jnp.arange(seeds))
+    return jax.lax.map(row, jnp.arange(SEEDS))
 
   def run(attack, scale=0.0, refusal=0.0, budget=QUERIES, corner=(0.7, 2.0)):
     found = outcomes(
-      jnp.int32(ATTACKS.index(attack)),
+      attack,
       jnp.float32(scale),
       jnp.float32(refusal),
       jnp.int32(budget),
       Spec.of(*corner),
       jnp.float32(known_zoo.BUDGET_MS),
     )
-    return jax.tree.map(np.asarray, found)
+    spoils, score = jax.tree.map(np.asarray, found)
+    return types.SimpleNamespace(**vars(spoils), **vars(score))
 
   run.setting, run.tables = setting, tables
   return run
@@ -185,34 +187,33 @@ def test_no_more_than_the_budget_is_billed(world, budget):
     assert (found.probes <= budget).all()
 
 
-def test_a_budget_above_the_largest_is_refused(world):
-  run = harness.Run(
-    victim=jnp.int32(0),
-    attack=jnp.int32(0),
+def make_row(**fields):
+  row = harness.Run(
+    victim=jnp.int32(known_zoo.MEDIUM),
     scale=jnp.float32(0),
-    query_budget=jnp.int32(QUERIES + 1),
-    latency_budget_ms=jnp.float32(3),
-    corner=Spec.of(0.5, 1.0),
-    pairing_key=jax.random.key(0),
-    serving_key=jax.random.key(1),
-  )
-  with pytest.raises(ValueError, match=r'query_budget is 401; .* max_queries 400'):
-    harness.attack(world.setting, world.tables, run)
-
-
-def test_a_surrogate_that_diverged_has_no_loss(world):
-  setting = world.setting._replace(
-    hyper=training.Hyper(steps=5, batch_size=8, learning_rate=1e38)
-  )
-  run = harness.Run(
-    victim=jnp.int32(1),
-    attack=jnp.int32(0),
-    scale=jnp.float32(0),
+    refusal=jnp.float32(0),
     query_budget=jnp.int32(50),
     latency_budget_ms=jnp.float32(3),
     corner=Spec.of(0.7, 2.0),
     pairing_key=jax.random.key(0),
     serving_key=jax.random.key(1),
   )
-  found = jax.jit(functools.partial(harness.attack, setting))(world.tables, run)
+  return row.replace(**fields)
+
+
+def test_a_budget_above_the_largest_is_refused(world):
+  row = make_row(query_budget=jnp.int32(QUERIES + 1))
+  with pytest.raises(ValueError, match=r'query_budget is 401; .* max_queries 400'):
+    harness.collect('naive', world.setting, world.tables, row)
+
+
+def test_a_surrogate_that_diverged_has_no_loss(world):
+  setting = world.setting._replace(
+    hyper=training.Hyper(steps=5, batch_size=8, learning_rate=1e38)
+  )
+  row = make_row()
+  spoils = harness.collect('explicit', setting, world.tables, row)
+  found = jax.jit(functools.partial(harness.score, setting))(
+    world.tables, row, spoils.harvest
+  )
   assert np.isnan(found.loss)

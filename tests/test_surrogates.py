@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from psml_jax import surrogates, training
-from psml_jax.attacks.extraction import Harvest
+from psml_jax.core import Harvest
 from psml_jax.zoo.models import CNN, Linear
 
 NUM_ROWS = 5

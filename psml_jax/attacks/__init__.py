@@ -1,9 +1,10 @@
 """Attacks: what a client can do with specs, inputs and observations alone.
 
 Nothing here knows the router or the zoo. Each attack decides which queries to send
-and what to make of the answers; whoever runs it carries the queries to the server.
+and what to make of the answers; `psml_jax.session` carries them to a server.
 """
 
 from psml_jax.attacks import extraction, fingerprint
+from psml_jax.attacks.base import Attack, Phases, Recorded, Trail
 
-__all__ = ['extraction', 'fingerprint']
+__all__ = ['Attack', 'Phases', 'Recorded', 'Trail', 'extraction', 'fingerprint']

@@ -1,59 +1,93 @@
-"""Extraction: collecting a surrogate's training data by queries (paper, section 5).
+"""Replays: one spec, sent with the images of a pool (paper, section 5).
 
-All attacks send images of one unlabelled pool and train on the answers; they differ
-in the spec they send them with. `anything_within` is the naive attack's, a
-fingerprint's corner the paper's.
+The attacks of the paper differ in that spec. `anything` is the naive attack's, `found`
+the corner that a fingerprint has found, `told` one that the attacker knows already.
 """
+
+import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax.typing import ArrayLike
 
 from psml_jax import _validate
-from psml_jax.core import Observation, Spec
+from psml_jax.core import Harvest, Knowledge, Observation, Query, Spec
+
+SPECS = ('anything', 'found', 'told')
 
 
-@struct.dataclass
-class Harvest:
-  """A surrogate's training data: the answered queries first, then padding.
-
-  Attributes:
-    inputs: i32[B], indices into the attacker's pool.
-    targets: f32[B, K], class probabilities that came back; zeros in the padding.
-    count: i32[], how many rows were answered.
-  """
-
+@struct.dataclass(eq=False)
+class _State:
   inputs: jax.Array
-  targets: jax.Array
-  count: jax.Array
+  spec: Spec
+  outputs: jax.Array
+  served: jax.Array
+  asked: jax.Array
 
 
-def anything_within(latency_budget_ms: ArrayLike) -> Spec:
-  """The naive attack's spec: any model within the budget will do.
+@struct.dataclass(eq=False)
+class Replay:
+  """See `replay`; both fields are static."""
 
-  It is all that a client can ask for who knows no model of the zoo.
+  spec: str = struct.field(pytree_node=False)
+  num_queries: int = struct.field(pytree_node=False)
+
+  def init(self, key: jax.Array, knowledge: Knowledge) -> _State:
+    return _State(
+      inputs=choose_inputs(key, knowledge.pool_size, self.num_queries),
+      spec=_spec(self.spec, knowledge),
+      outputs=jnp.zeros((self.num_queries, knowledge.num_classes), jnp.float32),
+      served=jnp.zeros(self.num_queries, bool),
+      asked=jnp.bool_(False),
+    )
+
+  def ask(self, state: _State) -> Query:
+    return Query.of(state.inputs, state.spec, sent=~state.asked)
+
+  def tell(self, state: _State, query: Query, observation: Observation) -> _State:
+    del query
+    return dataclasses.replace(
+      state,
+      outputs=observation.outputs,
+      served=observation.served,
+      asked=jnp.bool_(True),
+    )
+
+  def harvest(self, state: _State) -> Harvest:
+    order = jnp.argsort(~state.served, stable=True)
+    return Harvest(
+      inputs=state.inputs[order],
+      targets=state.outputs[order],
+      count=jnp.sum(state.served, dtype=jnp.int32),
+    )
+
+
+def replay(spec: str, num_queries: int) -> Replay:
+  """Sends one spec with image after image.
 
   Args:
-    latency_budget_ms: f32[], milliseconds; may be traced.
+    spec: 'anything' asks for any model within the latency budget, all that a client
+      can ask for who knows no model of the zoo; 'found' for what the phase before this
+      one found; 'told' for the spec that the attacker knows.
+    num_queries: how many images at most, each once.
 
   Returns:
-    A spec of shape [] with minimum accuracy 0.
+    The attack; it harvests a `Harvest` with `num_queries` rows.
 
   Raises:
-    ValueError: a concrete budget that is NaN.
-
-  >>> float(anything_within(5.0).min_accuracy)
-  0.0
+    ValueError: another word, or no whole number >= 1; from `init`, a pool that is
+      smaller, or a spec that is not known.
   """
-  return Spec.of(0.0, latency_budget_ms)
+  _validate.one_of('spec', spec, SPECS)
+  return Replay(spec, _validate.positive_int('num_queries', num_queries))
 
 
 def choose_inputs(key: jax.Array, pool_size: int, num_queries: int) -> jax.Array:
-  """Draws the images to send, each at most once.
+  """The images to send, in a random order, each at most once.
 
   Args:
-    key: consumed; a longer draw starts with the same images.
+    key: of the attack; a longer draw starts with the same images.
     pool_size: images in the attacker's pool.
     num_queries: how many to draw, at most `pool_size`.
 
@@ -75,20 +109,12 @@ def choose_inputs(key: jax.Array, pool_size: int, num_queries: int) -> jax.Array
   return jax.random.permutation(key, pool_size)[:num_queries].astype(jnp.int32)
 
 
-def harvest(inputs: jax.Array, observation: Observation) -> Harvest:
-  """Keeps the answered queries, in the order they were sent.
-
-  Args:
-    inputs: i32[B], the images sent.
-    observation: what came back, batched [B]; a query that was not sent counts as
-      refused.
-
-  Returns:
-    The training data.
-  """
-  order = jnp.argsort(~observation.served, stable=True)
-  return Harvest(
-    inputs=inputs[order],
-    targets=observation.outputs[order],
-    count=jnp.sum(observation.served, dtype=jnp.int32),
-  )
+def _spec(which: str, knowledge: Knowledge) -> Spec:
+  if which == 'anything':
+    return Spec.of(0.0, knowledge.latency_budget_ms)
+  known: Any = knowledge.spec
+  if which == 'found':
+    known = getattr(knowledge.found, 'spec', None)
+  if known is None:
+    raise ValueError(f'spec is {which!r}, but the attacker knows no such spec')
+  return Spec.of(known.min_accuracy, known.max_latency_ms)

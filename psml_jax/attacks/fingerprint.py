@@ -6,6 +6,7 @@ latency at the accuracy found, ends at the corner of the most accurate model wit
 the budget.
 """
 
+import dataclasses
 import math
 
 import jax
@@ -13,9 +14,10 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import ArrayLike
 
+from psml_jax import _validate
+from psml_jax.attacks.extraction import choose_inputs
 from psml_jax.attacks.refusals import (
   Brackets,
-  Fingerprinter,
   brackets,
   check_resolution,
   narrow,
@@ -23,12 +25,11 @@ from psml_jax.attacks.refusals import (
   still_open,
 )
 from psml_jax.attacks.sweep import Corners, sweep
-from psml_jax.core import Observation, Spec
+from psml_jax.core import Knowledge, Observation, Query, Spec
 
 __all__ = [
   'Corner',
   'Corners',
-  'Fingerprinter',
   'bisection',
   'lower_bound',
   'max_probes',
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 
-@struct.dataclass
+@struct.dataclass(eq=False)
 class Corner:
   """What a fingerprint found.
 
@@ -54,85 +55,107 @@ class Corner:
   probes: jax.Array
 
 
-def bisection(
-  latency_budget_ms: ArrayLike,
-  *,
-  accuracy_resolution: ArrayLike,
-  latency_resolution_ms: ArrayLike,
-) -> Fingerprinter:
-  """Finds the corner of the most accurate model within a latency budget.
+@struct.dataclass(eq=False)
+class _State:
+  brackets: Brackets
+  image: jax.Array
+  latency_resolution_ms: jax.Array
 
-  Without noise it takes `ceil(log2(1 / accuracy_resolution)) +
-  ceil(log2(latency_budget_ms / latency_resolution_ms))` probes, within two of
-  `lower_bound`. The resolutions must be finer than the gaps between the models
-  around the victim; float32 ends the bisection where they are finer than it.
+
+@struct.dataclass(eq=False)
+class Bisection:
+  """See `bisection`."""
+
+  accuracy_resolution: jax.Array
+  latency_resolution: jax.Array
+
+  def init(self, key: jax.Array, knowledge: Knowledge) -> _State:
+    budget = jnp.asarray(knowledge.latency_budget_ms, jnp.float32)
+    if _validate.is_concrete(budget):
+      _validate.positive('latency_budget_ms', float(budget))
+    return _State(
+      brackets=brackets(budget, jnp.float32(1.0)),
+      image=choose_inputs(key, knowledge.pool_size, 1),
+      latency_resolution_ms=self.latency_resolution * budget,
+    )
+
+  def ask(self, state: _State) -> Query:
+    accuracy_open, latency_open = self._open(state)
+    return Query.of(
+      state.image,
+      probe(state.brackets, accuracy_open),
+      sent=accuracy_open | latency_open,
+    )
+
+  def tell(self, state: _State, query: Query, observation: Observation) -> _State:
+    del query
+    accuracy_open, _ = self._open(state)
+    return dataclasses.replace(
+      state, brackets=narrow(state.brackets, accuracy_open, observation.served[0])
+    )
+
+  def harvest(self, state: _State) -> Corner:
+    accuracy_open, latency_open = self._open(state)
+    return Corner(
+      spec=Spec(state.brackets.accuracy_served, state.brackets.latency_served),
+      done=~(accuracy_open | latency_open),
+      found=state.brackets.found,
+      probes=state.brackets.probes,
+    )
+
+  def _open(self, state: _State) -> tuple[jax.Array, jax.Array]:
+    return still_open(
+      state.brackets, self.accuracy_resolution, state.latency_resolution_ms
+    )
+
+
+def bisection(
+  *, accuracy_resolution: ArrayLike, latency_resolution: ArrayLike
+) -> Bisection:
+  """Finds the corner of the most accurate model within the latency budget.
+
+  Without noise it takes `max_probes`, within two of `lower_bound`. The resolutions
+  must be finer than the gaps between the models around the victim; float32 ends the
+  bisection where they are finer than it.
 
   Args:
-    latency_budget_ms: f32[], milliseconds; may be traced (vmap over victims).
     accuracy_resolution: f32[], width of the accuracy bracket to end at, a fraction;
       may be traced.
-    latency_resolution_ms: f32[], width of the latency bracket to end at,
-      milliseconds; may be traced.
+    latency_resolution: f32[], width of the latency bracket to end at, a share of the
+      latency budget; may be traced.
 
   Returns:
-    The machine; `result` gives a `Corner`.
+    The attack, one query at a time; it reads `served` alone and harvests a `Corner`.
 
   Raises:
-    ValueError: a resolution that is not finite and > 0, or a concrete budget that
-      is not.
+    ValueError: a concrete resolution that is not finite and > 0; from `init`, such a
+      budget.
 
-  >>> served = lambda spec: spec.min_accuracy <= 0.9 and spec.max_latency_ms >= 5
-  >>> machine = bisection(
-  ...   8.0, accuracy_resolution=0.01, latency_resolution_ms=0.1)
-  >>> state = machine.init()
-  >>> while not machine.result(state).done:
-  ...   answer = Observation(served(machine.ask(state)), None, None)
-  ...   state = machine.tell(state, answer)
-  >>> corner = machine.result(state)
-  >>> round(float(corner.spec.min_accuracy), 2), int(corner.probes)
+  >>> from psml_jax import ZooProfile, routers, servers, session
+  >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('small', 'large'))
+  >>> server = servers.table(routers.uniform(zoo), zoo.latency_ms, jnp.ones((2, 1, 1)))
+  >>> attack = bisection(accuracy_resolution=0.01, latency_resolution=0.01)
+  >>> key, server_key = jax.random.split(jax.random.key(0))
+  >>> found = session.run(
+  ...   key, attack, server, server.init(server_key), Knowledge(8.0), budget=100)
+  >>> round(float(found.harvest.spec.min_accuracy), 2), int(found.bill.queries)
   (0.9, 14)
   """
-  check_resolution(latency_budget_ms, accuracy_resolution, latency_resolution_ms)
-
-  def init() -> Brackets:
-    return brackets(latency_budget_ms, jnp.float32(1.0))
-
-  def result(state: Brackets) -> Corner:
-    accuracy_open, latency_open = still_open(
-      state, accuracy_resolution, latency_resolution_ms
-    )
-    return Corner(
-      spec=Spec(state.accuracy_served, state.latency_served),
-      done=~(accuracy_open | latency_open),
-      found=state.found,
-      probes=state.probes,
-    )
-
-  def ask(state: Brackets) -> Spec:
-    accuracy_open, _ = still_open(state, accuracy_resolution, latency_resolution_ms)
-    return probe(state, accuracy_open)
-
-  def tell(state: Brackets, observation: Observation) -> Brackets:
-    accuracy_open, _ = still_open(state, accuracy_resolution, latency_resolution_ms)
-    return narrow(state, accuracy_open, jnp.asarray(observation.served))
-
-  return Fingerprinter(init, ask, tell, result)
+  check_resolution(accuracy_resolution, latency_resolution)
+  return Bisection(
+    jnp.asarray(accuracy_resolution, jnp.float32),
+    jnp.asarray(latency_resolution, jnp.float32),
+  )
 
 
-def lower_bound(
-  latency_budget_ms: float,
-  *,
-  accuracy_resolution: float,
-  latency_resolution_ms: float,
-) -> float:
+def lower_bound(*, accuracy_resolution: float, latency_resolution: float) -> float:
   """Probes that any fingerprint by refusals needs: one bit each.
 
-  `log2(1 / accuracy_resolution) + log2(latency_budget_ms / latency_resolution_ms)`.
+  `log2(1 / accuracy_resolution) + log2(1 / latency_resolution)`.
 
   Args:
-    latency_budget_ms: the latency range in milliseconds.
     accuracy_resolution: a fraction; the accuracy range is [0, 1].
-    latency_resolution_ms: milliseconds.
+    latency_resolution: a share of the latency budget.
 
   Returns:
     The bound, not rounded.
@@ -140,27 +163,21 @@ def lower_bound(
   Raises:
     ValueError: an argument that is not finite and > 0.
 
-  >>> lower_bound(8.0, accuracy_resolution=0.25, latency_resolution_ms=1.0)
+  >>> lower_bound(accuracy_resolution=0.25, latency_resolution=0.125)
   5.0
   """
-  check_resolution(latency_budget_ms, accuracy_resolution, latency_resolution_ms)
+  check_resolution(accuracy_resolution, latency_resolution)
   return max(0.0, -math.log2(accuracy_resolution)) + max(
-    0.0, math.log2(latency_budget_ms / latency_resolution_ms)
+    0.0, -math.log2(latency_resolution)
   )
 
 
-def max_probes(
-  latency_budget_ms: float,
-  *,
-  accuracy_resolution: float,
-  latency_resolution_ms: float,
-) -> int:
+def max_probes(*, accuracy_resolution: float, latency_resolution: float) -> int:
   """Probes that `bisection` takes at most, with noise or without.
 
   Args:
-    latency_budget_ms: the latency range in milliseconds.
     accuracy_resolution: a fraction.
-    latency_resolution_ms: milliseconds.
+    latency_resolution: a share of the latency budget.
 
   Returns:
     The count.
@@ -168,7 +185,7 @@ def max_probes(
   Raises:
     ValueError: an argument that is not finite and > 0.
   """
-  check_resolution(latency_budget_ms, accuracy_resolution, latency_resolution_ms)
+  check_resolution(accuracy_resolution, latency_resolution)
   return max(0, math.ceil(-math.log2(accuracy_resolution))) + max(
-    0, math.ceil(math.log2(latency_budget_ms / latency_resolution_ms))
+    0, math.ceil(-math.log2(latency_resolution))
   )

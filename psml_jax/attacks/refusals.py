@@ -1,8 +1,5 @@
 """Bisection by refusals: what all fingerprints that read `served` alone share."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,33 +7,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from psml_jax import _validate
-from psml_jax.core import Observation, Spec
-
-
-class Fingerprinter(NamedTuple):
-  """A pure state machine that decides on probes.
-
-  The same machine runs in `lax.while_loop`, under `vmap`, and in a Python loop
-  against a live server::
-
-    state = machine.init()
-    for i in itertools.count():
-      if machine.result(state).done:
-        break
-      probe_key = jax.random.fold_in(key, i)
-      state = machine.tell(state, oracle(probe_key, inputs, machine.ask(state)))
-
-  Attributes:
-    init: `() -> state`.
-    ask: `state -> Spec`, the next probe, of shape [].
-    tell: `(state, Observation) -> state`; reads `served` alone.
-    result: `state -> result`, at any time; its `done` is bool[].
-  """
-
-  init: Callable[[], Any]
-  ask: Callable[[Any], Spec]
-  tell: Callable[[Any, Observation], Any]
-  result: Callable[[Any], Any]
+from psml_jax.core import Spec
 
 
 @struct.dataclass
@@ -60,14 +31,11 @@ class Brackets:
   probes: jax.Array
 
 
-def check_resolution(
-  budget: ArrayLike, accuracy: ArrayLike, latency: ArrayLike
-) -> None:
-  """Raises a ValueError for the first concrete argument that is not finite and > 0."""
+def check_resolution(accuracy: ArrayLike, latency: ArrayLike) -> None:
+  """Raises a ValueError for the first concrete one that is not finite and > 0."""
   for name, value in (
-    ('latency_budget_ms', budget),
     ('accuracy_resolution', accuracy),
-    ('latency_resolution_ms', latency),
+    ('latency_resolution', latency),
   ):
     if _validate.is_concrete(value):
       _validate.positive(name, float(np.asarray(value)))

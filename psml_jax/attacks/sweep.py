@@ -9,21 +9,21 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from psml_jax import _validate
+from psml_jax.attacks.extraction import choose_inputs
 from psml_jax.attacks.refusals import (
   Brackets,
-  Fingerprinter,
   brackets,
   check_resolution,
   narrow,
   probe,
   still_open,
 )
-from psml_jax.core import Observation, Spec
+from psml_jax.core import Knowledge, Observation, Query, Spec
 
 _ANY_MODEL, _BISECTION, _CHECK = range(3)
 
 
-@struct.dataclass
+@struct.dataclass(eq=False)
 class Corners:
   """What a sweep found.
 
@@ -46,28 +46,90 @@ class Corners:
   total_probes: jax.Array
 
 
-@struct.dataclass
-class SweepState:
-  """State of `sweep`.
-
-  Attributes:
-    brackets: of the bisection under way.
-    phase: i32[], what the next probe is for.
-    corners: the corners so far.
-  """
-
-  brackets: Brackets
-  phase: jax.Array
+@struct.dataclass(eq=False)
+class _State:
+  brackets: Brackets  # of the bisection under way
+  phase: jax.Array  # what the next probe is for
   corners: Corners
+  image: jax.Array
+  latency_resolution_ms: jax.Array
+
+
+@struct.dataclass(eq=False)
+class Sweep:
+  """See `sweep`."""
+
+  accuracy_resolution: jax.Array
+  latency_resolution: jax.Array
+  max_corners: int = struct.field(pytree_node=False)
+
+  def init(self, key: jax.Array, knowledge: Knowledge) -> _State:
+    budget = jnp.asarray(knowledge.latency_budget_ms, jnp.float32)
+    if _validate.is_concrete(budget):
+      _validate.positive('latency_budget_ms', float(budget))
+    empty = jnp.zeros((self.max_corners,), jnp.float32)
+    zero = jnp.int32(0)
+    corners = Corners(
+      spec=Spec(empty, empty),
+      valid=jnp.zeros((self.max_corners,), bool),
+      count=zero,
+      done=jnp.bool_(False),
+      probes=jnp.zeros((self.max_corners,), jnp.int32),
+      total_probes=zero,
+    )
+    return _State(
+      brackets=brackets(budget, jnp.float32(1.0)),
+      phase=jnp.int32(_ANY_MODEL),
+      corners=corners,
+      image=choose_inputs(key, knowledge.pool_size, 1),
+      latency_resolution_ms=self.latency_resolution * budget,
+    )
+
+  def ask(self, state: _State) -> Query:
+    b = state.brackets
+    asked = (
+      Spec(jnp.float32(0.0), b.latency_served),
+      probe(b, self._open(state, b)[0]),
+      Spec(b.accuracy_served, b.latency_served),
+    )
+    spec = jax.tree.map(lambda *each: jnp.stack(each)[state.phase], *asked)
+    return Query.of(state.image, spec, sent=~state.corners.done)
+
+  def tell(self, state: _State, query: Query, observation: Observation) -> _State:
+    del query
+    served, phase, old = observation.served[0], state.phase, state.brackets
+    counted = dataclasses.replace(old, probes=old.probes + 1)
+    narrowed = narrow(old, self._open(state, old)[0], served)
+    now = _choose(phase == _BISECTION, narrowed, counted)
+    complete = phase == _CHECK
+    corners = _record(state.corners, now, served, complete)
+    ended = (phase == _ANY_MODEL) & ~served
+    full = corners.count >= self.max_corners
+    ended |= complete & ((now.latency_refused <= 0.0) | full)
+    corners = dataclasses.replace(corners, done=corners.done | ended)
+    searching = jnp.logical_or(*self._open(state, now))
+    phase = jnp.where(searching, _BISECTION, _CHECK)
+    below = brackets(now.latency_refused, now.accuracy_served)
+    return dataclasses.replace(
+      state,
+      brackets=_choose(complete, below, now),
+      phase=jnp.where(complete, _ANY_MODEL, phase).astype(jnp.int32),
+      corners=corners,
+    )
+
+  def harvest(self, state: _State) -> Corners:
+    return state.corners
+
+  def _open(self, state: _State, of: Brackets) -> tuple[jax.Array, jax.Array]:
+    return still_open(of, self.accuracy_resolution, state.latency_resolution_ms)
 
 
 def sweep(
-  latency_budget_ms: ArrayLike,
   *,
   max_corners: int,
   accuracy_resolution: ArrayLike,
-  latency_resolution_ms: ArrayLike,
-) -> Fingerprinter:
+  latency_resolution: ArrayLike,
+) -> Sweep:
   """Finds every corner of the frontier, from the most accurate model down.
 
   Each corner is asked for once more, and then the sweep bisects again below its
@@ -75,65 +137,23 @@ def sweep(
   model that no latency was refused to: nothing is faster.
 
   Args:
-    latency_budget_ms: f32[], where to begin; may be traced.
     max_corners: how many corners at most.
     accuracy_resolution: as in `bisection`.
-    latency_resolution_ms: as in `bisection`.
+    latency_resolution: as in `bisection`.
 
   Returns:
-    The machine; `result` gives `Corners`. Against a noisy server read its `valid`, and
-    give its driver a cap: a corner takes at most a bisection and two probes more.
+    The attack; it harvests `Corners`. Against a noisy server read their `valid`; a
+    corner takes at most a bisection and two probes more.
 
   Raises:
     ValueError: as in `bisection`, or `max_corners` is not a whole number >= 1.
   """
-  check_resolution(latency_budget_ms, accuracy_resolution, latency_resolution_ms)
-  _validate.positive_int('max_corners', max_corners)
-
-  def opened(state: Brackets) -> tuple[jax.Array, jax.Array]:
-    return still_open(state, accuracy_resolution, latency_resolution_ms)
-
-  def init() -> SweepState:
-    empty = jnp.zeros((max_corners,), jnp.float32)
-    zero = jnp.int32(0)
-    corners = Corners(
-      spec=Spec(empty, empty),
-      valid=jnp.zeros((max_corners,), bool),
-      count=zero,
-      done=jnp.bool_(False),
-      probes=jnp.zeros((max_corners,), jnp.int32),
-      total_probes=zero,
-    )
-    first = brackets(latency_budget_ms, jnp.float32(1.0))
-    return SweepState(first, jnp.int32(_ANY_MODEL), corners)
-
-  def ask(state: SweepState) -> Spec:
-    b = state.brackets
-    asked = (
-      Spec(jnp.float32(0.0), b.latency_served),
-      probe(b, opened(b)[0]),
-      Spec(b.accuracy_served, b.latency_served),
-    )
-    return jax.tree.map(lambda *each: jnp.stack(each)[state.phase], *asked)
-
-  def tell(state: SweepState, observation: Observation) -> SweepState:
-    served, phase, old = jnp.asarray(observation.served), state.phase, state.brackets
-    counted = dataclasses.replace(old, probes=old.probes + 1)
-    now = _choose(phase == _BISECTION, narrow(old, opened(old)[0], served), counted)
-    complete = phase == _CHECK
-    corners = _record(state.corners, now, served, complete)
-    ended = (phase == _ANY_MODEL) & ~served
-    ended |= complete & ((now.latency_refused <= 0.0) | (corners.count >= max_corners))
-    corners = dataclasses.replace(corners, done=corners.done | ended)
-    searching = jnp.where(jnp.logical_or(*opened(now)), _BISECTION, _CHECK)
-    below = brackets(now.latency_refused, now.accuracy_served)
-    return SweepState(
-      brackets=_choose(complete, below, now),
-      phase=jnp.where(complete, _ANY_MODEL, searching).astype(jnp.int32),
-      corners=corners,
-    )
-
-  return Fingerprinter(init, ask, tell, lambda state: state.corners)
+  check_resolution(accuracy_resolution, latency_resolution)
+  return Sweep(
+    jnp.asarray(accuracy_resolution, jnp.float32),
+    jnp.asarray(latency_resolution, jnp.float32),
+    _validate.positive_int('max_corners', max_corners),
+  )
 
 
 def _choose(when: jax.Array, one: Any, other: Any) -> Any:

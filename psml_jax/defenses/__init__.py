@@ -1,4 +1,4 @@
-"""Defenses: keyed transforms of the spec between the client and the router.
+"""Defenses: keyed transforms of the query on its way in, and of the reply.
 
 They compose as optax composes gradient transforms::
 
@@ -20,15 +20,19 @@ The mechanism and its scale are public; only the key is secret.
 
 from psml_jax.defenses.noise import gaussian, laplace, relative_scale
 from psml_jax.defenses.refusal import refusal
+from psml_jax.defenses.reply import ReplyTransform, labels_only, untouched
 from psml_jax.defenses.transform import SpecTransform, chain, defend, identity
 
 __all__ = [
+  'ReplyTransform',
   'SpecTransform',
   'chain',
   'defend',
   'gaussian',
   'identity',
+  'labels_only',
   'laplace',
   'refusal',
   'relative_scale',
+  'untouched',
 ]

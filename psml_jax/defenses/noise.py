@@ -1,17 +1,68 @@
 """Additive noise on both fields of the spec (paper, section 6)."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax.typing import ArrayLike
 
 from psml_jax import _validate
-from psml_jax.core import Spec, ZooProfile
-from psml_jax.defenses.transform import SpecTransform
+from psml_jax.core import Query, Spec, ZooProfile
 
 
-def laplace(accuracy_scale: ArrayLike, latency_scale_ms: ArrayLike) -> SpecTransform:
+@struct.dataclass(eq=False)
+class Noise:
+  """Independent noise of one distribution on each field of the spec.
+
+  Attributes:
+    accuracy_scale: f32[], a fraction.
+    latency_scale_ms: f32[], milliseconds.
+    draw: `(key, shape, dtype) -> noise` of scale 1 (static).
+  """
+
+  accuracy_scale: jax.Array
+  latency_scale_ms: jax.Array
+  draw: Callable[..., jax.Array] = struct.field(pytree_node=False)
+
+  @classmethod
+  def of(
+    cls,
+    draw: Callable[..., jax.Array],
+    accuracy_scale: ArrayLike,
+    latency_scale_ms: ArrayLike,
+  ) -> 'Noise':
+    _validate.scale('accuracy_scale', accuracy_scale)
+    _validate.scale('latency_scale_ms', latency_scale_ms)
+    return cls(
+      jnp.asarray(accuracy_scale, jnp.float32),
+      jnp.asarray(latency_scale_ms, jnp.float32),
+      draw,
+    )
+
+  def init(self, key: jax.Array) -> tuple[()]:
+    del key
+    return ()
+
+  def apply(
+    self, key: jax.Array, query: Query, state: tuple[()]
+  ) -> tuple[Query, tuple[()]]:
+    _validate.key('key', key)
+    spec = Spec.of(query.spec.min_accuracy, query.spec.max_latency_ms)
+    accuracy_key, latency_key = jax.random.split(key)
+
+    def noisy(key: jax.Array, field: jax.Array, scale: jax.Array) -> jax.Array:
+      return field + scale * self.draw(key, field.shape, field.dtype)
+
+    noised = Spec(
+      noisy(accuracy_key, spec.min_accuracy, self.accuracy_scale),
+      noisy(latency_key, spec.max_latency_ms, self.latency_scale_ms),
+    )
+    return dataclasses.replace(query, spec=noised), state
+
+
+def laplace(accuracy_scale: ArrayLike, latency_scale_ms: ArrayLike) -> Noise:
   """Adds independent Laplace noise of density `exp(-|x| / b) / 2b` to each field.
 
   Args:
@@ -26,15 +77,15 @@ def laplace(accuracy_scale: ArrayLike, latency_scale_ms: ArrayLike) -> SpecTrans
     ValueError: a concrete scale that is negative, infinite or NaN, a concrete spec
       that holds NaN, or a key that is not typed.
 
-  >>> noise = laplace(0.05, 2.0)
-  >>> spec, _ = noise.apply(jax.random.key(0), Spec.of(0.8, 20.0), noise.init())
-  >>> bool(spec.min_accuracy != 0.8)
+  >>> query = Query.of([0], Spec.of(0.8, 20.0))
+  >>> query, _ = laplace(0.05, 2.0).apply(jax.random.key(0), query, ())
+  >>> bool(query.spec.min_accuracy[0] != 0.8)
   True
   """
-  return _additive(jax.random.laplace, accuracy_scale, latency_scale_ms)
+  return Noise.of(jax.random.laplace, accuracy_scale, latency_scale_ms)
 
 
-def gaussian(accuracy_scale: ArrayLike, latency_scale_ms: ArrayLike) -> SpecTransform:
+def gaussian(accuracy_scale: ArrayLike, latency_scale_ms: ArrayLike) -> Noise:
   """Adds independent Gaussian noise to each field.
 
   Args:
@@ -50,7 +101,7 @@ def gaussian(accuracy_scale: ArrayLike, latency_scale_ms: ArrayLike) -> SpecTran
   Raises:
     ValueError: as in `laplace`.
   """
-  return _additive(jax.random.normal, accuracy_scale, latency_scale_ms)
+  return Noise.of(jax.random.normal, accuracy_scale, latency_scale_ms)
 
 
 def relative_scale(
@@ -76,30 +127,3 @@ def relative_scale(
   _validate.scale('scale', scale)
   share = jnp.asarray(scale, jnp.float32)
   return share * jnp.ptp(profile.accuracy), share * jnp.ptp(profile.latency_ms)
-
-
-def _additive(
-  draw: Callable[..., jax.Array],
-  accuracy_scale: ArrayLike,
-  latency_scale_ms: ArrayLike,
-) -> SpecTransform:
-  _validate.scale('accuracy_scale', accuracy_scale)
-  _validate.scale('latency_scale_ms', latency_scale_ms)
-
-  def apply(key: jax.Array, spec: Spec, state: tuple[()]) -> tuple[Spec, tuple[()]]:
-    _validate.key('key', key)
-    spec = Spec.of(spec.min_accuracy, spec.max_latency_ms)
-    accuracy_key, latency_key = jax.random.split(key)
-
-    def noisy(key: jax.Array, field: jax.Array, scale: ArrayLike) -> jax.Array:
-      return field + jnp.asarray(scale, jnp.float32) * draw(
-        key, field.shape, field.dtype
-      )
-
-    noised = Spec(
-      noisy(accuracy_key, spec.min_accuracy, accuracy_scale),
-      noisy(latency_key, spec.max_latency_ms, latency_scale_ms),
-    )
-    return noised, state
-
-  return SpecTransform(lambda: (), apply)

@@ -1,15 +1,44 @@
 """Refusing queries at random: what every defense should be compared with."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax.typing import ArrayLike
 
 from psml_jax import _validate
-from psml_jax.core import Spec
-from psml_jax.defenses.transform import SpecTransform
+from psml_jax.core import Query, Spec
 
 
-def refusal(share: ArrayLike) -> SpecTransform:
+@struct.dataclass(eq=False)
+class Refusal:
+  """Random refusals.
+
+  Attributes:
+    share: f32[], the probability of each.
+  """
+
+  share: jax.Array
+
+  def init(self, key: jax.Array) -> tuple[()]:
+    del key
+    return ()
+
+  def apply(
+    self, key: jax.Array, query: Query, state: tuple[()]
+  ) -> tuple[Query, tuple[()]]:
+    _validate.key('key', key)
+    drawn = jax.random.uniform(key, query.spec.min_accuracy.shape, jnp.float32)
+    refused = drawn < self.share
+    spec = Spec(
+      jnp.where(refused, jnp.float32(jnp.inf), query.spec.min_accuracy),
+      jnp.where(refused, jnp.float32(-jnp.inf), query.spec.max_latency_ms),
+    )
+    return dataclasses.replace(query, spec=spec), state
+
+
+def refusal(share: ArrayLike) -> Refusal:
   """Refuses a share of all queries, whatever they ask for.
 
   A refused query's spec becomes one that no model meets. It costs honest clients that
@@ -26,20 +55,11 @@ def refusal(share: ArrayLike) -> SpecTransform:
   Raises:
     ValueError: a concrete share outside [0, 1], or a key that is not typed.
 
-  >>> spec, _ = refusal(1.0).apply(jax.random.key(0), Spec.of(0.8, 20.0), ())
-  >>> float(spec.min_accuracy)
-  inf
+  >>> query = Query.of([0], Spec.of(0.8, 20.0))
+  >>> query, _ = refusal(1.0).apply(jax.random.key(0), query, ())
+  >>> query.spec.min_accuracy.tolist()
+  [inf]
   """
   if _validate.is_concrete(share):
     _validate.fractions('share', share)
-
-  def apply(key: jax.Array, spec: Spec, state: tuple[()]) -> tuple[Spec, tuple[()]]:
-    _validate.key('key', key)
-    drawn = jax.random.uniform(key, spec.min_accuracy.shape, jnp.float32)
-    refused = drawn < jnp.asarray(share, jnp.float32)
-    return Spec(
-      jnp.where(refused, jnp.float32(jnp.inf), spec.min_accuracy),
-      jnp.where(refused, jnp.float32(-jnp.inf), spec.max_latency_ms),
-    ), state
-
-  return SpecTransform(lambda: (), apply)
+  return Refusal(jnp.asarray(share, jnp.float32))

@@ -1,35 +1,80 @@
 """The interface of a defense, and how defenses combine with each other and a router."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from psml_jax.core import Route, Router, Spec
-from psml_jax.routers import ZooRouter
+from psml_jax import _validate, routers
+from psml_jax.core import Query, Route, Router, Spec
 
 
-class SpecTransform(NamedTuple):
-  """A keyed map from specs to specs.
+class SpecTransform(Protocol):
+  """A keyed map from queries to queries, in front of the router: a defense.
 
-  Attributes:
-    init: `() -> state`; `()` where the transform keeps no state.
-    apply: `(key, spec, state) -> (spec, state)`: pure, vectorised over the spec's
-      leading axes; the key is consumed.
+  Implement it as a `flax.struct.dataclass` whose strength is a leaf, so that another
+  strength compiles nothing.
   """
 
-  init: Callable[[], Any]
-  apply: Callable[[jax.Array, Spec, Any], tuple[Spec, Any]]
+  def init(self, key: jax.Array) -> Any:
+    """The state before the first query; `()` where the transform keeps none.
+
+    Args:
+      key: consumed.
+    """
+
+  def apply(self, key: jax.Array, query: Query, state: Any) -> tuple[Query, Any]:
+    """The query as the router gets it, and the state after it.
+
+    Args:
+      key: consumed.
+      query: one query of shape []; without state, any leading axes, where query i
+        draws by the key and i alone.
+      state: as `init` or the last `apply` left it.
+    """
+
+
+@struct.dataclass(eq=False)
+class _Identity:
+  def init(self, key: jax.Array) -> tuple[()]:
+    del key
+    return ()
+
+  def apply(
+    self, key: jax.Array, query: Query, state: tuple[()]
+  ) -> tuple[Query, tuple[()]]:
+    del key
+    return query, state
 
 
 def identity() -> SpecTransform:
-  """No defense: every spec stays as it is.
+  """No defense: every query stays as it is.
 
   Returns:
     The transform; it does not use its key.
   """
-  return SpecTransform(lambda: (), lambda key, spec, state: (spec, state))
+  return _Identity()
+
+
+@struct.dataclass(eq=False)
+class _Chain:
+  transforms: tuple[SpecTransform, ...]
+
+  def init(self, key: jax.Array) -> tuple[Any, ...]:
+    return tuple(
+      transform.init(jax.random.fold_in(key, i))
+      for i, transform in enumerate(self.transforms)
+    )
+
+  def apply(
+    self, key: jax.Array, query: Query, state: tuple[Any, ...]
+  ) -> tuple[Query, tuple[Any, ...]]:
+    states = []
+    for i, (transform, old) in enumerate(zip(self.transforms, state, strict=True)):
+      query, new = transform.apply(jax.random.fold_in(key, i), query, old)
+      states.append(new)
+    return query, tuple(states)
 
 
 def chain(*transforms: SpecTransform) -> SpecTransform:
@@ -42,30 +87,53 @@ def chain(*transforms: SpecTransform) -> SpecTransform:
     The transform. Its state is the tuple of theirs; transform i gets
     `jax.random.fold_in(key, i)`.
   """
-
-  def init() -> tuple[Any, ...]:
-    return tuple(transform.init() for transform in transforms)
-
-  def apply(
-    key: jax.Array, spec: Spec, state: tuple[Any, ...]
-  ) -> tuple[Spec, tuple[Any, ...]]:
-    states = []
-    for i, (transform, old) in enumerate(zip(transforms, state, strict=True)):
-      spec, new = transform.apply(jax.random.fold_in(key, i), spec, old)
-      states.append(new)
-    return spec, tuple(states)
-
-  return SpecTransform(init, apply)
+  return _Chain(transforms)
 
 
-def defend(router: Router, transform: SpecTransform) -> Router:
+def keeps_state(transform: Any) -> bool:
+  """Whether a transform of specs or replies has anything in its state."""
+  return bool(jax.tree.leaves(jax.eval_shape(transform.init, jax.random.key(0))))
+
+
+def within(router: Router, spec: Spec) -> Spec:
+  """The spec, moved to the end of the zoo's range where it asks for less than it.
+
+  A router of `psml_jax.routers` knows the range of its zoo; other callables have none.
+  The feasible set stays the same, and noise of the zoo's scale matters still: without
+  this an infinite latency switches half of it off.
+  """
+  loosest = getattr(router, 'loosest', None)
+  if loosest is None:
+    return spec
+  return Spec(
+    jnp.maximum(spec.min_accuracy, loosest.min_accuracy),
+    jnp.minimum(spec.max_latency_ms, loosest.max_latency_ms),
+  )
+
+
+@struct.dataclass(eq=False)
+class Defended:
+  """A router behind a stateless defense; made by `defend`."""
+
+  router: Any
+  transform: Any
+
+  @property
+  def loosest(self) -> Spec | None:
+    return getattr(self.router, 'loosest', None)
+
+  def __call__(self, key: jax.Array, spec: Spec) -> Route:
+    _validate.key('key', key)
+    _validate.no_nan('min_accuracy', spec.min_accuracy)
+    _validate.no_nan('max_latency_ms', spec.max_latency_ms)
+    return _route(self, key, spec)
+
+
+def defend(router: Router, transform: SpecTransform) -> Defended:
   """Puts a defense in front of a router (paper, section 6).
 
-  A router of `psml_jax.routers` knows the range of its zoo. A spec that asks for less
-  accuracy than the zoo's lowest, or allows more latency than its highest, is moved to
-  that end before the transform sees it: its feasible set stays the same, and noise of
-  the zoo's scale still matters (without this an infinite latency switches off half of
-  it). Other callables have no range, and their specs are transformed as they come.
+  A spec that asks for less accuracy than the zoo's lowest, or allows more latency than
+  its highest, is moved to that end before the transform sees it (see `within`).
 
   Args:
     router: the router behind.
@@ -80,24 +148,25 @@ def defend(router: Router, transform: SpecTransform) -> Router:
     ValueError: the transform keeps state, which a router cannot carry from one
       call to the next.
   """
-  state = transform.init()
-  if jax.tree.leaves(state):
+  if keeps_state(transform):
     raise ValueError(
-      f'transform has state {state!r}; a Router is stateless, so it must be one whose '
-      'init() holds no arrays. Thread the state through transform.apply yourself.'
+      f'transform {transform!r} has state; a Router is stateless, so it must be one '
+      'whose init holds no arrays. Give it to a server instead: servers.table(router, '
+      '..., defense=transform).'
     )
+  return Defended(routers.as_pytree(router), transform)
 
-  anything = Spec(jnp.float32(-jnp.inf), jnp.float32(jnp.inf))
-  loosest = getattr(router, 'loosest', anything)
 
-  @jax.jit
-  def traced(key: jax.Array, spec: Spec) -> Route:
-    noise_key, route_key = jax.random.split(key)
-    spec = Spec(
-      jnp.maximum(spec.min_accuracy, loosest.min_accuracy),
-      jnp.minimum(spec.max_latency_ms, loosest.max_latency_ms),
-    )
-    spec, _ = transform.apply(noise_key, spec, state)
-    return router(route_key, spec)
-
-  return ZooRouter(traced, loosest)
+@jax.jit
+def _route(defended: Defended, key: jax.Array, spec: Spec) -> Route:
+  noise_key, route_key = jax.random.split(key)
+  shape = jnp.shape(spec.min_accuracy)
+  query = Query(
+    inputs=jnp.zeros(shape, jnp.int32),
+    spec=within(defended.router, spec),
+    client=jnp.zeros(shape, jnp.int32),
+    sent=jnp.ones(shape, bool),
+  )
+  state = defended.transform.init(noise_key)
+  query, _ = defended.transform.apply(noise_key, query, state)
+  return defended.router(route_key, query.spec)

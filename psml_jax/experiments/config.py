@@ -298,9 +298,8 @@ def _check_extraction(
   if not extraction.query_budgets:
     raise ValueError('config.extraction.query_budgets is empty; give at least one')
   probes = fingerprint.max_probes(
-    1.0,
     accuracy_resolution=fingerprint_config.accuracy_resolution,
-    latency_resolution_ms=fingerprint_config.latency_resolution,
+    latency_resolution=fingerprint_config.latency_resolution,
   )
   for budget in extraction.query_budgets:
     _validate.positive_int('config.extraction.query_budgets', budget)

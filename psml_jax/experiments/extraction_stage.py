@@ -15,10 +15,18 @@ import numpy as np
 from tqdm import tqdm
 
 from psml_jax import _compile, _validate, pareto, routers, surrogates, zoo
-from psml_jax.core import Spec, ZooProfile
+from psml_jax.core import Harvest, Spec, ZooProfile
 from psml_jax.experiments import workdir
 from psml_jax.experiments.experiment import Experiment, latency_budget
-from psml_jax.experiments.harness import ATTACKS, Outcome, Run, Setting, Tables, attack
+from psml_jax.experiments.harness import (
+  Run,
+  Score,
+  Setting,
+  Spoils,
+  Tables,
+  collect,
+  score,
+)
 
 REFUSAL = 'refusal'
 """The defense that every other one is compared with: refusing queries at random."""
@@ -104,9 +112,15 @@ def run(experiment: Experiment) -> None:
   setting, tables = _setting(experiment, profile)
   size = config.rows_per_chunk
 
+  @functools.partial(jax.jit, static_argnames='name')
+  def spoils(name: str, tables: Tables, row: Run) -> Spoils:
+    return collect(name, setting, tables, row)
+
   @functools.partial(jax.jit, compiler_options=_compile.options('surrogates'))
-  def outcomes(tables: Tables, chunk: Run) -> Outcome:
-    row = functools.partial(attack, setting, tables)
+  def scores(tables: Tables, chunk: tuple[Run, Harvest]) -> Score:
+    def row(each: tuple[Run, Harvest]) -> Score:
+      return score(setting, tables, *each)
+
     return surrogates.over_population(row, chunk, width=config.width)
 
   progress = tqdm(
@@ -119,11 +133,18 @@ def run(experiment: Experiment) -> None:
     began = time.perf_counter()
     indices = np.minimum(np.arange(start, start + size), len(missing) - 1)
     chunk = jax.tree.map(lambda leaf, i=indices: leaf[i], rows)
-    result = jax.tree.map(np.asarray, outcomes(tables, chunk))
     new = missing[start : start + size]
+    got = [
+      spoils(cell.attack, tables, jax.tree.map(lambda leaf, i=i: leaf[i], chunk))
+      for i, (cell, _) in enumerate(new)
+    ]
+    got += [got[-1]] * (size - len(new))
+    harvests = jax.tree.map(lambda *each: jnp.stack(each), *(g.harvest for g in got))
+    result = jax.tree.map(np.asarray, scores(tables, (chunk, harvests)))
     seconds = (time.perf_counter() - began) / len(new)
     for i, (cell, seed) in enumerate(new):
-      done[cell, seed] = _record(cell, seed, result, i, seconds)
+      one = jax.tree.map(lambda leaf, i=i: leaf[i], result)
+      done[cell, seed] = _record(cell, seed, got[i], one, seconds)
     workdir.write_jsonl(part, [done[row] for row in described if row in done])
     progress.update(len(new))
   progress.close()
@@ -167,7 +188,6 @@ def _rows(
 
   return Run(
     victim=victim,
-    attack=jnp.asarray([ATTACKS.index(c.attack) for c, _ in described], jnp.int32),
     scale=strength(experiment.config.defense.mechanism),
     query_budget=jnp.asarray([cell.query_budget for cell, _ in described], jnp.int32),
     latency_budget_ms=jnp.asarray([budgets[v] for v in victims], jnp.float32),
@@ -214,25 +234,25 @@ def _predictions(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _record(
-  cell: Cell, seed: int, result: Outcome, i: int, seconds: float
+  cell: Cell, seed: int, spoils: Spoils, score: Score, seconds: float
 ) -> dict[str, Any]:
   """One run as JSON; scores of a surrogate that diverged are null."""
 
   def finite(value: jax.Array) -> float | None:
     return float(value) if np.isfinite(value) else None
 
-  diverged = not np.isfinite(result.loss[i])
+  diverged = not np.isfinite(score.loss)
   return {
     **cell._asdict(),
     'seed': seed,
-    'accuracy': None if diverged else float(result.accuracy[i]),
-    'fidelity': None if diverged else float(result.fidelity[i]),
-    'victim_purity': finite(result.purity[i]),
-    'loss': finite(result.loss[i]),
+    'accuracy': None if diverged else float(score.accuracy),
+    'fidelity': None if diverged else float(score.fidelity),
+    'victim_purity': finite(spoils.purity),
+    'loss': finite(score.loss),
     'diverged': diverged,
-    'probes': int(result.probes[i]),
-    'queries_billed': int(result.bill.queries[i]),
-    'queries_served': int(result.bill.served[i]),
-    'queries_logged': int(result.log.queries[i]),
+    'probes': int(spoils.probes),
+    'queries_billed': int(spoils.bill.queries),
+    'queries_served': int(spoils.bill.served),
+    'queries_logged': int(spoils.log.queries),
     'seconds': seconds,
   }

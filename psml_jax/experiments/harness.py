@@ -1,8 +1,7 @@
-"""One run of an attack against a server, from the first probe to the surrogate's score.
+"""One run of an attack against a server, from the first query to the surrogate's score.
 
-The harness is the wire between the attacks, which decide what to send, and the
-server. It alone holds both sides: the attacker's bill, counted from what was sent
-and seen, and the server's log, counted from its transcripts.
+The harness alone holds both sides: what the attack harvested, and what the server knows
+of its answers.
 """
 
 from collections.abc import Callable
@@ -14,9 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from psml_jax import _validate, defenses, metrics, oracles, routers, training
-from psml_jax.attacks import extraction, fingerprint
-from psml_jax.core import Bill, Route, Router, Server, Spec, ZooProfile
+from psml_jax import (
+  _validate,
+  attacks,
+  defenses,
+  metrics,
+  routers,
+  servers,
+  session,
+  training,
+)
+from psml_jax.core import Bill, Harvest, Knowledge, Router, Spec, ZooProfile
 
 ATTACKS = ('explicit', 'naive', 'fingerprint', 'corner')
 
@@ -27,52 +34,59 @@ class Run:
 
   Attributes:
     victim: i32, index into the zoo.
-    attack: i32, index into `ATTACKS`. 'explicit' names the victim, 'naive' knows a
-      latency budget alone, 'fingerprint' finds the corner by probes on the same
-      server, and 'corner' is an ablation that is told the undefended corner.
     scale: f32, scale of the defense's noise as a share of the zoo's range.
+    refusal: f32, share of all queries that the server refuses at random.
     query_budget: i32, queries to be billed, probes included.
     latency_budget_ms: f32, what the attacker knows of its victim.
-    corner: the victim's undefended corner; only the ablation reads it.
+    corner: the victim's undefended corner; only the attack of that name is told it.
     pairing_key: key of the images and the surrogate, equal for all runs of a seed,
       so that attacks are compared on the same draws.
-    serving_key: key of the server's draws, each run's own.
-    refusal: f32, share of all queries that the server refuses at random.
+    serving_key: the server's secret, each run's own.
   """
 
   victim: jax.Array
-  attack: jax.Array
   scale: jax.Array
+  refusal: jax.Array
   query_budget: jax.Array
   latency_budget_ms: jax.Array
   corner: Spec
   pairing_key: jax.Array
   serving_key: jax.Array
-  refusal: jax.Array | float = 0.0
 
 
 @struct.dataclass
-class Outcome:
-  """What one run achieved; every field of shape [].
+class Spoils:
+  """What an attack brought home; every field but the harvest of shape [].
 
   Attributes:
-    accuracy: f32, of the surrogate against the true test labels.
-    fidelity: f32, its agreement with the victim on the test images.
+    harvest: the surrogate's training data.
     purity: f32, share of the served answers, probes aside, that are the victim's.
     probes: i32, queries spent on the fingerprint.
-    loss: f32, of the surrogate's last minibatch; NaN where the training diverged,
-      whose accuracy and fidelity then mean nothing.
     bill: the attacker's count.
     log: the server's count.
   """
 
-  accuracy: jax.Array
-  fidelity: jax.Array
+  harvest: Harvest
   purity: jax.Array
   probes: jax.Array
-  loss: jax.Array
   bill: Bill
   log: Bill
+
+
+@struct.dataclass
+class Score:
+  """How good a surrogate is; every field of shape [].
+
+  Attributes:
+    accuracy: f32, against the true test labels.
+    fidelity: f32, its agreement with the victim on the test images.
+    loss: f32, of its last minibatch; NaN where the training diverged, whose accuracy
+      and fidelity then mean nothing.
+  """
+
+  accuracy: jax.Array
+  fidelity: jax.Array
+  loss: jax.Array
 
 
 class Tables(NamedTuple):
@@ -117,59 +131,36 @@ class Setting(NamedTuple):
   latency_resolution: float
 
 
-def interrogate(
-  key: jax.Array,
-  machine: fingerprint.Fingerprinter,
-  server: Server,
-  inputs: Any,
-  enabled: jax.Array,
-  max_probes: jax.Array | int = 4096,
-) -> tuple[Any, Bill, Bill]:
-  """Carries a fingerprint's probes to a server until it is done or may ask no more.
+def attack_of(name: str, setting: Setting) -> attacks.Attack | attacks.Phases:
+  """The attack of a name.
 
-  Args:
-    key: consumed; probe i is served with `fold_in(key, i)`.
-    machine: the fingerprint.
-    server: the server, its draws pure.
-    inputs: what every probe sends along.
-    enabled: bool[], False for an attack that does not probe.
-    max_probes: i32[], where it ends although the machine is not done.
-
-  Returns:
-    The machine's last state, the attacker's bill and the server's log.
+  'explicit' and 'naive' ask for anything within the latency budget, the former of a
+  server that lets its clients name the model; 'fingerprint' finds the corner by probes
+  and replays it; 'corner', an ablation, is told the undefended one.
   """
-
-  def carry_on(carry: tuple[Any, Bill, Bill]) -> jax.Array:
-    state, bill, _ = carry
-    return enabled & ~machine.result(state).done & (bill.queries < max_probes)
-
-  def probe(carry: tuple[Any, Bill, Bill]) -> tuple[Any, Bill, Bill]:
-    state, bill, log = carry
-    sent = jnp.bool_(True)
-    observation, transcript = server(
-      jax.random.fold_in(key, log.queries), inputs, machine.ask(state), sent
+  size = setting.max_queries
+  if name == 'fingerprint':
+    probing = attacks.fingerprint.bisection(
+      accuracy_resolution=setting.accuracy_resolution,
+      latency_resolution=setting.latency_resolution,
     )
-    return (
-      machine.tell(state, observation),
-      bill.charge(sent, observation.served),
-      log.charge(transcript.sent, transcript.model >= 0),
-    )
-
-  start = (machine.init(), Bill.zero(), Bill.zero())
-  return jax.lax.while_loop(carry_on, probe, start)
+    return attacks.Phases((probing, attacks.extraction.replay('found', size)))
+  spec = 'told' if name == 'corner' else 'anything'
+  return attacks.extraction.replay(spec, size)
 
 
-def attack(setting: Setting, tables: Tables, run: Run) -> Outcome:
-  """Runs one attack to its end: probes, queries, surrogate, score.
+def collect(name: str, setting: Setting, tables: Tables, run: Run) -> Spoils:
+  """Runs one attack against its server.
 
   Args:
+    name: one of `ATTACKS`.
     setting: the experiment.
     tables: its images and the zoo's answers.
     run: one row, without leading axis. No more than its budget is billed: a fingerprint
       that needs more probes ends there, and no query is left.
 
   Returns:
-    The outcome.
+    What it got.
 
   Raises:
     ValueError: a concrete budget above the setting's `max_queries`.
@@ -181,30 +172,54 @@ def attack(setting: Setting, tables: Tables, run: Run) -> Outcome:
       np.asarray(run.query_budget) > setting.max_queries,
       f'at most max_queries {setting.max_queries}',
     )
-  image_key, surrogate_key = jax.random.split(run.pairing_key)
-  probe_key, query_key = jax.random.split(run.serving_key)
-  server = oracles.table(
-    _router(setting, run), setting.profile.latency_ms, tables.pool_outputs
+  attacker_key, _ = jax.random.split(run.pairing_key)
+  named = name == 'explicit'
+  noise = setting.defense(*defenses.relative_scale(setting.profile, run.scale))
+  server = servers.table(
+    routers.explicit(run.victim) if named else setting.router,
+    setting.profile.latency_ms,
+    tables.pool_outputs,
+    defense=defenses.chain(noise, defenses.refusal(0.0 if named else run.refusal)),
   )
-  inputs = extraction.choose_inputs(image_key, len(tables.pool), setting.max_queries)
-  machine = fingerprint.bisection(
-    run.latency_budget_ms,
-    accuracy_resolution=setting.accuracy_resolution,
-    latency_resolution_ms=setting.latency_resolution * run.latency_budget_ms,
+  _, pool_size, num_classes = tables.pool_outputs.shape
+  found = session.run(
+    attacker_key,
+    attack_of(name, setting),
+    server,
+    server.init(run.serving_key),
+    Knowledge(
+      run.latency_budget_ms,
+      pool_size=pool_size,
+      num_classes=num_classes,
+      spec=run.corner if name == 'corner' else None,
+    ),
+    budget=run.query_budget,
   )
-  probing = run.attack == ATTACKS.index('fingerprint')
-  state, bill, log = interrogate(
-    probe_key, machine, server, inputs[0], probing, run.query_budget
+  assert found.log is not None
+  *probing, _ = found.bills
+  answers = found.answers[-1]
+  return Spoils(
+    harvest=found.harvest,
+    purity=answers[run.victim] / jnp.sum(answers, dtype=jnp.int32),
+    probes=sum((bill.queries for bill in probing), start=jnp.int32(0)),
+    bill=found.bill,
+    log=found.log,
   )
-  probes = bill.queries
-  anything = extraction.anything_within(run.latency_budget_ms)
-  specs = (anything, anything, machine.result(state).spec, run.corner)
-  spec = jax.tree.map(
-    lambda *choices: jnp.full(inputs.shape, jnp.stack(choices)[run.attack]), *specs
-  )
-  sent = jnp.arange(setting.max_queries) < run.query_budget - probes
-  observation, transcript = server(query_key, inputs, spec, sent)
-  harvest = extraction.harvest(inputs, observation)
+
+
+def score(setting: Setting, tables: Tables, run: Run, harvest: Harvest) -> Score:
+  """Trains a surrogate on a harvest and examines it.
+
+  Args:
+    setting: the experiment.
+    tables: its images and the zoo's answers.
+    run: the row that the harvest is of, without leading axis.
+    harvest: the surrogate's training data.
+
+  Returns:
+    The score.
+  """
+  _, surrogate_key = jax.random.split(run.pairing_key)
   variables, losses = training.fit(
     surrogate_key,
     setting.surrogate,
@@ -215,33 +230,10 @@ def attack(setting: Setting, tables: Tables, run: Run) -> Outcome:
   )
   logits = setting.surrogate.apply(variables, tables.test)
   assert isinstance(logits, jax.Array)
-  return Outcome(
+  return Score(
     accuracy=metrics.accuracy(logits, tables.test_labels),
     fidelity=metrics.fidelity(logits, tables.test_outputs[run.victim]),
-    purity=metrics.purity(transcript, run.victim),
-    probes=probes,
     loss=jnp.where(
       jnp.isfinite(losses).all() & jnp.isfinite(logits).all(), losses[-1], jnp.nan
     ),
-    bill=bill.charge(sent, observation.served),
-    log=log.charge(transcript.sent, transcript.model >= 0),
   )
-
-
-def _router(setting: Setting, run: Run) -> Router:
-  """The defended router, or, for the explicit attack, one that serves the victim."""
-  noise = setting.defense(*defenses.relative_scale(setting.profile, run.scale))
-  defended = defenses.defend(
-    setting.router, defenses.chain(noise, defenses.refusal(run.refusal))
-  )
-  named = routers.explicit(run.victim)
-
-  def route(key: jax.Array, spec: Spec) -> Route:
-    is_explicit = run.attack == ATTACKS.index('explicit')
-    return jax.tree.map(
-      lambda one, other: jnp.where(is_explicit, one, other),
-      named(key, spec),
-      defended(key, spec),
-    )
-
-  return route
