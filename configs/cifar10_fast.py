@@ -51,10 +51,13 @@ def get_config() -> ConfigDict:
         'rows_per_chunk': 16,
         'width': 1,
       },
+      'policy': 'uniform',
       'defense': {
-        'mechanism': 'laplace',
-        'scales': (0.05, 0.1, 0.2),
         'target_goodput': 0.8,
+        'mechanisms': {
+          'laplace': {'values': (0.05, 0.1, 0.2)},
+          'refusal': {'values': ()},
+        },
         'workload_csv': '',
         'workload_size': 4096,
         'workload_accuracy_column': 'min_accuracy',
@@ -62,5 +65,6 @@ def get_config() -> ConfigDict:
         'workload_accuracy_unit': 'fraction',
         'workload_latency_unit': 'ms',
       },
+      'attacks': {'explicit': {}, 'naive': {}, 'fingerprint': {}, 'informed': {}},
     }
   )

@@ -49,10 +49,13 @@ def get_config() -> ConfigDict:
         'rows_per_chunk': 128,
         'width': 4,
       },
+      'policy': 'uniform',
       'defense': {
-        'mechanism': 'laplace',
-        'scales': (0.02, 0.05, 0.1, 0.2, 0.4),
         'target_goodput': 0.8,
+        'mechanisms': {
+          'laplace': {'values': (0.02, 0.05, 0.1, 0.2, 0.4)},
+          'refusal': {'values': ()},
+        },
         'workload_csv': '',
         'workload_size': 65_536,
         'workload_accuracy_column': 'min_accuracy',
@@ -60,5 +63,6 @@ def get_config() -> ConfigDict:
         'workload_accuracy_unit': 'fraction',
         'workload_latency_unit': 'ms',
       },
+      'attacks': {'explicit': {}, 'naive': {}, 'fingerprint': {}, 'informed': {}},
     }
   )

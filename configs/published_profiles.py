@@ -33,10 +33,13 @@ def get_config(name: str = 'cifar10_published') -> ConfigDict:
         'latency_unit': 'ms',
       },
       'fingerprint': {'accuracy_resolution': 5e-6, 'latency_resolution': 1e-6},
+      'policy': 'uniform',
       'defense': {
-        'mechanism': 'laplace',
-        'scales': (0.01, 0.02, 0.05, 0.1, 0.2, 0.4),
         'target_goodput': 0.8,
+        'mechanisms': {
+          'laplace': {'values': (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)},
+          'refusal': {'values': ()},
+        },
         'workload_csv': '',
         'workload_size': 65_536,
         'workload_accuracy_column': 'min_accuracy',

@@ -17,6 +17,7 @@ PURPOSES = {
   'extraction': 5,
   'report': 6,
   'data': 7,
+  'leakage': 8,
 }
 
 

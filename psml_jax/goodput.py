@@ -14,10 +14,10 @@ import numpy as np
 
 from psml_jax import _csv, _validate, metrics, pareto
 from psml_jax.core import Route, Router, Spec, ZooProfile
+from psml_jax.defenses.mechanisms import Knob
 
 _SEEDS = 16
 _PRECISION = 1e-3
-_LARGEST_SCALE = 64.0
 
 
 def uniform_workload(key: jax.Array, profile: ZooProfile, num_specs: int) -> Spec:
@@ -198,14 +198,14 @@ class Calibration(NamedTuple):
   """The outcome of `calibrate`.
 
   Attributes:
-    scale: the largest scale found that keeps the target.
+    value: of the knob, the strongest found that keeps the target.
     goodput: mean and 95 % interval of the goodput at it.
-    monotone: whether, as far as eight more scales from a fifth to five times of it
-      show, every smaller one keeps the target and no larger one does. Where False,
-      the curve crosses the target more than once and `scale` is one of the crossings.
+    monotone: whether, as far as eight more values from a fifth to five times of it
+      show, every weaker one keeps the target and no stronger one does. Where False,
+      the curve crosses the target more than once and `value` is one of the crossings.
   """
 
-  scale: float
+  value: float
   goodput: metrics.Interval
   monotone: bool
 
@@ -213,29 +213,36 @@ class Calibration(NamedTuple):
 def calibrate(
   key: jax.Array,
   goodput_at: Callable[[jax.Array, jax.Array], jax.Array],
+  knob: Knob,
   *,
   target: float = 0.8,
 ) -> Calibration:
-  """The strongest noise that honest clients can live with.
+  """The strongest defense that honest clients can live with.
 
-  Bisects the scale, to a thousandth of it, for the largest one whose mean goodput
-  over 16 seeds is above the target by at least twice the half-width of its 95 %
-  interval, so that a fresh measurement of the same size keeps the target too. All
-  scales share their random numbers, so the curve that is bisected is smooth.
+  Bisects the knob, to a thousandth of its value, for the strongest one whose mean
+  goodput over 16 seeds is above the target by at least twice the half-width of its
+  95 % interval, so that a fresh measurement of the same size keeps the target too. All
+  values share their random numbers, so the curve that is bisected is smooth.
 
   Args:
     key: consumed.
-    goodput_at: `(key, scale f32[]) -> f32[]`, the goodput of one seed; traced
+    goodput_at: `(key, value f32[]) -> f32[]`, the goodput of one seed; traced
       once, under jit and vmap.
+    knob: of the mechanism.
     target: the goodput to keep, a fraction in (0, 1].
 
   Returns:
-    The scale and its goodput; a scale of 64 if even that keeps the target. Measure
-    the goodput again with fresh keys before reporting it.
+    The value and its goodput; `knob.strongest` if even that keeps the target, and
+    `knob.off` if no other does. Measure the goodput again with fresh keys before
+    reporting it.
 
   Raises:
-    ValueError: a target outside (0, 1], one that even scale 0 misses, or a key that is
-      not typed.
+    ValueError: a target outside (0, 1], one that is missed even without a defense, or
+      a key that is not typed.
+
+  >>> knob = Knob('share', '', 0.0, 2.0**-10, 1.0)
+  >>> round(calibrate(jax.random.key(0), lambda key, share: 1 - share, knob).value, 3)
+  0.2
   """
   _validate.key('key', key)
   if not 0 < target <= 1:
@@ -243,26 +250,30 @@ def calibrate(
   keys = jax.random.split(key, _SEEDS)
   measure = jax.jit(jax.vmap(goodput_at, in_axes=(0, None)))
 
-  def at(scale: float) -> metrics.Interval:
-    return metrics.interval(np.asarray(measure(keys, jnp.float32(scale))))
+  def at(strength: float) -> metrics.Interval:
+    return metrics.interval(np.asarray(measure(keys, knob.at(jnp.float32(strength)))))
 
-  def keeps(scale: float) -> bool:
-    mean, low, _ = at(scale)
+  def keeps(strength: float) -> bool:
+    mean, low, _ = at(strength)
     return mean - 2 * (mean - low) >= target
 
+  def moved(strength: float, factor: float) -> float:
+    """The strength whose value is stronger by a factor, within the knob's range."""
+    return float(np.clip(strength + np.log(factor) / octaves, 0.0, 1.0))
+
+  octaves = abs(np.log(knob.strongest / knob.weakest))
   if not keeps(0.0):
     raise ValueError(
-      f'target is {target}, but the goodput without noise is {at(0.0).mean:.4f}; '
+      f'target is {target}, but the goodput without a defense is {at(0.0).mean:.4f}; '
       'it must be at most that'
     )
-  low, high = 0.0, 1 / 16
-  while high < _LARGEST_SCALE and keeps(high):
-    low, high = high, 2 * high
-  if high >= _LARGEST_SCALE and keeps(high):
+  low, high = 0.0, 1.0
+  if keeps(high):
     low = high
-  while high - low > _PRECISION * high:
+  while high - low > _PRECISION / octaves:
     middle = (low + high) / 2
     low, high = (middle, high) if keeps(middle) else (low, middle)
-  smaller = all(keeps(low * share) for share in np.linspace(0.2, 0.8, 4))
-  larger = any(keeps(high * factor) for factor in np.geomspace(1.05, 5, 4))
-  return Calibration(low, at(low), smaller and (low == high or not larger))
+  weaker = all(keeps(moved(low, share)) for share in np.linspace(0.2, 0.8, 4))
+  stronger = any(keeps(moved(high, factor)) for factor in np.geomspace(1.05, 5, 4))
+  value = float(knob.at(jnp.float32(low)))
+  return Calibration(value, at(low), weaker and (low == high or not stronger))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from psml_jax import _validate, feasible
+from psml_jax import _registry, _validate, feasible
 from psml_jax.core import Route, Router, Spec, ZooProfile
 
 INFEASIBLE = ('refuse', 'best_effort')
@@ -199,3 +199,10 @@ def _route(router: ZooRouter, key: jax.Array, spec: Spec) -> Route:
     fallback = jnp.where(found.fast > 0, best, fastest_model)
   chosen = router.policy(key, zoo, spec, found)
   return Route(jnp.where(found.num_feasible > 0, chosen, fallback), found.num_feasible)
+
+
+POLICIES: _registry.Registry[Callable[..., Router]] = _registry.Registry('policy')
+"""`(profile, **fields) -> Router` by the names that configs give them."""
+POLICIES.register('fastest', fastest)
+POLICIES.register('most_accurate', most_accurate)
+POLICIES.register('uniform', uniform)

@@ -88,3 +88,41 @@ def bisection(served, budget, accuracy_resolution, latency_resolution):
 
 def is_served(min_accuracy, max_latency):
   return kernel(min_accuracy, max_latency).sum() > 0
+
+
+def fields(query_budgets, resolution, seeds=2):
+  """An experiment on this zoo, as a config file would have it."""
+  return {
+    'name': 'known',
+    'seed': 0,
+    'seeds': seeds,
+    'data': {
+      'name': 'npz',
+      'zoo_size': 60,
+      'pool_size': 400,
+      'test_size': 200,
+      'profile_size': 40,
+    },
+    'zoo': {
+      'models': {name: {'family': 'linear'} for name in NAMES},
+      'hyper': {'steps': 1, 'batch_size': 1, 'learning_rate': 1e-3},
+    },
+    'profiling': {'batch_size': 8, 'rounds': 1},
+    'fingerprint': {
+      'accuracy_resolution': resolution,
+      'latency_resolution': resolution,
+    },
+    'extraction': {
+      'query_budgets': query_budgets,
+      'surrogate': {'family': 'linear'},
+      'hyper': {'steps': 150, 'batch_size': 64, 'learning_rate': 0.05},
+      'rows_per_chunk': 64,
+      'width': 1,
+    },
+    'defense': {
+      'mechanisms': {'laplace': {'values': (0.25,)}, 'refusal': {}},
+      'target_goodput': 0.8,
+      'workload_size': 4096,
+    },
+    'attacks': {'explicit': {}, 'naive': {}, 'fingerprint': {}, 'informed': {}},
+  }

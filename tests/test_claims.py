@@ -1,17 +1,22 @@
 """The claims on made-up records: what they say, and when they hold."""
 
 import itertools
+import types
 
 import pytest
 
 from psml_jax.experiments import claims
-from psml_jax.experiments.extraction_stage import Cell
+from psml_jax.experiments.plan import Cell
 
 VICTIMS = {'small': 's', 'medium': 'm', 'large': 'l'}
 BUDGETS = (100, 400)
 SEEDS = 4
 WOBBLE = (0.001, -0.001, 0.002, -0.002)
 SCALE, REFUSED = 0.1, 0.2
+CALIBRATED = {'laplace': SCALE, 'refusal': REFUSED}
+CONFIG = types.SimpleNamespace(
+  attacks={n: {} for n in ('explicit', 'fingerprint', 'informed', 'naive')}
+)
 
 
 def records(accuracy, fidelity, *, probes=0, diverged=()):
@@ -38,9 +43,9 @@ def runs():
         score, score, probes=18 if attack == 'fingerprint' else 0
       )
     made[Cell(victim, 'fingerprint', 'laplace', SCALE, budget)] = records(0.845, 0.835)
-  for attack, score in (('corner', 0.86), ('naive', 0.78)):
+  for attack, score in (('informed', 0.86), ('naive', 0.78)):
     made[Cell('m', attack, 'laplace', SCALE, 400)] = records(score, score)
-  made[Cell('m', 'corner', 'refusal', REFUSED, 400)] = records(0.89, 0.89)
+  made[Cell('m', 'informed', 'refusal', REFUSED, 400)] = records(0.89, 0.89)
   return made
 
 
@@ -52,8 +57,8 @@ def by_number(found):
   return numbered
 
 
-def extraction(runs, scale=SCALE):
-  return by_number(claims.extraction(runs, VICTIMS, 'laplace', scale))
+def extraction(runs, calibrated=CALIBRATED):
+  return by_number(claims.extraction(runs, CONFIG, VICTIMS, calibrated))
 
 
 def test_all_hold_and_say_their_numbers(runs):
@@ -73,13 +78,13 @@ def test_all_hold_and_say_their_numbers(runs):
   )
   assert found['3a'][0]['measured'] == (
     'fingerprint: accuracy -5.0 [-5.0, -5.0], fidelity -6.0 [-6.0, -6.0]; '
-    'told its corner: accuracy -3.5 [-3.5, -3.5], fidelity -3.5 [-3.5, -3.5]; '
+    'informed: accuracy -3.5 [-3.5, -3.5], fidelity -3.5 [-3.5, -3.5]; '
     'naive: accuracy -11.5 [-11.5, -11.5], fidelity -11.5 [-11.5, -11.5]'
   )
   assert found['3b'][0]['measured'] == (
-    'told its corner, against told its corner and 20 % refused: '
-    'accuracy -3.0 [-3.0, -3.0], fidelity -3.0 [-3.0, -3.0]; random refusal alone: '
-    'accuracy -0.5 [-0.5, -0.5], fidelity -0.5 [-0.5, -0.5]'
+    'informed, against informed under refusal: accuracy -3.0 [-3.0, -3.0], fidelity '
+    '-3.0 [-3.0, -3.0]; refusal alone costs informed: accuracy -0.5 [-0.5, -0.5], '
+    'fidelity -0.5 [-0.5, -0.5]'
   )
 
 
@@ -124,16 +129,18 @@ def test_3b_is_about_the_best_attacker(runs):
   runs[Cell('m', 'naive', 'laplace', SCALE, 400)] = records(0.893, 0.893)
   (claim,) = extraction(runs)['3b']
   assert not claim['holds']
-  assert claim['measured'].startswith('naive, against told its corner and 20 % refused')
+  assert claim['measured'].startswith('naive, against informed under refusal')
 
 
 def test_3b_fails_where_random_refusal_costs_as_much(runs):
-  runs[Cell('m', 'corner', 'refusal', REFUSED, 400)] = records(0.86, 0.86)
+  runs[Cell('m', 'informed', 'refusal', REFUSED, 400)] = records(0.86, 0.86)
   assert not extraction(runs)['3b'][0]['holds']
 
 
-def test_without_a_scale_nothing_is_said_of_protection(runs):
-  assert set(extraction(runs, scale=0.0)) == {'2a', '2b'}
+def test_what_keeps_no_target_is_in_no_claim_of_protection(runs):
+  assert set(extraction(runs, {})) == {'2a', '2b'}
+  assert set(extraction(runs, {'refusal': REFUSED})) == {'2a', '2b'}
+  assert set(extraction(runs, {'laplace': SCALE})) == {'2a', '2b', '3a'}
 
 
 def test_runs_are_paired_by_seed_and_not_by_place(runs):
@@ -151,7 +158,7 @@ def test_runs_are_paired_by_seed_and_not_by_place(runs):
     (Cell('s', 'fingerprint', 'none', 0.0, 400), '2a'),
     (Cell('l', 'naive', 'none', 0.0, 400), '2b'),
     (Cell('m', 'fingerprint', 'laplace', SCALE, 400), '3a'),
-    (Cell('m', 'corner', 'laplace', SCALE, 400), '3b'),
+    (Cell('m', 'informed', 'laplace', SCALE, 400), '3b'),
   ],
 )
 def test_no_claim_holds_by_a_surrogate_that_diverged(runs, cell, number):
@@ -190,19 +197,20 @@ def test_claim_1_counts_the_corners():
   )
 
 
-def defense(mean, scale=0.1, monotone=True, without=1.0):
+def defense(mean, value=0.1, monotone=True, without=1.0):
   row = {
-    'scale': scale,
+    'value': value,
     'goodput': {'mean': mean, 'ci95': [mean - 0.01, mean + 0.01]},
     'classes': {'corner': {'mean': 0.1}, 'fast': {'mean': None}},
   }
-  rows = [{**row, 'scale': 0.0, 'goodput': {'mean': without}}, row] if scale else [row]
-  return {'calibrated_scale': scale, 'monotone': monotone, 'goodput': rows}
+  none = {**row, 'value': 0.0, 'goodput': {'mean': without, 'ci95': [without] * 2}}
+  found = {'calibrated': value, 'monotone': monotone, 'rows': [row]}
+  return {'without': none, 'mechanisms': {'laplace': found}}
 
 
 @pytest.mark.parametrize(
   ('made', 'holds'),
-  [(defense(0.81), True), (defense(0.79), False), (defense(0.81, scale=0.0), False)],
+  [(defense(0.81), True), (defense(0.79), False), (defense(0.81, value=None), False)],
 )
 def test_claim_4_keeps_the_target(made, holds):
   assert claims.goodput(made, 'laplace', 0.8)['holds'] is holds
@@ -211,11 +219,11 @@ def test_claim_4_keeps_the_target(made, holds):
 def test_claim_4_says_who_pays_and_whether_it_is_the_only_crossing():
   said = claims.goodput(defense(0.81, monotone=False), 'laplace', 0.8)['measured']
   assert said == (
-    '81.0 % [80.0, 82.0] at laplace noise of 0.1 of the range; by client: corner 10 %; '
-    'goodput is no monotone function of noise'
+    "81.0 % [80.0, 82.0] at a scale of 0.1 (share of the zoo's range); by client: "
+    'corner 10 %; goodput is no monotone function of the scale'
   )
 
 
-def test_claim_4_says_what_is_left_without_noise():
+def test_claim_4_says_what_is_left_without_a_defense():
   said = claims.goodput(defense(0.81, without=0.85), 'laplace', 0.8)['measured']
-  assert said.endswith('by client: corner 10 %; without noise 85.0 %')
+  assert said.endswith('by client: corner 10 %; without a defense 85.0 %')

@@ -37,8 +37,7 @@ def fields():
       'width': 1,
     },
     'defense': {
-      'mechanism': 'laplace',
-      'scales': (0.05, 0.1),
+      'mechanisms': {'laplace': {'values': (0.05, 0.1)}, 'refusal': {}},
       'target_goodput': 0.8,
       'workload_size': 256,
     },

@@ -19,8 +19,7 @@ from psml_jax.experiments import workdir
 ROOT = pathlib.Path(__file__).parents[1]
 HYPER = {'steps': 60, 'batch_size': 16, 'learning_rate': 5e-3}
 DEFENSE = {
-  'mechanism': 'laplace',
-  'scales': [0.1],
+  'mechanisms': {'laplace': {'values': [0.1]}, 'refusal': {}},
   'target_goodput': 0.8,
   'workload_size': 256,
 }

@@ -150,10 +150,13 @@ def test_load_workload_rejects_missing_file(tmp_path):
     load(tmp_path / 'no.csv')
 
 
+KNOB = defenses.MECHANISMS['laplace'].knob
+
+
 @pytest.mark.parametrize('edge', [0.01, 0.2, 7.0])
-def test_calibrate_finds_the_largest_scale(edge):
-  found = goodput.calibrate(KEY, lambda key, b: 1 - 0.2 * b / edge, target=0.8)
-  assert edge * (1 - 2e-3) <= found.scale <= edge * (1 + 1e-5)
+def test_calibrate_finds_the_strongest_value(edge):
+  found = goodput.calibrate(KEY, lambda key, b: 1 - 0.2 * b / edge, KNOB, target=0.8)
+  assert edge * (1 - 2e-3) <= found.value <= edge * (1 + 1e-5)
   assert found.goodput.mean == pytest.approx(0.8, abs=1e-3)
 
 
@@ -161,7 +164,7 @@ def test_calibrate_leaves_room_for_twice_the_interval():
   def at(key, scale):
     return 1 - scale + 0.02 * jax.random.normal(key)
 
-  found = goodput.calibrate(KEY, at, target=0.8)
+  found = goodput.calibrate(KEY, at, KNOB, target=0.8)
   half = found.goodput.mean - found.goodput.low
   assert half > 0.005
   assert 0.8 <= found.goodput.mean - 2 * half < 0.8 + 1e-3
@@ -176,24 +179,24 @@ def test_calibrate_of_a_router():
     noise = defenses.laplace(*defenses.relative_scale(profile, scale))
     return goodput.goodput(profile, spec, defenses.defend(router, noise)(key, spec))
 
-  found = goodput.calibrate(KEY, at, target=0.8)
+  found = goodput.calibrate(KEY, at, KNOB, target=0.8)
   assert found.goodput.low >= 0.8
-  again = [float(at(jax.random.key(i), found.scale * 1.2)) for i in range(8)]
+  again = [float(at(jax.random.key(i), found.value * 1.2)) for i in range(8)]
   assert np.mean(again) < found.goodput.mean
-  assert 0.01 < found.scale < 1
+  assert 0.01 < found.value < 1
 
 
 def test_calibrate_stops_at_its_largest_scale():
-  found = goodput.calibrate(KEY, lambda key, b: 1.0 - 0.0 * b, target=1.0)
-  assert (found.scale, found.goodput.mean) == (64.0, 1.0)
+  found = goodput.calibrate(KEY, lambda key, b: 1.0 - 0.0 * b, KNOB, target=1.0)
+  assert (found.value, found.goodput.mean) == (64.0, 1.0)
 
 
 def test_calibrate_rejects_unreachable_target():
-  with pytest.raises(ValueError, match='goodput without noise is 0.5'):
-    goodput.calibrate(KEY, lambda key, b: 0.5 - 0.0 * b, target=0.8)
+  with pytest.raises(ValueError, match='goodput without a defense is 0.5'):
+    goodput.calibrate(KEY, lambda key, b: 0.5 - 0.0 * b, KNOB, target=0.8)
 
 
 @pytest.mark.parametrize('target', [0.0, -0.5, 1.01, np.nan])
 def test_calibrate_rejects_target(target):
   with pytest.raises(ValueError, match=f'target is {target}'):
-    goodput.calibrate(KEY, lambda key, b: 1.0 - b, target=target)
+    goodput.calibrate(KEY, lambda key, b: 1.0 - b, KNOB, target=target)

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psml_jax import defenses, routers, training, zoo
+from psml_jax import experiments, zoo
+from psml_jax.attacks import ATTACKS
 from psml_jax.core import Spec, ZooProfile
 from psml_jax.experiments import harness
-from psml_jax.experiments.harness import ATTACKS
 from tests import known_zoo
 
 pytestmark = pytest.mark.usefixtures('strict')
@@ -28,14 +28,9 @@ def world():
   test, labels = known_zoo.images(1, 200)
   profile = ZooProfile(known_zoo.ACCURACY, known_zoo.LATENCY, known_zoo.NAMES)
   setting = harness.Setting(
+    config=experiments.parse(known_zoo.fields((100, QUERIES), RESOLUTION)),
     profile=profile,
-    router=routers.uniform(profile),
-    defense=defenses.laplace,
     surrogate=zoo.create('linear', num_classes=known_zoo.CLASSES),
-    hyper=training.Hyper(steps=150, batch_size=64, learning_rate=0.05),
-    max_queries=QUERIES,
-    accuracy_resolution=RESOLUTION,
-    latency_resolution=RESOLUTION,
   )
   tables = harness.Tables(
     pool=jnp.asarray(pool),
@@ -45,31 +40,30 @@ def world():
     test_outputs=jnp.asarray(known_zoo.answers(test)),
   )
 
-  @functools.partial(jax.jit, static_argnames='attack')
-  def outcomes(attack, scale, refusal, budget, corner, latency_budget):
+  @functools.partial(jax.jit, static_argnames=('attack', 'defense'))
+  def outcomes(attack, defense, value, budget, told, latency_budget):
     def row(seed):
       run = harness.Run(
         victim=jnp.int32(known_zoo.MEDIUM),
-        scale=scale,
-        refusal=refusal,
+        value=value,
         query_budget=budget,
         latency_budget_ms=latency_budget,
-        corner=corner,
+        told=told,
         pairing_key=jax.random.fold_in(jax.random.key(1), seed),
         serving_key=jax.random.fold_in(jax.random.key(2), seed),
       )
-      spoils = harness.collect(attack, setting, tables, run)
+      spoils = harness.collect(attack, defense, setting, tables, run)
       return spoils, harness.score(setting, tables, run, spoils.harvest)
 
     return jax.lax.map(row, jnp.arange(SEEDS))
 
-  def run(attack, scale=0.0, refusal=0.0, budget=QUERIES, corner=(0.7, 2.0)):
+  def run(attack, defense='none', value=0.0, budget=QUERIES, told=(0.7, 2.0)):
     found = outcomes(
       attack,
-      jnp.float32(scale),
-      jnp.float32(refusal),
+      defense,
+      jnp.float32(value),
       jnp.int32(budget),
-      Spec.of(*corner),
+      Spec.of(*told),
       jnp.float32(known_zoo.BUDGET_MS),
     )
     spoils, score = jax.tree.map(np.asarray, found)
@@ -103,7 +97,9 @@ def test_explicit_gets_the_victim_alone(world):
 
 
 def test_explicit_is_beyond_the_reach_of_a_defense(world):
-  np.testing.assert_array_equal(world('explicit', scale=SCALE).bill.served, QUERIES)
+  np.testing.assert_array_equal(
+    world('explicit', 'laplace', SCALE).bill.served, QUERIES
+  )
 
 
 def test_naive_shares_its_answers_among_what_its_budget_allows(world):
@@ -138,25 +134,25 @@ def test_the_fingerprint_pays_for_its_probes_and_then_gets_the_victim(world):
 
 
 def test_the_fingerprint_does_not_know_the_true_corner(world):
-  """Told an absurd corner, it still finds its own; the ablation does not."""
+  """Told an absurd spec, it still finds its own; the ablation does not."""
   absurd = (2.0, 0.0)
-  np.testing.assert_array_equal(world('fingerprint', corner=absurd).purity, 1.0)
-  np.testing.assert_array_equal(world('corner', corner=absurd).bill.served, 0)
+  np.testing.assert_array_equal(world('fingerprint', told=absurd).purity, 1.0)
+  np.testing.assert_array_equal(world('informed', told=absurd).bill.served, 0)
 
 
 def test_the_corner_is_the_victim_without_probes(world):
-  found = world('corner')
+  found = world('informed')
   np.testing.assert_array_equal(found.purity, 1.0)
   np.testing.assert_array_equal(found.probes, 0)
   np.testing.assert_array_equal(found.bill.served, QUERIES)
 
 
 @pytest.mark.parametrize(
-  ('attack', 'spec'), [('corner', (0.7, 2.0)), ('naive', (0.0, known_zoo.BUDGET_MS))]
+  ('attack', 'spec'), [('informed', (0.7, 2.0)), ('naive', (0.0, known_zoo.BUDGET_MS))]
 )
 def test_noise_answers_with_the_models_that_it_should(world, attack, spec):
   answers = known_zoo.kernel(*spec, SCALE * 0.4, SCALE * 3.0)
-  found = world(attack, scale=SCALE)
+  found = world(attack, 'laplace', SCALE)
   np.testing.assert_array_equal(found.bill.queries, QUERIES)
   assert_share(found.bill.served.sum(), SEEDS * QUERIES, answers.sum())
   hits, served = victim_answers(found)
@@ -165,7 +161,7 @@ def test_noise_answers_with_the_models_that_it_should(world, attack, spec):
 
 
 def test_noise_breaks_the_fingerprint_and_its_bill_stays(world):
-  found = world('fingerprint', scale=SCALE)
+  found = world('fingerprint', 'laplace', SCALE)
   np.testing.assert_array_equal(found.bill.queries, QUERIES)
   np.testing.assert_array_equal(found.log.queries, QUERIES)
   assert found.bill.served.mean() < 0.9 * QUERIES
@@ -173,7 +169,7 @@ def test_noise_breaks_the_fingerprint_and_its_bill_stays(world):
 
 
 def test_random_refusal_refuses_its_share_and_nothing_else(world):
-  found = world('corner', refusal=0.3)
+  found = world('informed', 'refusal', 0.3)
   assert_share(found.bill.served.sum(), SEEDS * QUERIES, 0.7)
   np.testing.assert_array_equal(found.purity, 1.0)
 
@@ -187,32 +183,20 @@ def test_no_more_than_the_budget_is_billed(world, budget):
     assert (found.probes <= budget).all()
 
 
-def make_row(**fields):
+def test_a_surrogate_that_diverged_has_no_loss(world):
   row = harness.Run(
     victim=jnp.int32(known_zoo.MEDIUM),
-    scale=jnp.float32(0),
-    refusal=jnp.float32(0),
+    value=jnp.float32(0),
     query_budget=jnp.int32(50),
     latency_budget_ms=jnp.float32(3),
-    corner=Spec.of(0.7, 2.0),
+    told=Spec.of(0.7, 2.0),
     pairing_key=jax.random.key(0),
     serving_key=jax.random.key(1),
   )
-  return row.replace(**fields)
-
-
-def test_a_budget_above_the_largest_is_refused(world):
-  row = make_row(query_budget=jnp.int32(QUERIES + 1))
-  with pytest.raises(ValueError, match=r'query_budget is 401; .* max_queries 400'):
-    harness.collect('naive', world.setting, world.tables, row)
-
-
-def test_a_surrogate_that_diverged_has_no_loss(world):
-  setting = world.setting._replace(
-    hyper=training.Hyper(steps=5, batch_size=8, learning_rate=1e38)
-  )
-  row = make_row()
-  spoils = harness.collect('explicit', setting, world.tables, row)
+  fields = known_zoo.fields((100, QUERIES), RESOLUTION)
+  fields['extraction']['hyper'] = {'steps': 5, 'batch_size': 8, 'learning_rate': 1e38}
+  setting = world.setting._replace(config=experiments.parse(fields))
+  spoils = harness.collect('explicit', 'none', setting, world.tables, row)
   found = jax.jit(functools.partial(harness.score, setting))(
     world.tables, row, spoils.harvest
   )

@@ -12,7 +12,7 @@ FIELDS = {
   'victim': 'mlp4',
   'attack': 'fingerprint',
   'defense': 'laplace',
-  'scale': 0.1,
+  'value': 0.1,
   'query_budget': 400,
   'seed': 0,
   'accuracy': 0.8,
@@ -112,11 +112,11 @@ def test_compare_pairs_by_seed(make):
   b = make('b', runs([0.6, 0.8, 0.8, 0.1])[::-1], seed=8)
   (row,) = results.compare(a, b)
   wanted = metrics.interval([0.1, 0.2, 0.1])
-  assert {name: row[name] for name in ('victim', 'attack', 'defense', 'scale')} == {
+  assert {name: row[name] for name in ('victim', 'attack', 'defense', 'value')} == {
     'victim': 'mlp4',
     'attack': 'fingerprint',
     'defense': 'laplace',
-    'scale': 0.1,
+    'value': 0.1,
   }
   assert (row['query_budget'], row['pairs'], row['diverged']) == (400, 3, 0)
   found = [row['accuracy'], row['accuracy_low'], row['accuracy_high']]
@@ -145,16 +145,16 @@ def test_compare_leaves_out_and_counts_diverged_runs(make):
 
 
 def test_compare_takes_common_cells_alone(make):
-  a = runs([0.5, 0.6], scale=0.1) + runs([0.5, 0.6], scale=0.2)
+  a = runs([0.5, 0.6], value=0.1) + runs([0.5, 0.6], value=0.2)
   a += runs([0.1, 0.2], attack='naive')
-  b = runs([0.3, 0.2], attack='naive') + runs([0.5, 0.6], scale=0.1 + 1e-8)
-  b += runs([0.5, 0.6], scale=0.2, defense='gaussian')
-  b += runs([0.5, 0.6], scale=0.2, query_budget=200)
+  b = runs([0.3, 0.2], attack='naive') + runs([0.5, 0.6], value=0.1 + 1e-8)
+  b += runs([0.5, 0.6], value=0.2, defense='gaussian')
+  b += runs([0.5, 0.6], value=0.2, query_budget=200)
   with pytest.warns(
     UserWarning, match='1 cells of workdir_a and 2 of workdir_b have no'
   ):
     rows = results.compare(make('a', a), make('b', b))
-  assert [(row['attack'], row['scale']) for row in rows] == [
+  assert [(row['attack'], row['value']) for row in rows] == [
     ('fingerprint', 0.1),
     ('naive', 0.1),
   ]

@@ -13,52 +13,18 @@ import pytest
 
 from psml_jax import experiments, zoo
 from psml_jax.core import ZooProfile
-from psml_jax.experiments import extraction_stage, workdir
+from psml_jax.experiments import extraction_stage, plan, workdir
 from psml_jax.experiments.experiment import Experiment
-from psml_jax.experiments.extraction_stage import Cell
+from psml_jax.experiments.plan import Cell
 from tests import known_zoo
 
 QUERIES, SEEDS = 300, 6
 RESOLUTION = 2.0**-8
-HYPER = {'steps': 150, 'batch_size': 64, 'learning_rate': 0.05}
 GOLDEN = pathlib.Path(__file__).parent / 'golden' / 'summary.json'
 
 
 def config():
-  return {
-    'name': 'known',
-    'seed': 0,
-    'seeds': SEEDS,
-    'data': {
-      'name': 'npz',
-      'zoo_size': 60,
-      'pool_size': 400,
-      'test_size': 200,
-      'profile_size': 40,
-    },
-    'zoo': {
-      'models': {name: {'family': 'linear'} for name in known_zoo.NAMES},
-      'hyper': {'steps': 1, 'batch_size': 1, 'learning_rate': 1e-3},
-    },
-    'profiling': {'batch_size': 8, 'rounds': 1},
-    'fingerprint': {
-      'accuracy_resolution': RESOLUTION,
-      'latency_resolution': RESOLUTION,
-    },
-    'extraction': {
-      'query_budgets': (100, QUERIES),
-      'surrogate': {'family': 'linear'},
-      'hyper': HYPER,
-      'rows_per_chunk': 64,
-      'width': 1,
-    },
-    'defense': {
-      'mechanism': 'laplace',
-      'scales': (0.25,),
-      'target_goodput': 0.8,
-      'workload_size': 4096,
-    },
-  }
+  return known_zoo.fields((100, QUERIES), RESOLUTION, SEEDS)
 
 
 @pytest.fixture(scope='session')
@@ -102,7 +68,7 @@ def cells(run):
   found = {}
   for record in workdir.read_jsonl(run.directory / 'extraction.jsonl'):
     if (record['victim'], record['query_budget']) == ('medium', QUERIES):
-      strength = 'calibrated' if record['scale'] != 0.25 else '0.25'
+      strength = 'calibrated' if record['value'] != 0.25 else '0.25'
       defense = record['defense']
       name = defense if defense in ('none', 'refusal') else f'{defense} {strength}'
       found.setdefault((record['attack'], name), []).append(record)
@@ -132,10 +98,10 @@ def test_every_cell_is_there_once_a_seed(cells):
     ('fingerprint', 'none'),
     ('fingerprint', 'laplace calibrated'),
     ('naive', 'laplace calibrated'),
-    ('corner', 'laplace calibrated'),
-    ('corner', 'refusal'),
+    ('informed', 'laplace calibrated'),
+    ('informed', 'refusal'),
     ('fingerprint', 'laplace 0.25'),
-    ('corner', 'laplace 0.25'),
+    ('informed', 'laplace 0.25'),
   }
   for records in cells.values():
     assert sorted(column(records, 'seed')) == list(range(SEEDS))
@@ -180,12 +146,22 @@ def test_naive_gets_half_of_its_answers_from_the_victim(cells):
   assert 0.15 < column(records, 'accuracy').mean() < 0.85
 
 
-@pytest.mark.parametrize(
-  ('attack', 'spec'), [('corner', (0.7, 2.0)), ('naive', (0.0, known_zoo.BUDGET_MS))]
-)
-def test_calibrated_noise_answers_as_it_should(cells, attack, spec):
-  records = cells[attack, 'laplace calibrated']
-  scale = records[0]['scale']
+def told(run, value):
+  """The spec that the informed are told of the medium victim behind noise."""
+  cell = Cell('medium', 'informed', 'laplace', value, QUERIES)
+  spec = extraction_stage._told(run, run.profile(), {cell})[cell]
+  return float(spec.min_accuracy), float(spec.max_latency_ms)
+
+
+@pytest.mark.parametrize('attack', ['informed', 'naive'])
+@pytest.mark.parametrize('strength', ['calibrated', '0.25'])
+def test_noise_answers_as_it_should(run, cells, attack, strength):
+  if (attack, strength) == ('naive', '0.25'):
+    assert ('naive', 'laplace 0.25') not in cells
+    return
+  records = cells[attack, f'laplace {strength}']
+  scale = records[0]['value']
+  spec = told(run, scale) if attack == 'informed' else (0.0, known_zoo.BUDGET_MS)
   answers = known_zoo.kernel(*spec, scale * 0.4, scale * 3.0)
   trials = QUERIES * SEEDS
   assert_share(records, 'queries_served', trials, answers.sum())
@@ -196,10 +172,20 @@ def test_calibrated_noise_answers_as_it_should(cells, attack, spec):
   assert_share(records, 'from_victim', served.sum(), share)
 
 
-def test_stronger_noise_answers_as_it_should(cells):
-  answers = known_zoo.kernel(0.7, 2.0, 0.25 * 0.4, 0.25 * 3.0)
-  records = cells['corner', 'laplace 0.25']
-  assert_share(records, 'queries_served', QUERIES * SEEDS, answers.sum())
+@pytest.mark.parametrize('value', [0.05, 0.25])
+def test_the_informed_are_told_the_best_spec(run, value):
+  """No spec of a fine grid is answered by the victim more often."""
+  scales = value * 0.4, value * 3.0
+  victim = known_zoo.MEDIUM
+  best = max(
+    known_zoo.kernel(accuracy, latency, *scales)[victim]
+    for accuracy in np.linspace(0.5, 0.9, 41)
+    for latency in np.linspace(1.0, 4.0, 31)
+  )
+  found = known_zoo.kernel(*told(run, value), *scales)[victim]
+  corner = known_zoo.kernel(0.7, 2.0, *scales)[victim]
+  assert corner < 0.9 * best
+  assert found > 0.95 * best
 
 
 def test_noise_breaks_the_fingerprint(cells):
@@ -208,22 +194,34 @@ def test_noise_breaks_the_fingerprint(cells):
     assert column(records, 'queries_served').mean() < 0.95 * QUERIES
 
 
-def test_random_refusal_refuses_what_the_defense_costs(run, cells):
+def test_random_refusal_costs_what_the_defense_costs(run, cells):
   defense = json.loads((run.directory / 'defense.json').read_text('utf-8'))
-  goodputs = {row['scale']: row['goodput']['mean'] for row in defense['goodput']}
-  assert goodputs[0.0] == 1.0
-  records = cells['corner', 'refusal']
-  share = records[0]['scale']
-  assert share == pytest.approx(1 - goodputs[defense['calibrated_scale']])
-  assert 0.1 < share < 0.2
+  assert defense['without']['goodput']['mean'] == 1.0
+  kept = {
+    name: next(
+      row['goodput']['mean']
+      for row in found['rows']
+      if row['value'] == found['calibrated']
+    )
+    for name, found in defense['mechanisms'].items()
+  }
+  records = cells['informed', 'refusal']
+  share = records[0]['value']
+  assert share == defense['mechanisms']['refusal']['calibrated']
+  assert kept['refusal'] == pytest.approx(1 - share, abs=0.01)
+  assert kept['laplace'] == pytest.approx(kept['refusal'], abs=0.02)
   assert_share(records, 'queries_served', QUERIES * SEEDS, 1 - share)
   assert (column(records, 'victim_purity') == 1).all()
 
 
 def test_attacks_of_a_seed_share_images_and_initialisation(run):
   profile = run.profile()
+  calibrated = extraction_stage._calibrated(run)
+  victims = extraction_stage.victims(profile)
   listed = [
-    (cell, seed) for cell in extraction_stage.cells(run) for seed in range(SEEDS)
+    (cell, seed)
+    for cell in plan.cells(run.config, victims, calibrated)
+    for seed in range(SEEDS)
   ]
   rows = extraction_stage._rows(run, profile, listed)
   pairing = jax.random.key_data(rows.pairing_key).tolist()
@@ -298,7 +296,7 @@ def test_the_summary_is_what_it_was(summary):
   wanted, got = dict(numbers(golden['summary'])), dict(numbers(golden_part(summary)))
   assert wanted.keys() == got.keys()
   for path, value in wanted.items():
-    loose = any(name in path for name in ('accuracy', 'fidelity', 'scale', 'ci95'))
+    loose = any(name in path for name in ('accuracy', 'fidelity', 'value', 'ci95'))
     assert got[path] == pytest.approx(value, abs=0.02 if loose else 1e-3, rel=1e-2), (
       path
     )

@@ -31,8 +31,7 @@ def make_config(seed, **changes):
       'seeds': 2,
       'fingerprint': {'accuracy_resolution': 0.01, 'latency_resolution': 0.01},
       'defense': {
-        'mechanism': 'laplace',
-        'scales': (0.1,),
+        'mechanisms': {'laplace': {'values': (0.1,)}, 'refusal': {}},
         'target_goodput': 0.8,
         'workload_size': 16,
       },

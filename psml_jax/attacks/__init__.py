@@ -5,6 +5,26 @@ and what to make of the answers; `psml_jax.session` carries them to a server.
 """
 
 from psml_jax.attacks import extraction, fingerprint
-from psml_jax.attacks.base import Attack, Phases, Recorded, Trail
+from psml_jax.attacks.base import (
+  ATTACKS,
+  Attack,
+  Entry,
+  Phases,
+  Recorded,
+  Resources,
+  Trail,
+  make,
+)
 
-__all__ = ['Attack', 'Phases', 'Recorded', 'Trail', 'extraction', 'fingerprint']
+__all__ = [
+  'ATTACKS',
+  'Attack',
+  'Entry',
+  'Phases',
+  'Recorded',
+  'Resources',
+  'Trail',
+  'extraction',
+  'fingerprint',
+  'make',
+]

@@ -1,12 +1,14 @@
 """The interface of an attack, and attacks of several phases."""
 
 import dataclasses
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from psml_jax import _registry
 from psml_jax.core import Knowledge, Observation, Query
 
 
@@ -54,6 +56,64 @@ class Phases:
   """
 
   attacks: tuple[Attack, ...]
+
+
+class Resources(NamedTuple):
+  """What an experiment gives to every attack that it makes.
+
+  Attributes:
+    num_queries: the most queries that it may send.
+    accuracy_resolution: where a fingerprint ends, a fraction.
+    latency_resolution: likewise, a share of the latency budget.
+  """
+
+  num_queries: int
+  accuracy_resolution: float
+  latency_resolution: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """An entry of `ATTACKS`.
+
+  Attributes:
+    make: `(resources, **fields) -> attack`; fields are those of the config.
+    knows: what it knows beforehand, in words that stand beside its results.
+    role: 'attack'; or 'baseline', which attacks should beat; 'reference', a client who
+      may name the model that serves it; 'informed', who is told the best spec there is
+      under the defense (`Knowledge.spec`), and runs against defenses alone.
+  """
+
+  make: Callable[..., Attack | Phases]
+  knows: str = 'its latency budget'
+  role: str = 'attack'
+
+  def __post_init__(self) -> None:
+    if self.role not in ROLES:
+      raise ValueError(f'role is {self.role!r}; it must be one of {", ".join(ROLES)}')
+
+
+ROLES = ('reference', 'attack', 'informed', 'baseline')
+ATTACKS: _registry.Registry[Entry] = _registry.Registry('attack')
+"""Attacks by the names that configs give them."""
+
+
+def make(name: str, resources: Resources, **fields: Any) -> Attack | Phases:
+  """The attack of a name.
+
+  Args:
+    name: one of `ATTACKS`.
+    resources: what the experiment gives it.
+    **fields: the attack's own.
+
+  Raises:
+    ValueError: an unknown name or field.
+  """
+  entry = ATTACKS.find(name)
+  try:
+    return entry.make(resources, **fields)
+  except TypeError as error:
+    raise ValueError(f'fields of attack {name!r} are {fields}: {error}') from error
 
 
 @struct.dataclass(eq=False)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from psml_jax import _validate
+from psml_jax.attacks.base import ATTACKS, Entry, Resources
 from psml_jax.core import Harvest, Knowledge, Observation, Query, Spec
 
 SPECS = ('anything', 'found', 'told')
@@ -118,3 +119,20 @@ def _spec(which: str, knowledge: Knowledge) -> Spec:
   if known is None:
     raise ValueError(f'spec is {which!r}, but the attacker knows no such spec')
   return Spec.of(known.min_accuracy, known.max_latency_ms)
+
+
+def _entry(spec: str, **fields: str) -> Entry:
+  def make(resources: Resources) -> Replay:
+    return replay(spec, resources.num_queries)
+
+  return Entry(make, **fields)
+
+
+ATTACKS.register(
+  'explicit', _entry('anything', knows="its victim's name", role='reference')
+)
+ATTACKS.register(
+  'informed',
+  _entry('told', knows='the best spec under the defense', role='informed'),
+)
+ATTACKS.register('naive', _entry('anything', role='baseline'))

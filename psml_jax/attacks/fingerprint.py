@@ -15,7 +15,8 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from psml_jax import _validate
-from psml_jax.attacks.extraction import choose_inputs
+from psml_jax.attacks.base import ATTACKS, Entry, Phases, Resources
+from psml_jax.attacks.extraction import choose_inputs, replay
 from psml_jax.attacks.refusals import (
   Brackets,
   brackets,
@@ -189,3 +190,14 @@ def max_probes(*, accuracy_resolution: float, latency_resolution: float) -> int:
   return max(0, math.ceil(-math.log2(accuracy_resolution))) + max(
     0, math.ceil(-math.log2(latency_resolution))
   )
+
+
+def _then_replay(resources: Resources) -> Phases:
+  probing = bisection(
+    accuracy_resolution=resources.accuracy_resolution,
+    latency_resolution=resources.latency_resolution,
+  )
+  return Phases((probing, replay('found', resources.num_queries)))
+
+
+ATTACKS.register('fingerprint', Entry(_then_replay))

@@ -30,14 +30,13 @@ Files that can be read but hardly be meant are warned of: images that are consta
 less than half of their range, and, of npz, classes without an image.
 """  # noqa: E501
 
-import difflib
 import functools
 import pathlib
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-from psml_jax import _files
+from psml_jax import _files, _registry
 from psml_jax.data import _checks, _cifar, _digits, _idx, _npz, _official, _svhn
 from psml_jax.data._splits import Images, Splits, check_arguments, split
 from psml_jax.data._synthetic import synthetic
@@ -144,9 +143,7 @@ def files(name: str, data_dir: str | pathlib.Path | None) -> list[pathlib.Path]:
 def _check_name(name: str) -> None:
   names = (*sorted([*_READERS, 'synthetic']),)
   if name not in names:
-    near = difflib.get_close_matches(str(name), names, n=1)
-    hint = f' (did you mean {near[0]!r}?)' if near else ''
-    raise ValueError(f'name is {name!r}{hint}; it must be one of {names}')
+    raise ValueError(_registry.unknown('name', name, names))
 
 
 def digits(**arguments: Any) -> Splits:

@@ -18,16 +18,28 @@ The mechanism and its scale are public; only the key is secret.
 | empty feasible set | refused | noise can make it feasible, and the reverse | refused |
 """
 
+from psml_jax.defenses.mechanisms import (
+  MECHANISMS,
+  Deployment,
+  Knob,
+  Mechanism,
+  deploy,
+)
 from psml_jax.defenses.noise import gaussian, laplace, relative_scale
 from psml_jax.defenses.refusal import refusal
 from psml_jax.defenses.reply import ReplyTransform, labels_only, untouched
 from psml_jax.defenses.transform import SpecTransform, chain, defend, identity
 
 __all__ = [
+  'MECHANISMS',
+  'Deployment',
+  'Knob',
+  'Mechanism',
   'ReplyTransform',
   'SpecTransform',
   'chain',
   'defend',
+  'deploy',
   'gaussian',
   'identity',
   'labels_only',

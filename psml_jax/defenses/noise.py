@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from psml_jax import _validate
 from psml_jax.core import Query, Spec, ZooProfile
+from psml_jax.defenses.mechanisms import MECHANISMS, Deployment, Knob, Mechanism
 
 
 @struct.dataclass(eq=False)
@@ -127,3 +128,15 @@ def relative_scale(
   _validate.scale('scale', scale)
   share = jnp.asarray(scale, jnp.float32)
   return share * jnp.ptp(profile.accuracy), share * jnp.ptp(profile.latency_ms)
+
+
+def _mechanism(make: Callable[[ArrayLike, ArrayLike], Noise]) -> Mechanism:
+  def deployed(profile: ZooProfile, scale: ArrayLike) -> Deployment:
+    return Deployment(defense=make(*relative_scale(profile, scale)))
+
+  knob = Knob('scale', "share of the zoo's range", 0.0, 2.0**-20, 64.0)
+  return Mechanism(knob, deployed)
+
+
+MECHANISMS.register('laplace', _mechanism(laplace))
+MECHANISMS.register('gaussian', _mechanism(gaussian))

@@ -8,7 +8,8 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from psml_jax import _validate
-from psml_jax.core import Query, Spec
+from psml_jax.core import Query, Spec, ZooProfile
+from psml_jax.defenses.mechanisms import MECHANISMS, Deployment, Knob, Mechanism
 
 
 @struct.dataclass(eq=False)
@@ -63,3 +64,16 @@ def refusal(share: ArrayLike) -> Refusal:
   if _validate.is_concrete(share):
     _validate.fractions('share', share)
   return Refusal(jnp.asarray(share, jnp.float32))
+
+
+def _deployed(profile: ZooProfile, share: ArrayLike) -> Deployment:
+  del profile
+  return Deployment(defense=refusal(share))
+
+
+MECHANISMS.register(
+  'refusal',
+  Mechanism(
+    Knob('share', 'share of queries', 0.0, 2.0**-20, 1.0), _deployed, control=True
+  ),
+)

@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 
 from psml_jax import metrics
-from psml_jax.experiments.extraction_stage import REFUSAL, Cell
+from psml_jax.defenses import MECHANISMS
+from psml_jax.experiments import plan
+from psml_jax.experiments.config import Config
+from psml_jax.experiments.plan import NONE, Cell
 
 METRICS = ('accuracy', 'fidelity')
 MARGIN = 0.01
@@ -86,33 +89,46 @@ def fingerprinting(fingerprints: Mapping[str, Any]) -> Claim:
 
 
 def extraction(
-  runs: Runs, victims: Mapping[str, str], mechanism: str, scale: float
+  runs: Runs,
+  config: Config,
+  victims: Mapping[str, str],
+  calibrated: Mapping[str, float],
 ) -> list[Claim]:
   """Claims 2 and 3, on records of the extraction stage.
 
   Args:
     runs: the records of every cell.
+    config: of the experiment: its attacks and mechanisms.
     victims: size -> name of the model.
-    mechanism: of the defense.
-    scale: at which it keeps the goodput target; 0 where none does.
+    calibrated: mechanism -> the value at which it keeps the goodput target.
 
   Returns:
-    2a for every query budget: the fingerprint against the server that lets clients name
-    the victim holds if the interval of every victim and metric is above minus one
-    point. 2b for the medium and the large victim: it holds if the gain's interval is
-    above 0. 3a and 3b for the medium victim: the defense costs the fingerprint attack,
-    and the best of all attackers that were tried on the defended server gets less than
-    from one that refuses as many queries at random.
+    For each attack of the config, 2a against each reference and query budget: it holds
+    if the interval of every victim and metric is above minus one point; 2b against each
+    baseline, for the medium and the large victim: it holds if the gain's interval is
+    above 0. For each mechanism, medium victim, 3a: it costs the attack; and against
+    each control 3b: the best of all attackers that were tried on the mechanism gets
+    less than the best of those tried on the control at the same goodput.
   """
   budgets = sorted({cell.query_budget for cell in runs})
-  claims = [_as_explicit(runs, victims, budget) for budget in budgets]
-  claims += [
-    _better_than_naive(runs, size, victims[size], budgets[-1])
-    for size in ('medium', 'large')
-  ]
-  if scale:
-    claims += _protection(runs, victims['medium'], mechanism, scale, budgets[-1])
-  return claims
+  largest, found = budgets[-1], []
+  for attack in plan.names(config, 'attack'):
+    for reference in plan.names(config, 'reference'):
+      found += [
+        _as_reference(runs, victims, attack, reference, budget) for budget in budgets
+      ]
+    for baseline in plan.names(config, 'baseline'):
+      found += [
+        _beyond_baseline(runs, size, victims[size], attack, baseline, largest)
+        for size in ('medium', 'large')
+      ]
+    controls = plan.controls(calibrated)
+    for mechanism in calibrated:
+      if mechanism not in controls:
+        found += _protection(
+          runs, config, victims['medium'], attack, mechanism, calibrated, largest
+        )
+  return found
 
 
 def goodput(defense: Mapping[str, Any], mechanism: str, target: float) -> Claim:
@@ -123,8 +139,9 @@ def goodput(defense: Mapping[str, Any], mechanism: str, target: float) -> Claim:
     mechanism: of the defense.
     target: the goodput to keep, a fraction.
   """
-  scale = defense['calibrated_scale']
-  (kept,) = (row for row in defense['goodput'] if row['scale'] == scale)
+  found, knob = defense['mechanisms'][mechanism], MECHANISMS[mechanism].knob
+  without, value = defense['without'], found['calibrated']
+  kept = next((row for row in found['rows'] if row['value'] == value), without)
   mean = kept['goodput']['mean']
   low, high = kept['goodput']['ci95']
   classes = ', '.join(
@@ -132,55 +149,61 @@ def goodput(defense: Mapping[str, Any], mechanism: str, target: float) -> Claim:
     for name, share in kept['classes'].items()
     if share['mean'] is not None
   )
-  (without,) = (row for row in defense['goodput'] if row['scale'] == 0)
   most = 100 * without['goodput']['mean']
-  classes += '' if most == 100 else f'; without noise {most:.1f} %'
-  if not defense['monotone']:
-    classes += '; goodput is no monotone function of noise'
+  classes += '' if most == 100 else f'; without a defense {most:.1f} %'
+  if not found['monotone']:
+    classes += f'; goodput is no monotone function of the {knob.name}'
+  at = f'a {knob.name} of {value:.3g} ({knob.unit})' if value is not None else 'none'
   return {
-    'claim': '4. The defense can be set to keep goodput',
+    'claim': f'4. {mechanism} can be set to keep goodput',
     'paper': f'above {100 * target:.0f} %',
-    'measured': f'{100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}] at '
-    f'{mechanism} noise of {scale:.3g} of the range; by client: {classes}',
-    'holds': mean >= target and scale > 0,
+    'measured': f'{100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}] at {at}; by '
+    f'client: {classes}',
+    'holds': mean >= target and value is not None,
   }
 
 
-def _as_explicit(runs: Runs, victims: Mapping[str, str], budget: int) -> Claim:
+def _as_reference(
+  runs: Runs, victims: Mapping[str, str], attack: str, reference: str, budget: int
+) -> Claim:
   by_size = {
     size: difference(
       runs,
-      Cell(victim, 'fingerprint', 'none', 0.0, budget),
-      Cell(victim, 'explicit', 'none', 0.0, budget),
+      Cell(victim, attack, NONE, 0.0, budget),
+      Cell(victim, reference, NONE, 0.0, budget),
     )
     for size, victim in victims.items()
   }
   probes = [
     record['probes']
     for victim in victims.values()
-    for record in runs.get(Cell(victim, 'fingerprint', 'none', 0.0, budget), ())
+    for record in runs.get(Cell(victim, attack, NONE, 0.0, budget), ())
   ]
   worst = min(
     by_size,
     key=lambda size: min((v.low for v in by_size[size].values()), default=-np.inf),
   )
   return {
-    'claim': f'2a. Fingerprinted extraction is as good as from a named model ({budget} '
-    f'queries, up to {max(probes, default=0)} of them probes, in points)',
+    'claim': f'2a. The {attack} attack is as good as the {reference} one, which names '
+    f'its victim ({budget} queries, up to {max(probes, default=0)} of them probes, in '
+    'points)',
     'paper': 'within 1',
     'measured': f'worst victim, {worst}: {by_size[worst]}',
     'holds': all(found.above(-MARGIN) for found in by_size.values()),
   }
 
 
-def _better_than_naive(runs: Runs, size: str, victim: str, budget: int) -> Claim:
+def _beyond_baseline(
+  runs: Runs, size: str, victim: str, attack: str, baseline: str, budget: int
+) -> Claim:
   gain = difference(
     runs,
-    Cell(victim, 'fingerprint', 'none', 0.0, budget),
-    Cell(victim, 'naive', 'none', 0.0, budget),
+    Cell(victim, attack, NONE, 0.0, budget),
+    Cell(victim, baseline, NONE, 0.0, budget),
   )
   return {
-    'claim': f'2b. ... and better than the naive attack, {size} victim (points)',
+    'claim': f'2b. The {attack} attack is better than the {baseline} one, {size} '
+    'victim (points)',
     'paper': 'accuracy up to +14.6, fidelity up to +7.7',
     'measured': str(gain),
     'holds': gain.above(0.0),
@@ -188,41 +211,60 @@ def _better_than_naive(runs: Runs, size: str, victim: str, budget: int) -> Claim
 
 
 def _protection(
-  runs: Runs, victim: str, mechanism: str, scale: float, budget: int
+  runs: Runs,
+  config: Config,
+  victim: str,
+  attack: str,
+  mechanism: str,
+  calibrated: Mapping[str, float],
+  budget: int,
 ) -> list[Claim]:
-  undefended = Cell(victim, 'fingerprint', 'none', 0.0, budget)
-  attackers = {
-    'fingerprint': Cell(victim, 'fingerprint', mechanism, scale, budget),
-    'told its corner': Cell(victim, 'corner', mechanism, scale, budget),
-    'naive': Cell(victim, 'naive', mechanism, scale, budget),
-  }
-  refused = [
-    cell
-    for cell in runs
-    if (cell.victim, cell.defense) == (victim, REFUSAL) and cell.query_budget == budget
-  ]
-  random = refused[0] if refused else Cell(victim, 'corner', REFUSAL, 0.0, budget)
-  costs = {name: difference(runs, cell, undefended) for name, cell in attackers.items()}
-  best = max(
-    costs,
-    key=lambda name: costs[name]['fidelity'].mean if costs[name] else -np.inf,
-  )
-  beyond = difference(runs, attackers[best], random)
-  return [
+  undefended = Cell(victim, attack, NONE, 0.0, budget)
+
+  def costs_of(defense: str) -> dict[str, Difference]:
+    cells = {
+      name: Cell(victim, name, defense, calibrated[defense], budget)
+      for name in config.attacks
+    }
+    return {
+      name: difference(runs, cell, undefended)
+      for name, cell in cells.items()
+      if cell in runs
+    }
+
+  def best(costs: Mapping[str, Difference]) -> str:
+    return max(
+      costs,
+      key=lambda name: costs[name]['fidelity'].mean if costs[name] else -np.inf,
+    )
+
+  costs = costs_of(mechanism)
+  claims = [
     {
-      'claim': '3a. Noise on the spec costs the fingerprint attack, medium victim '
-      '(points)',
+      'claim': f'3a. {mechanism} costs the {attack} attack, medium victim (points)',
       'paper': 'accuracy up to -9.8, fidelity up to -4.8',
       'measured': '; '.join(f'{name}: {cost}' for name, cost in costs.items()),
-      'holds': costs['fingerprint'].below(0.0),
-    },
-    {
-      'claim': '3b. ... and the best attacker tried more than refusing as many queries '
-      'at random (points)',
-      'paper': 'not tested',
-      'measured': f'{best}, against told its corner and {100 * random.scale:.0f} % '
-      f'refused: {beyond}; random refusal alone: '
-      f'{difference(runs, random, undefended)}',
-      'holds': beyond.below(0.0) and not any(cost.diverged for cost in costs.values()),
-    },
+      'holds': costs.get(attack, Difference()).below(0.0),
+    }
   ]
+  for control in plan.controls(calibrated):
+    alone = costs_of(control)
+    if not (costs and alone):
+      continue
+    one, other = best(costs), best(alone)
+    beyond = difference(
+      runs,
+      Cell(victim, one, mechanism, calibrated[mechanism], budget),
+      Cell(victim, other, control, calibrated[control], budget),
+    )
+    claims.append(
+      {
+        'claim': f'3b. {mechanism} costs the best attacker tried more than {control} '
+        'at the same goodput (points)',
+        'paper': 'not tested',
+        'measured': f'{one}, against {other} under {control}: {beyond}; {control} '
+        f'alone costs {other}: {alone[other]}',
+        'holds': beyond.below(0.0) and not any(c.diverged for c in costs.values()),
+      }
+    )
+  return claims

@@ -1,19 +1,25 @@
 """What an experiment is told: the fields of a config file, and their checks."""
 
 import dataclasses
-import difflib
 import re
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from psml_jax import _validate, defenses, training, zoo
+from psml_jax import (
+  _registry,
+  _validate,
+  attacks,
+  defenses,
+  routers,
+  training,
+  workloads,
+  zoo,
+)
+from psml_jax.core import ZooProfile
 
 T = TypeVar('T')
-
-MECHANISMS = {'laplace': defenses.laplace, 'gaussian': defenses.gaussian}
-"""Mechanisms of `Defense`, by name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,21 +132,47 @@ class Extraction:
 
 @dataclasses.dataclass(frozen=True)
 class Defense:
-  """The noise and the honest clients.
+  """The defenses, and the honest clients who must keep their goodput.
 
-  `scales` are shares of the zoo's range. `workload_csv` names a file of client
-  specs; where it is empty, `workload_size` specs uniform over the feasible region.
+  `mechanisms` maps names of `defenses.MECHANISMS` to `values` of the knob, to be
+  attacked beside the one that keeps `target_goodput`, and the mechanism's own fields.
+  The clients are those of `workload`, `name` of one of `workloads.WORKLOADS` and its
+  fields. Where it is empty, `workload_csv` names a file of their specs; and where that
+  is empty too, they ask for `workload_size` specs uniform over the feasible region.
   """
 
-  mechanism: str
-  scales: tuple[float, ...]
   target_goodput: float
-  workload_size: int
+  mechanisms: Mapping[str, Mapping[str, Any]]
+  workload: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  workload_size: int = 65_536
   workload_csv: str = ''
   workload_accuracy_column: str = 'min_accuracy'
   workload_latency_column: str = 'max_latency_ms'
   workload_accuracy_unit: str = 'fraction'
   workload_latency_unit: str = 'ms'
+
+  def clients(self) -> tuple[str, dict[str, Any]]:
+    """The name of the workload, and its fields."""
+    if self.workload:
+      fields = dict(self.workload)
+      return fields.pop('name'), fields
+    if not self.workload_csv:
+      return 'uniform', {'size': self.workload_size}
+    return 'csv', {
+      'path': self.workload_csv,
+      'accuracy_column': self.workload_accuracy_column,
+      'latency_column': self.workload_latency_column,
+      'accuracy_unit': self.workload_accuracy_unit,
+      'latency_unit': self.workload_latency_unit,
+    }
+
+  def values(self, mechanism: str) -> tuple[float, ...]:
+    """The values of a mechanism's knob that the config lists."""
+    return tuple(map(float, self.mechanisms[mechanism].get('values', ())))
+
+  def fields(self, mechanism: str) -> dict[str, Any]:
+    """The fields of the mechanism itself."""
+    return {k: v for k, v in self.mechanisms[mechanism].items() if k != 'values'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +181,8 @@ class Config:
 
   Either `published` is given, or `data`, `zoo`, `profiling` and `extraction` are.
   All randomness comes from `seed`, in [0, 2 ** 32); `seeds` is how many runs each cell
-  of the result has.
+  of the result has. `policy` is one of `routers.POLICIES`; `attacks` maps names of
+  `attacks.ATTACKS` to their fields.
   """
 
   name: str
@@ -157,6 +190,8 @@ class Config:
   seeds: int
   fingerprint: Fingerprint
   defense: Defense
+  policy: str = 'uniform'
+  attacks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
   published: Published | None = None
   data: Data | None = None
   zoo: Zoo | None = None
@@ -212,11 +247,13 @@ def check(config: Config) -> None:
   ):
     if not 0 < value < 1:
       raise ValueError(f'config.fingerprint.{name} is {value}; it must be in (0, 1)')
+  routers.POLICIES.find(config.policy, 'config.policy')
   _check_defense(config.defense)
   if config.zoo is not None:
     _check_zoo(config.zoo)
   if config.extraction is not None and config.data is not None:
     _check_extraction(config.extraction, config.fingerprint, config.data)
+    _check_attacks(config.attacks, config.fingerprint)
 
 
 def _check_published(config: Published) -> None:
@@ -231,15 +268,59 @@ def _check_published(config: Published) -> None:
 
 
 def _check_defense(defense: Defense) -> None:
-  _validate.one_of('config.defense.mechanism', defense.mechanism, MECHANISMS)
-  for scale in defense.scales:
-    _validate.scale('config.defense.scales', scale)
   if not 0 < defense.target_goodput <= 1:
     raise ValueError(
       f'config.defense.target_goodput is {defense.target_goodput}; it must be a '
       'fraction in (0, 1]'
     )
   _validate.positive_int('config.defense.workload_size', defense.workload_size)
+  if defense.workload and 'name' not in defense.workload:
+    raise ValueError(
+      f'config.defense.workload is {dict(defense.workload)}; it must have a name, one '
+      f'of {", ".join(workloads.WORKLOADS)}'
+    )
+  workloads.WORKLOADS.find(defense.clients()[0], 'config.defense.workload.name')
+  two = ZooProfile([0.5, 0.9], [1.0, 2.0], ('a', 'b'))  # type: ignore[arg-type]
+  for name, fields in _named('config.defense.mechanisms', defense.mechanisms):
+    path = f'config.defense.mechanisms.{name}'
+    knob = defenses.MECHANISMS.find(name, 'config.defense.mechanisms').knob
+    values = fields.get('values', ())
+    if not isinstance(values, (list, tuple)):
+      raise ValueError(f'{path}.values is {values!r}; it must be a list of numbers')
+    for value in values:
+      number = isinstance(value, (int, float)) and not isinstance(value, bool)
+      if not number or not knob.allows(value):
+        raise ValueError(
+          f'{path}.values holds {value!r}; each must be a {knob.name} between '
+          f'{knob.off:g} and {knob.strongest:g}'
+        )
+    try:
+      defenses.deploy(name, two, knob.off, **defense.fields(name))
+    except ValueError as error:
+      raise ValueError(f'{path}: {error}') from None
+
+
+def _check_attacks(
+  listed: Mapping[str, Mapping[str, Any]], resolution: Fingerprint
+) -> None:
+  resources = attacks.Resources(1, **dataclasses.asdict(resolution))
+  for name, fields in _named('config.attacks', listed):
+    attacks.ATTACKS.find(name, 'config.attacks')
+    try:
+      attacks.make(name, resources, **fields)
+    except ValueError as error:
+      raise ValueError(f'config.attacks.{name}: {error}') from None
+
+
+def _named(path: str, entries: Any) -> list[tuple[str, Mapping[str, Any]]]:
+  """The entries of a mapping from names to mappings of fields."""
+  for name, fields in entries.items():
+    if not isinstance(fields, Mapping):
+      raise ValueError(
+        f'{path}.{name} is {fields!r}; it must be a mapping of fields, which may be '
+        'empty'
+      )
+  return list(entries.items())
 
 
 def _check_zoo(config: Zoo) -> None:
@@ -323,8 +404,7 @@ def _build(kind: type[T], fields: Any, path: str) -> T:
   given = dict(fields.items())
   for name in given:
     if name not in known:
-      near = difflib.get_close_matches(name, known, n=1)
-      hint = f' (did you mean {near[0]!r}?)' if near else ''
+      hint = _registry.near(name, known)
       raise ValueError(f'{path}.{name} is no field{hint}; {path} has {sorted(known)}')
   for name, field in known.items():
     required = (

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from psml_jax import _files
+from psml_jax import _files, _registry
 
 
 def load(source: str) -> dict[str, Any]:
@@ -70,8 +70,7 @@ def override(fields: dict[str, Any], path: str, text: str | None) -> None:
     names = [name for name in fields if f'{rest}.'.startswith(f'{name}.')]
     if not names:
       unknown = rest.split('.')[0]
-      near = difflib.get_close_matches(unknown, fields, n=1)
-      hint = f' (did you mean {near[0]!r}?)' if near else ''
+      hint = _registry.near(unknown, fields)
       raise ValueError(
         f'{place}.{unknown} is no field{hint}; {place} has {", ".join(sorted(fields))}'
       )

@@ -1,94 +1,100 @@
-"""The defense stage: what noise honest clients can live with."""
+"""The defense stage: what defenses honest clients can live with."""
 
+import functools
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psml_jax import _validate, goodput, metrics, routers
-from psml_jax.core import Spec, ZooProfile
-from psml_jax.experiments import workdir
-from psml_jax.experiments.config import Defense
+from psml_jax import _validate, defenses, goodput, metrics, routers, workloads
+from psml_jax.core import ZooProfile
+from psml_jax.experiments import deployment, workdir
+from psml_jax.experiments.config import Config
 from psml_jax.experiments.experiment import Experiment
-
-Workload = Callable[[jax.Array, ZooProfile], Spec]
+from psml_jax.experiments.plan import NONE
+from psml_jax.workloads import Workload
 
 
 def run(experiment: Experiment) -> None:
-  """Writes defense.json: the calibrated scale, and goodput at it and the others.
+  """Writes defense.json: for each mechanism the calibrated value, and goodputs.
 
   Raises:
-    InputError: not one of the clients' specs can be met, even without noise.
+    InputError: not one of the clients' specs can be met, even without a defense.
   """
-  config, profile = experiment.config.defense, experiment.profile()
+  config, profile = experiment.config, experiment.profile()
   workload = specs(config)
-  if experiment.config.published is None:  # a published zoo's were checked at once
+  if config.published is None:  # a published zoo's were checked at once
     check_clients(config, workload, profile)
   calibration_key, measure_key = jax.random.split(experiment.key('defense'))
+  keys = jax.random.split(measure_key, config.seeds)
 
-  def measured(key: jax.Array, scale: jax.Array) -> dict[str, jax.Array]:
+  def measured(name: str, key: jax.Array, value: jax.Array) -> dict[str, jax.Array]:
     workload_key, route_key = jax.random.split(key)
-    router = experiment.defended(profile, scale)
+    router = deployment.as_router(deployment.serve(config, profile, name, value))
     return goodput.by_class(route_key, profile, router, workload(workload_key, profile))
 
-  keys = jax.random.split(measure_key, experiment.config.seeds)
-  measure = jax.jit(jax.vmap(measured, in_axes=(0, None)))
-  without = float(jnp.mean(measure(keys, jnp.float32(0.0))['all']))
-  calibrated, monotone = 0.0, True  # where clients miss the target without any noise
-  if without > config.target_goodput:
-    calibrated, _, monotone = goodput.calibrate(
-      calibration_key,
-      lambda key, scale: measured(key, scale)['all'],
-      target=config.target_goodput,
-    )
-  rows = []
-  for scale in sorted({0.0, *config.scales, calibrated}):
-    shares = {
-      name: estimate(np.asarray(values))
-      for name, values in measure(keys, jnp.float32(scale)).items()
+  def shares(name: str, value: float) -> dict[str, Any]:
+    at = functools.partial(measured, name)
+    measure = jax.jit(jax.vmap(at, in_axes=(0, None)))
+    classes = {
+      kind: estimate(np.asarray(values))
+      for kind, values in measure(keys, jnp.float32(value)).items()
     }
-    rows.append({'scale': scale, 'goodput': shares.pop('all'), 'classes': shares})
+    return {'value': value, 'goodput': classes.pop('all'), 'classes': classes}
+
+  without = shares(NONE, 0.0)
+  found: dict[str, Any] = {}
+  for i, name in enumerate(sorted(config.defense.mechanisms)):
+    knob = defenses.MECHANISMS[name].knob
+    calibrated, monotone = knob.off, True  # where clients miss the target anyway
+    if without['goodput']['mean'] > config.defense.target_goodput:
+
+      def kept(key: jax.Array, value: jax.Array, name: str = name) -> jax.Array:
+        return measured(name, key, value)['all']
+
+      calibrated, _, monotone = goodput.calibrate(
+        jax.random.fold_in(calibration_key, i),
+        kept,
+        knob,
+        target=config.defense.target_goodput,
+      )
+    values = {*config.defense.values(name), calibrated} - {knob.off}
+    found[name] = {
+      'calibrated': calibrated if calibrated != knob.off else None,
+      'monotone': monotone,
+      'rows': [shares(name, value) for value in sorted(values)],
+    }
   workdir.write_json(
-    experiment.directory / 'defense.json',
-    {'calibrated_scale': calibrated, 'monotone': monotone, 'goodput': rows},
+    experiment.directory / 'defense.json', {'without': without, 'mechanisms': found}
   )
 
 
-def specs(config: Defense) -> Workload:
-  """The specs that honest clients send: the user's file, or uniform ones.
-
-  Args:
-    config: of the defense; its file is read here, once.
-
-  Returns:
-    `(key, profile) -> Spec`; the key is consumed.
+def specs(config: Config) -> Workload:
+  """The specs that honest clients send; a file of theirs is read here, once.
 
   Raises:
-    ValueError: a file that cannot be read as specs.
+    ValueError: fields that the workload refuses, or a file that cannot be read.
   """
-  if not config.workload_csv:
-    return lambda key, zoo: goodput.uniform_workload(key, zoo, config.workload_size)
+  name, fields = config.defense.clients()
   try:
-    given = goodput.load_workload(
-      config.workload_csv,
-      accuracy_column=config.workload_accuracy_column,
-      latency_column=config.workload_latency_column,
-      accuracy_unit=config.workload_accuracy_unit,
-      latency_unit=config.workload_latency_unit,
-    )
+    return workloads.make(name, **fields)
   except ValueError as error:
-    raise ValueError(f'config.defense.workload_csv: {error}') from error
-  return lambda key, zoo: given
+    raise ValueError(f'{_place(config)}: {error}') from error
 
 
-def check_clients(config: Defense, workload: Workload, profile: ZooProfile) -> None:
+def _place(config: Config) -> str:
+  """Where the config says who its clients are."""
+  kind = 'workload_csv' if config.defense.workload_csv else 'workload_size'
+  return f'config.defense.{"workload" if config.defense.workload else kind}'
+
+
+def check_clients(config: Config, workload: Workload, profile: ZooProfile) -> None:
   """Checks that client specs and zoo are of one unit, as far as numbers show it.
 
   Args:
-    config: of the defense.
+    config: of the experiment.
     workload: its `specs`.
     profile: the zoo; concrete values.
 
@@ -98,22 +104,22 @@ def check_clients(config: Defense, workload: Workload, profile: ZooProfile) -> N
   Raises:
     InputError: no model of the zoo meets any client's spec.
   """
-  if not config.workload_csv:
-    return
   spec = workload(jax.random.key(0), profile)
   route = routers.most_accurate(profile)(jax.random.key(0), spec)
   latency = np.asarray(profile.latency_ms)
   waits = np.asarray(spec.max_latency_ms)
   units = (
-    f'the clients of {config.workload_csv} wait {waits.min():.3g} to {waits.max():.3g} '
-    f'ms and the models take {latency.min():.3g} to {latency.max():.3g} ms; look at '
-    f'config.defense.workload_latency_unit ({config.workload_latency_unit!r}) and the '
-    'unit of the zoo'
+    f'the clients of {_place(config)} ({config.defense.clients()[1]}) wait '
+    f'{waits.min():.3g} to {waits.max():.3g} ms and the models take '
+    f'{latency.min():.3g} to {latency.max():.3g} ms; look at '
+    f'config.defense.workload_latency_unit ({config.defense.workload_latency_unit!r}) '
+    'and the unit of the zoo'
   )
   if not bool(jnp.any(goodput.met(profile, spec, route))):
     raise _validate.InputError(
       f'no model meets the spec of any client: {units}, or at '
-      f'config.defense.workload_accuracy_unit ({config.workload_accuracy_unit!r})'
+      'config.defense.workload_accuracy_unit '
+      f'({config.defense.workload_accuracy_unit!r})'
     )
   if waits.min() > latency.max():
     warnings.warn(f'latency limits exclude no model: {units}', stacklevel=2)

@@ -2,14 +2,13 @@
 
 import dataclasses
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
 
-from psml_jax import _files, _keys, data, defenses, pareto, profiles, routers
-from psml_jax.core import Router, ZooProfile
-from psml_jax.experiments.config import MECHANISMS, Config
+from psml_jax import _files, _keys, data, pareto, profiles
+from psml_jax.core import ZooProfile
+from psml_jax.experiments.config import Config
 
 STAGES = (
   'zoo',
@@ -46,8 +45,8 @@ class Experiment:
     config, named = self.config, {}
     if config.published is not None and config.published.csv:
       named['config.published.csv'] = config.published.csv
-    if config.defense.workload_csv:
-      named['config.defense.workload_csv'] = config.defense.workload_csv
+    if path := config.defense.clients()[1].get('path'):
+      named['config.defense.workload_csv'] = path
     if config.profiling is not None and config.profiling.stored:
       named['config.profiling.stored'] = config.profiling.stored
     paths = {name: _files.local(name, path) for name, path in named.items()}
@@ -112,16 +111,6 @@ class Experiment:
       )
     except ValueError as error:
       raise ValueError(f'config.published.csv: {error}') from error
-
-  def transform(self, accuracy_scale: Any, latency_scale_ms: Any) -> Any:
-    """The config's defense at an absolute scale."""
-    make = MECHANISMS[self.config.defense.mechanism]
-    return make(accuracy_scale, latency_scale_ms)
-
-  def defended(self, profile: ZooProfile, scale: Any) -> Router:
-    """The paper's router behind the config's defense, scale a share of the range."""
-    transform = self.transform(*defenses.relative_scale(profile, scale))
-    return defenses.defend(routers.uniform(profile), transform)
 
 
 def latency_budget(profile: ZooProfile, victim: int) -> float:

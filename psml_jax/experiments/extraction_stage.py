@@ -7,16 +7,17 @@ import time
 import warnings
 import zipfile
 import zlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from psml_jax import _compile, _validate, pareto, routers, surrogates, zoo
+from psml_jax import _compile, _validate, leakage, pareto, surrogates, zoo
+from psml_jax.attacks import ATTACKS
 from psml_jax.core import Harvest, Spec, ZooProfile
-from psml_jax.experiments import workdir
+from psml_jax.experiments import deployment, plan, workdir
 from psml_jax.experiments.experiment import Experiment, latency_budget
 from psml_jax.experiments.harness import (
   Run,
@@ -27,72 +28,7 @@ from psml_jax.experiments.harness import (
   collect,
   score,
 )
-
-REFUSAL = 'refusal'
-"""The defense that every other one is compared with: refusing queries at random."""
-
-
-class Cell(NamedTuple):
-  """All runs that differ in their seed alone.
-
-  `defense` is 'none', the config's mechanism at `scale`, or 'refusal', where `scale` is
-  the share of all queries that is refused.
-  """
-
-  victim: str
-  attack: str
-  defense: str
-  scale: float
-  query_budget: int
-
-
-def cells(experiment: Experiment) -> list[Cell]:
-  """What the experiment extracts, cell by cell.
-
-  Each victim by each attack at each budget without defense, and by the fingerprint on
-  the calibrated defense. At the largest budget, what a thief can do about the defense:
-  each victim by the naive attack and by one that is told the corner; the latter also
-  where as many queries are refused at random as the defense costs honest clients; and
-  the medium victim at every scale.
-  """
-  config = experiment.config.extraction
-  assert config is not None
-  profile = experiment.profile()
-  with (experiment.directory / 'defense.json').open(encoding='utf-8') as file:
-    defense = json.load(file)
-  calibrated = defense['calibrated_scale']
-  goodputs = {row['scale']: row['goodput']['mean'] for row in defense['goodput']}
-  mechanism = experiment.config.defense.mechanism
-  victims = {
-    size: profile.names[model] for size, model in pareto.victims(profile).items()
-  }
-  largest = max(config.query_budgets)
-  scales = {*experiment.config.defense.scales} - {0.0}
-  listed = [
-    Cell(victim, name, 'none', 0.0, budget)
-    for victim in victims.values()
-    for name in ('explicit', 'naive', 'fingerprint')
-    for budget in config.query_budgets
-  ]
-  if calibrated:
-    scales.add(calibrated)
-    refused = 1 - goodputs[calibrated] / goodputs[0.0]
-    for victim in victims.values():
-      listed += [
-        Cell(victim, 'fingerprint', mechanism, calibrated, budget)
-        for budget in config.query_budgets
-      ]
-      listed += [
-        Cell(victim, 'naive', mechanism, calibrated, largest),
-        Cell(victim, 'corner', mechanism, calibrated, largest),
-        Cell(victim, 'corner', REFUSAL, refused, largest),
-      ]
-  listed += [
-    Cell(victims['medium'], name, mechanism, scale, largest)
-    for name in ('fingerprint', 'corner')
-    for scale in sorted(scales)
-  ]
-  return list(dict.fromkeys(listed))
+from psml_jax.experiments.plan import Cell
 
 
 def run(experiment: Experiment) -> None:
@@ -103,7 +39,7 @@ def run(experiment: Experiment) -> None:
   profile = experiment.profile()
   described = [
     (cell, seed)
-    for cell in cells(experiment)
+    for cell in plan.cells(experiment.config, victims(profile), _calibrated(experiment))
     for seed in range(experiment.config.seeds)
   ]
   done = {_identity(record): record for record in workdir.read_jsonl(part)}
@@ -112,9 +48,9 @@ def run(experiment: Experiment) -> None:
   setting, tables = _setting(experiment, profile)
   size = config.rows_per_chunk
 
-  @functools.partial(jax.jit, static_argnames='name')
-  def spoils(name: str, tables: Tables, row: Run) -> Spoils:
-    return collect(name, setting, tables, row)
+  @functools.partial(jax.jit, static_argnames=('attack', 'defense'))
+  def spoils(attack: str, defense: str, tables: Tables, row: Run) -> Spoils:
+    return collect(attack, defense, setting, tables, row)
 
   @functools.partial(jax.jit, compiler_options=_compile.options('surrogates'))
   def scores(tables: Tables, chunk: tuple[Run, Harvest]) -> Score:
@@ -135,7 +71,12 @@ def run(experiment: Experiment) -> None:
     chunk = jax.tree.map(lambda leaf, i=indices: leaf[i], rows)
     new = missing[start : start + size]
     got = [
-      spoils(cell.attack, tables, jax.tree.map(lambda leaf, i=i: leaf[i], chunk))
+      spoils(
+        cell.attack,
+        cell.defense,
+        tables,
+        jax.tree.map(lambda leaf, i=i: leaf[i], chunk),
+      )
       for i, (cell, _) in enumerate(new)
     ]
     got += [got[-1]] * (size - len(new))
@@ -170,9 +111,9 @@ def _rows(
   """The runs as one pytree; a run's keys follow from its cell and seed alone."""
   pairing_root, serving_root = jax.random.split(experiment.key('extraction'))
   fold_in = jax.vmap(jax.random.fold_in)
-  victims = [profile.index(cell.victim) for cell, _ in described]
-  budgets = {victim: latency_budget(profile, victim) for victim in set(victims)}
-  victim = jnp.asarray(victims, jnp.int32)
+  models = [profile.index(cell.victim) for cell, _ in described]
+  budgets = {model: latency_budget(profile, model) for model in set(models)}
+  victim = jnp.asarray(models, jnp.int32)
   cell_number = np.array(
     [zlib.crc32(repr(tuple(cell)).encode()) for cell, _ in described], np.uint32
   )
@@ -180,38 +121,64 @@ def _rows(
   pairing_roots = jnp.broadcast_to(pairing_root, seed.shape)
   serving_roots = jnp.broadcast_to(serving_root, seed.shape)
 
-  def strength(defense: str) -> jax.Array:
-    return jnp.asarray(
-      [cell.scale if cell.defense == defense else 0.0 for cell, _ in described],
-      jnp.float32,
-    )
-
+  told = _told(experiment, profile, {cell for cell, _ in described})
   return Run(
     victim=victim,
-    scale=strength(experiment.config.defense.mechanism),
+    value=jnp.asarray([cell.value for cell, _ in described], jnp.float32),
     query_budget=jnp.asarray([cell.query_budget for cell, _ in described], jnp.int32),
-    latency_budget_ms=jnp.asarray([budgets[v] for v in victims], jnp.float32),
-    corner=Spec(profile.accuracy[victim], profile.latency_ms[victim]),
+    latency_budget_ms=jnp.asarray([budgets[model] for model in models], jnp.float32),
+    told=jax.tree.map(
+      lambda *specs: jnp.stack(specs), *(told[cell] for cell, _ in described)
+    ),
     pairing_key=fold_in(pairing_roots, seed),
     serving_key=fold_in(fold_in(serving_roots, jnp.asarray(cell_number)), seed),
-    refusal=strength(REFUSAL),
   )
+
+
+def _told(
+  experiment: Experiment, profile: ZooProfile, cells: set[Cell]
+) -> dict[Cell, Spec]:
+  """What informed attackers are told: the best spec under the cell's defense."""
+  key = experiment.key('leakage')
+  nothing = Spec.of(jnp.inf, -jnp.inf)
+  best: dict[tuple[str, str, float], Spec] = {}
+  for cell in sorted(cells):
+    if ATTACKS[cell.attack].role == 'informed':
+      server = deployment.serve(experiment.config, profile, cell.defense, cell.value)
+      place = (cell.victim, cell.defense, cell.value)
+      own = jax.random.fold_in(key, np.uint32(zlib.crc32(repr(place).encode())))
+      victim = profile.index(cell.victim)
+      best[place] = leakage.best_spec(own, profile, server, victim)
+  return {
+    cell: best.get((cell.victim, cell.defense, cell.value), nothing)
+    if ATTACKS[cell.attack].role == 'informed'
+    else nothing
+    for cell in cells
+  }
+
+
+def victims(profile: ZooProfile) -> dict[str, str]:
+  """The victims' names by size."""
+  return {size: profile.names[i] for size, i in pareto.victims(profile).items()}
+
+
+def _calibrated(experiment: Experiment) -> dict[str, float]:
+  """The values that keep the target, of the mechanisms that have one."""
+  with (experiment.directory / 'defense.json').open(encoding='utf-8') as file:
+    found = json.load(file)['mechanisms']
+  return {
+    name: entry['calibrated']
+    for name, entry in found.items()
+    if entry['calibrated'] is not None
+  }
 
 
 def _setting(experiment: Experiment, profile: ZooProfile) -> tuple[Setting, Tables]:
   config, images = experiment.config.extraction, experiment.images()
   assert config is not None
   pool_outputs, test_outputs = _predictions(experiment.directory / 'predictions.npz')
-  setting = Setting(
-    profile=profile,
-    router=routers.uniform(profile),
-    defense=experiment.transform,
-    surrogate=zoo.create(num_classes=images.num_classes, **config.surrogate),
-    hyper=config.hyper,
-    max_queries=max(config.query_budgets),
-    accuracy_resolution=experiment.config.fingerprint.accuracy_resolution,
-    latency_resolution=experiment.config.fingerprint.latency_resolution,
-  )
+  module = zoo.create(num_classes=images.num_classes, **config.surrogate)
+  setting = Setting(experiment.config, profile, module)
   tables = Tables(
     pool=jnp.asarray(images.pool_x),
     pool_outputs=jnp.asarray(pool_outputs),

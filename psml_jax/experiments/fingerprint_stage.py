@@ -1,31 +1,29 @@
 """The fingerprint stage: every corner of the undefended zoo, found by probes."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psml_jax import attacks, pareto, routers, servers, session
+from psml_jax import attacks, pareto, servers, session
 from psml_jax.attacks import fingerprint
 from psml_jax.core import Knowledge, Spec, ZooProfile
-from psml_jax.experiments import workdir
-from psml_jax.experiments.config import Fingerprint
+from psml_jax.experiments import deployment, workdir
 from psml_jax.experiments.experiment import Experiment, latency_budget
+from psml_jax.experiments.plan import NONE
 
 
 def run(experiment: Experiment) -> None:
   """Writes fingerprint.json: one entry a victim, and the sweep of the frontier."""
-  profile, config = experiment.profile(), experiment.config.fingerprint
-  resolution = {
-    'accuracy_resolution': config.accuracy_resolution,
-    'latency_resolution': config.latency_resolution,
-  }
+  profile = experiment.profile()
+  resolution = dataclasses.asdict(experiment.config.fingerprint)
   victims = pareto.corners(profile)
   budgets = np.array([latency_budget(profile, int(v)) for v in victims])
   steps = fingerprint.max_probes(**resolution)
   attack = attacks.Recorded(fingerprint.bisection(**resolution), steps)
-  server = _server(profile)
+  server = deployment.serve(experiment.config, profile, NONE, 0.0)
 
   def one(key: jax.Array, budget: jax.Array) -> Any:
     attacker_key, server_key = jax.random.split(key)
@@ -65,25 +63,19 @@ def run(experiment: Experiment) -> None:
     )
   workdir.write_json(
     experiment.directory / 'fingerprint.json',
-    {'victims': entries, 'frontier': _sweep(sweep_key, profile, config)},
+    {'victims': entries, 'frontier': _sweep(sweep_key, profile, server, resolution)},
   )
 
 
-def _server(profile: ZooProfile) -> servers.Server:
-  """The undefended zoo; its answers say no more than that there is one."""
-  outputs = jnp.ones((len(profile), 1, 1), jnp.float32)
-  return servers.table(routers.uniform(profile), profile.latency_ms, outputs)
-
-
-def _sweep(key: jax.Array, profile: ZooProfile, config: Fingerprint) -> dict[str, Any]:
+def _sweep(
+  key: jax.Array,
+  profile: ZooProfile,
+  server: servers.Server,
+  resolution: dict[str, float],
+) -> dict[str, Any]:
   """Finds the whole frontier from the largest latency alone."""
-  resolution = {
-    'accuracy_resolution': config.accuracy_resolution,
-    'latency_resolution': config.latency_resolution,
-  }
   corners = pareto.corners(profile).tolist()
   attacker_key, server_key = jax.random.split(key)
-  server = _server(profile)
   swept = session.run(
     attacker_key,
     fingerprint.sweep(max_corners=2 * len(corners), **resolution),

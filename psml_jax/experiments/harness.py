@@ -4,28 +4,17 @@ The harness alone holds both sides: what the attack harvested, and what the serv
 of its answers.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 
-from psml_jax import (
-  _validate,
-  attacks,
-  defenses,
-  metrics,
-  routers,
-  servers,
-  session,
-  training,
-)
-from psml_jax.core import Bill, Harvest, Knowledge, Router, Spec, ZooProfile
-
-ATTACKS = ('explicit', 'naive', 'fingerprint', 'corner')
+from psml_jax import attacks, metrics, routers, servers, session, training
+from psml_jax.core import Bill, Harvest, Knowledge, Spec, ZooProfile
+from psml_jax.experiments import deployment
+from psml_jax.experiments.config import Config
 
 
 @struct.dataclass
@@ -34,22 +23,20 @@ class Run:
 
   Attributes:
     victim: i32, index into the zoo.
-    scale: f32, scale of the defense's noise as a share of the zoo's range.
-    refusal: f32, share of all queries that the server refuses at random.
+    value: f32, of the defense's knob.
     query_budget: i32, queries to be billed, probes included.
     latency_budget_ms: f32, what the attacker knows of its victim.
-    corner: the victim's undefended corner; only the attack of that name is told it.
+    told: the best spec under the defense; only informed attackers read it.
     pairing_key: key of the images and the surrogate, equal for all runs of a seed,
       so that attacks are compared on the same draws.
     serving_key: the server's secret, each run's own.
   """
 
   victim: jax.Array
-  scale: jax.Array
-  refusal: jax.Array
+  value: jax.Array
   query_budget: jax.Array
   latency_budget_ms: jax.Array
-  corner: Spec
+  told: Spec
   pairing_key: jax.Array
   serving_key: jax.Array
 
@@ -61,7 +48,7 @@ class Spoils:
   Attributes:
     harvest: the surrogate's training data.
     purity: f32, share of the served answers, probes aside, that are the victim's.
-    probes: i32, queries spent on the fingerprint.
+    probes: i32, queries of all phases before the last.
     bill: the attacker's count.
     log: the server's count.
   """
@@ -111,49 +98,24 @@ class Setting(NamedTuple):
   """What all runs of an experiment share.
 
   Attributes:
-    profile: the zoo, M models.
-    router: the undefended router.
-    defense: `(accuracy_scale, latency_scale_ms) -> SpecTransform`.
+    config: of the experiment; it has `extraction`.
+    profile: the zoo.
     surrogate: the surrogate's architecture.
-    hyper: its training.
-    max_queries: the largest query budget.
-    accuracy_resolution: where the fingerprint ends, a fraction.
-    latency_resolution: likewise, a share of the latency budget.
   """
 
+  config: Config
   profile: ZooProfile
-  router: Router
-  defense: Callable[[Any, Any], defenses.SpecTransform]
   surrogate: nn.Module
-  hyper: training.Hyper
-  max_queries: int
-  accuracy_resolution: float
-  latency_resolution: float
 
 
-def attack_of(name: str, setting: Setting) -> attacks.Attack | attacks.Phases:
-  """The attack of a name.
-
-  'explicit' and 'naive' ask for anything within the latency budget, the former of a
-  server that lets its clients name the model; 'fingerprint' finds the corner by probes
-  and replays it; 'corner', an ablation, is told the undefended one.
-  """
-  size = setting.max_queries
-  if name == 'fingerprint':
-    probing = attacks.fingerprint.bisection(
-      accuracy_resolution=setting.accuracy_resolution,
-      latency_resolution=setting.latency_resolution,
-    )
-    return attacks.Phases((probing, attacks.extraction.replay('found', size)))
-  spec = 'told' if name == 'corner' else 'anything'
-  return attacks.extraction.replay(spec, size)
-
-
-def collect(name: str, setting: Setting, tables: Tables, run: Run) -> Spoils:
+def collect(
+  attack: str, defense: str, setting: Setting, tables: Tables, run: Run
+) -> Spoils:
   """Runs one attack against its server.
 
   Args:
-    name: one of `ATTACKS`.
+    attack: one of the config's; the server of a reference lets it name the victim.
+    defense: 'none' or one of the config's mechanisms.
     setting: the experiment.
     tables: its images and the zoo's answers.
     run: one row, without leading axis. No more than its budget is billed: a fingerprint
@@ -161,37 +123,31 @@ def collect(name: str, setting: Setting, tables: Tables, run: Run) -> Spoils:
 
   Returns:
     What it got.
-
-  Raises:
-    ValueError: a concrete budget above the setting's `max_queries`.
   """
-  if _validate.is_concrete(run.query_budget):
-    _validate.reject(
-      'query_budget',
-      np.asarray(run.query_budget),
-      np.asarray(run.query_budget) > setting.max_queries,
-      f'at most max_queries {setting.max_queries}',
-    )
-  attacker_key, _ = jax.random.split(run.pairing_key)
-  named = name == 'explicit'
-  noise = setting.defense(*defenses.relative_scale(setting.profile, run.scale))
-  server = servers.table(
-    routers.explicit(run.victim) if named else setting.router,
-    setting.profile.latency_ms,
-    tables.pool_outputs,
-    defense=defenses.chain(noise, defenses.refusal(0.0 if named else run.refusal)),
+  config, profile = setting.config, setting.profile
+  assert config.extraction is not None
+  role = attacks.ATTACKS[attack].role
+  server = deployment.serve(config, profile, defense, run.value, tables.pool_outputs)
+  if role == 'reference':
+    named = routers.explicit(run.victim)
+    server = servers.table(named, profile.latency_ms, tables.pool_outputs)
+  resources = attacks.Resources(
+    num_queries=max(config.extraction.query_budgets),
+    accuracy_resolution=config.fingerprint.accuracy_resolution,
+    latency_resolution=config.fingerprint.latency_resolution,
   )
+  attacker_key, _ = jax.random.split(run.pairing_key)
   _, pool_size, num_classes = tables.pool_outputs.shape
   found = session.run(
     attacker_key,
-    attack_of(name, setting),
+    attacks.make(attack, resources, **config.attacks[attack]),
     server,
     server.init(run.serving_key),
     Knowledge(
       run.latency_budget_ms,
       pool_size=pool_size,
       num_classes=num_classes,
-      spec=run.corner if name == 'corner' else None,
+      spec=run.told if role == 'informed' else None,
     ),
     budget=run.query_budget,
   )
@@ -219,6 +175,7 @@ def score(setting: Setting, tables: Tables, run: Run, harvest: Harvest) -> Score
   Returns:
     The score.
   """
+  assert setting.config.extraction is not None
   _, surrogate_key = jax.random.split(run.pairing_key)
   variables, losses = training.fit(
     surrogate_key,
@@ -226,7 +183,7 @@ def score(setting: Setting, tables: Tables, run: Run, harvest: Harvest) -> Score
     tables.pool[harvest.inputs],
     harvest.targets,
     harvest.count,
-    setting.hyper,
+    setting.config.extraction.hyper,
   )
   logits = setting.surrogate.apply(variables, tables.test)
   assert isinstance(logits, jax.Array)

@@ -17,9 +17,9 @@ def check(experiment: Experiment) -> None:
       a request larger than the profiling split.
   """
   config = experiment.config
-  workload = defense_stage.specs(config.defense)
+  workload = defense_stage.specs(config)
   if config.published is not None:
-    defense_stage.check_clients(config.defense, workload, experiment.published())
+    defense_stage.check_clients(config, workload, experiment.published())
     return
   images = experiment.images()
   assert config.zoo is not None

@@ -9,7 +9,7 @@ from typing import Any
 
 from psml_jax import _files, metrics
 
-_CELL = ('victim', 'attack', 'defense', 'scale', 'query_budget')
+_CELL = ('victim', 'attack', 'defense', 'value', 'query_budget')
 _SCORES = ('accuracy', 'fidelity')
 _FIELDS = (
   *_CELL,
@@ -36,8 +36,9 @@ def load(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
   Returns:
     A record a run, of texts, numbers and truths alone: `config` and `config_seed`, of
-    the experiment; `victim`, `attack`, `defense` and its `scale`, `query_budget`,
-    `seed` (counted from 0 in each cell); `accuracy`, `fidelity` and `victim_purity`,
+    the experiment; `victim`, `attack`, `defense` and the `value` of its knob,
+    `query_budget`, `seed` (counted from 0 in each cell); `accuracy`, `fidelity` and
+    `victim_purity`,
     fractions in [0, 1], None where there is none; `queries_billed`, `queries_served`
     and `queries_logged`; the last `loss` of the surrogate's training and whether it
     `diverged`; `seconds`.
@@ -60,7 +61,7 @@ def compare(
 ) -> list[dict[str, Any]]:
   """Compares the cells that two experiments have in common, b minus a.
 
-  A cell is all runs of one victim, attack, defense, scale (to six digits after the
+  A cell is all runs of one victim, attack, defense, value (to six digits after the
   point) and query budget. Its runs are paired by seed, so the comparison means most
   where both experiments drew the same queries: equal config seeds and data.
 
@@ -96,7 +97,7 @@ def compare(
   if any(alone):
     warnings.warn(
       f'{alone[0]} cells of workdir_a and {alone[1]} of workdir_b have no partner in '
-      'the other and are left out (scales that were calibrated apart differ)',
+      'the other and are left out (values that were calibrated apart differ)',
       stacklevel=2,
     )
   return [_difference(cell, a[cell], b[cell]) for cell in common]
@@ -147,8 +148,8 @@ def _cells(
   """The records by cell and seed."""
   cells: dict[_Cell, dict[int, Mapping[str, Any]]] = {}
   for record in records:
-    victim, attack, defense, scale, budget = (record[field] for field in _CELL)
-    cell = (victim, attack, defense, round(scale, 6), budget)
+    victim, attack, defense, value, budget = (record[field] for field in _CELL)
+    cell = (victim, attack, defense, round(value, 6), budget)
     cells.setdefault(cell, {})[record['seed']] = record
   return cells
 

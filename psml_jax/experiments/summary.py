@@ -1,17 +1,20 @@
 """The summary of an experiment: cells with intervals, and the paper's claims."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from psml_jax import _device, metrics, pareto
+from psml_jax.attacks import ATTACKS
+from psml_jax.defenses import MECHANISMS
 from psml_jax.experiments import claims, provenance, workdir
 from psml_jax.experiments.claims import METRICS
 from psml_jax.experiments.defense_stage import estimate
 from psml_jax.experiments.experiment import Experiment
-from psml_jax.experiments.extraction_stage import REFUSAL, Cell
+from psml_jax.experiments.extraction_stage import victims as victims_of
+from psml_jax.experiments.plan import NONE, Cell
 
 
 def summarise(experiment: Experiment) -> dict[str, Any]:
@@ -23,24 +26,25 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
   Returns:
     The content of summary.json; shares are fractions in [0, 1].
   """
-  profile = experiment.profile()
+  config, profile = experiment.config, experiment.profile()
   optimal = np.asarray(pareto.pareto_mask(profile))
   fingerprints = _read(experiment, 'fingerprint.json')
   defense = _read(experiment, 'defense.json')
-  mechanism = experiment.config.defense.mechanism
   runs = _runs(experiment)
-  goodputs = {row['scale']: row['goodput'] for row in defense['goodput']}
-  target = experiment.config.defense.target_goodput
-  calibrated = defense['calibrated_scale']
-  victims = {
-    size: profile.names[model] for size, model in pareto.victims(profile).items()
+  goodputs = _goodputs(defense)
+  target = config.defense.target_goodput
+  calibrated = {
+    name: found['calibrated']
+    for name, found in defense['mechanisms'].items()
+    if found['calibrated'] is not None
   }
+  victims = victims_of(profile)
   return {
-    'dataset': experiment.config.name,
-    'seeds': experiment.config.seeds,
+    'dataset': config.name,
+    'seeds': config.seeds,
     'target_goodput': target,
     'device': _measured_on(experiment),
-    'provenance': provenance.collect(experiment.config, experiment.directory),
+    'provenance': provenance.collect(config, experiment.directory),
     'wall_seconds': _seconds(experiment, runs),
     'zoo': [
       {
@@ -66,20 +70,24 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
     'extraction': [
       {
         **cell._asdict(),
-        'label': f'{cell.defense}({cell.scale:.3g})' if cell.scale else 'none',
+        'label': cell.label,
+        'knows': ATTACKS[cell.attack].knows,
         **_scores(rows),
       }
       for cell, rows in runs.items()
     ],
     'protection': _protection(runs, goodputs, victims['medium']),
-    'goodput': [
-      {'defense': mechanism if row['scale'] else 'none', **row}
-      for row in defense['goodput']
-    ],
+    'goodput': goodputs,
+    'knobs': {
+      name: {**entry.knob._asdict(), 'control': entry.control}
+      for name, entry in MECHANISMS.items()
+      if name in config.defense.mechanisms
+    },
+    'roles': {name: ATTACKS[name].role for name in config.attacks},
     'claims': [
       claims.fingerprinting(fingerprints),
-      *(claims.extraction(runs, victims, mechanism, calibrated) if runs else ()),
-      claims.goodput(defense, mechanism, target),
+      *(claims.extraction(runs, config, victims, calibrated) if runs else ()),
+      *(claims.goodput(defense, name, target) for name in defense['mechanisms']),
     ],
   }
 
@@ -135,38 +143,43 @@ def _interval(values: Sequence[float]) -> dict[str, Any]:
   return {'mean': mean, 'ci95': [max(0.0, low), high]}
 
 
+def _goodputs(defense: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """The goodput of every defense and value, the one without a defense first."""
+  rows = [(NONE, defense['without'])]
+  for name, found in defense['mechanisms'].items():
+    rows += [(name, row) for row in found['rows']]
+  return [
+    {'defense': name, 'label': Cell('', '', name, row['value'], 0).label, **row}
+    for name, row in rows
+  ]
+
+
 def _protection(
-  runs: dict[Cell, list[dict[str, Any]]], goodputs: dict[float, Any], medium: str
+  runs: dict[Cell, list[dict[str, Any]]],
+  goodputs: Sequence[Mapping[str, Any]],
+  medium: str,
 ) -> list[dict[str, Any]]:
   """All attackers of the medium victim's defenses at the largest budget."""
   if not runs:
     return []
   largest = max(cell.query_budget for cell in runs)
-  without = goodputs[0.0]
-
-  def kept(cell: Cell) -> dict[str, Any]:
-    if cell.defense != REFUSAL:
-      return goodputs[cell.scale]
-    return {
-      'mean': (1 - cell.scale) * without['mean'],
-      'ci95': [(1 - cell.scale) * end for end in without['ci95']],
-    }
-
+  kept = {(row['defense'], row['value']): row['goodput'] for row in goodputs}
   chosen = [
     cell
     for cell in runs
     if cell.victim == medium
     and cell.query_budget == largest
-    and cell.attack != 'explicit'
+    and ATTACKS[cell.attack].role != 'reference'
   ]
   return [
     {
       'victim': cell.victim,
       'attack': cell.attack,
       'defense': cell.defense,
-      'scale': cell.scale,
-      'goodput': kept(cell),
+      'value': cell.value,
+      'label': cell.label,
+      'goodput': kept[cell.defense, cell.value],
       **_scores(runs[cell]),
     }
-    for cell in sorted(chosen, key=lambda cell: (cell.attack, cell.defense, cell.scale))
+    for cell in sorted(chosen, key=lambda cell: (cell.attack, cell.defense, cell.value))
   ]

@@ -61,8 +61,8 @@ def percent(value: float) -> str:
   return number(value, '.2f')
 
 
-def scale(value: float) -> str:
-  """The scale of a defense."""
+def value(value: float) -> str:
+  """The value of a defense's knob."""
   return number(value, '.3g')
 
 

@@ -43,7 +43,7 @@ def extraction(summary: Summary) -> Figure:
 def _draw_extraction(axes: Axes, summary: Summary, victim: str, metric: str) -> None:
   rows = [row for row in summary['extraction'] if row['victim'] == victim]
   shown = {'none': 'none'} | schema.shown_defenses(summary)
-  looks = styles.defenses(shown)
+  looks = styles.defenses(summary, shown)
   alone = len({row['query_budget'] for row in rows}) == 1
   for attack, look in _attacks(summary).items():
     for defense, label in shown.items():
@@ -66,7 +66,7 @@ def _draw_extraction(axes: Axes, summary: Summary, victim: str, metric: str) -> 
           look.marker,
           label=attack if defense == 'none' else f'{attack}, defended by {label}',
           dashes=looks[defense].dashes,
-          width=4 if attack == 'explicit' else 1.8,
+          width=4 if summary['roles'].get(attack) == 'reference' else 1.8,
           hollow=defense != 'none',
         )
   canvas.note_if_empty(axes)
@@ -74,7 +74,7 @@ def _draw_extraction(axes: Axes, summary: Summary, victim: str, metric: str) -> 
 
 def _attacks(summary: Summary) -> dict[str, styles.Attack]:
   rows = (*summary['extraction'], *summary['protection'])
-  return styles.attacks(row['attack'] for row in rows)
+  return styles.attacks(summary, (row['attack'] for row in rows))
 
 
 def _exact(value: float) -> Estimate:
@@ -91,11 +91,11 @@ def protection(summary: Summary) -> Figure:
     for axes, metric in zip(panels, _METRICS, strict=True)
   ]
   title = f'medium victim {labels.plain(labels.short(victim, 40))}'
-  for defense in list(_by_defense(rows))[:1]:
-    title += f'; numbers at points: scale of the {labels.plain(defense)} defense'
+  for defense in list(_by_defense(summary, rows))[:1]:
+    title += f'; numbers at points: {labels.plain(_knob(summary, defense))}'
   figure.suptitle(title, fontsize=FONT + 1)
   looks, clients = _draw_goodput(last, summary)
-  looks |= styles.defenses(row['defense'] for row in rows)
+  looks |= styles.defenses(summary, (row['defense'] for row in rows))
   entries = {
     f'{attack} attack': Line2D([], [], color=look.color, lw=4)
     for attack, look in _attacks(summary).items()
@@ -122,16 +122,16 @@ def _draw_protection(
   rows = [row for row in rows if schema.known(row[metric], row['goodput'])]
   drawn: list[_Line] = []
   texts: list[Label] = []
-  looks = styles.defenses(row['defense'] for row in rows)
+  looks = styles.defenses(summary, (row['defense'] for row in rows))
   for attack, look in _attacks(summary).items():
     mine = [row for row in rows if row['attack'] == attack]
-    for defense, line in _by_defense(mine).items():
+    for defense, line in _by_defense(summary, mine).items():
       x = [schema.estimate(row['goodput']) for row in line]
       y = [schema.estimate(row[metric]) for row in line]
       style = looks[defense]
       canvas.error_line(axes, x, y, look.color, style.marker, dashes=style.dashes)
       texts = texts or [
-        Label(at.mean, up.mean, f'{row["scale"]:.3g}', look.color)
+        Label(at.mean, up.mean, f'{row["value"]:.3g}', look.color)
         for row, at, up in zip(line, x, y, strict=True)
       ]
       drawn.append(([at.mean for at in x], [up.mean for up in y]))
@@ -144,21 +144,24 @@ def _draw_protection(
   return drawn, texts
 
 
-def _by_defense(rows: Sequence[_Row]) -> dict[str, list[_Row]]:
+def _by_defense(summary: Summary, rows: Sequence[_Row]) -> dict[str, list[_Row]]:
   """Rows by defense, weakest first; the one without a defense starts each of them."""
   names = {row['defense'] for row in rows}
   without = [row for row in rows if row['defense'] == 'none']
   return {
     name: without * (name != 'none')
     + sorted(
-      (row for row in rows if row['defense'] == name), key=lambda row: row['scale']
+      (row for row in rows if row['defense'] == name),
+      key=lambda row: schema.strength(summary, row),
     )
-    for name in sorted(names - {'none'} or names, key=schema.defense_order)
+    for name in sorted(
+      names - {'none'} or names, key=lambda name: schema.defense_order(summary, name)
+    )
   }
 
 
 def goodput(summary: Summary) -> Figure:
-  """The goodput that each defense leaves, against its scale."""
+  """The goodput that each defense leaves, against the value of its knob."""
   figure, ((axes,),) = canvas.subplots(1, 1, (8, 5))
   looks, clients = _draw_goodput(axes, summary)
   entries = {
@@ -176,17 +179,18 @@ def _draw_goodput(
 ) -> tuple[dict[str, styles.Defense], dict[str, Dashes]]:
   """A line per defense, and thin ones for the classes of its clients; their styles."""
   rows = [row for row in summary['goodput'] if schema.known(row['goodput'])]
-  looks = styles.defenses(row['defense'] for row in rows)
+  looks = styles.defenses(summary, (row['defense'] for row in rows))
+  rows = [row for row in rows if row['defense'] != 'none']
   clients = styles.clients(name for row in rows for name in row['classes'])
-  for defense, line in _by_defense(rows).items():
-    x = [_exact(row['scale']) for row in line]
+  for defense, line in _by_defense(summary, rows).items():
+    x = [_exact(row['value']) for row in line]
     y = [schema.estimate(row['goodput']) for row in line]
     look = looks[defense]
     canvas.error_line(axes, x, y, look.color, look.marker)
     for name, dashes in clients.items():
       known = [row for row in line if name in row['classes']]
       axes.plot(
-        [row['scale'] for row in known],
+        [row['value'] for row in known],
         [schema.estimate(row['classes'][name]).mean for row in known],
         color=look.color,
         ls=dashes,
@@ -194,14 +198,19 @@ def _draw_goodput(
         marker='.',
       )
   axes.axhline(100 * summary['target_goodput'], **_TARGET)
-  axes.set_xlabel(
-    "Scale (noise: share of the zoo's range;\nrefusal: share of queries)"
-    if 'refusal' in looks
-    else "Noise scale (share of the zoo's range)",
-    fontsize=FONT,
-  )
+  if all(row['value'] > 0 for row in rows):
+    axes.set_xscale('log')
+  knobs = '\n'.join(_knob(summary, name) for name in summary['knobs'])
+  axes.set_xlabel(labels.plain(knobs), fontsize=FONT - 1)
   axes.set_ylabel('Goodput (%)', fontsize=FONT)
   return looks, clients
+
+
+def _knob(summary: Summary, defense: str) -> str:
+  """What the values of a defense mean."""
+  knob = summary['knobs'].get(defense, {'name': 'value', 'unit': ''})
+  unit = f' ({knob["unit"]})' if knob['unit'] else ''
+  return f'{knob["name"]} of {defense}{unit}'
 
 
 def _entry(look: styles.Defense, dashes: Dashes) -> Line2D:

@@ -21,16 +21,16 @@ _CAPTIONS = {
   ),
   'extraction': (
     'Accuracy and fidelity of surrogates at equal bills, mean and 95 % interval; '
-    'broken lines are under the strongest scale of a defense attacked here that keeps '
+    'broken lines are under the strongest value of a defense attacked here that keeps '
     'the goodput target of {target} (the weakest where none does).'
   ),
   'protection': (
     'Accuracy and fidelity of surrogates of the medium victim against the goodput '
-    'that a defense leaves, and goodput against its scale; mean and 95 % interval. '
+    'that a defense leaves, and goodput against its knob; mean and 95 % interval. '
     'Protection is to the lower right: weak surrogates at a goodput above {target}.'
   ),
   'goodput': (
-    'Goodput against the scale of the defense, mean and 95 % interval; the target is '
+    'Goodput against the knob of each defense, mean and 95 % interval; the target is '
     '{target}.'
   ),
 }

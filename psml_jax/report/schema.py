@@ -14,12 +14,15 @@ Summary: TypeAlias = Mapping[str, Any]
 - `target_goodput`: the fraction in (0, 1] that the defense has to keep.
 - `provenance`: text to text, where the numbers are from (seed, revision, versions).
 - `victims`: small, medium and large to a model's name.
+- `roles`: attack to 'reference', 'attack', 'informed' or 'baseline'.
+- `knobs`: mechanism to `name`, `unit`, `weakest` and `strongest` of its knob, and
+  whether it is a `control`.
 - `twins`: lists of models equal in accuracy and latency, which share one corner.
 - the lists of rows in `ROWS`. An estimate is `{'mean': float, 'ci95': [low, high]}`,
   both null where no run gave a number. `defense` is the name of a mechanism ('none'
-  without one), `scale` its strength and `label` what to print for both. `seeds` of a
-  row counts all its runs, `diverged` those of them that are in no mean. `classes` maps
-  classes of clients to estimates.
+  without one), `value` that of its knob and `label` what to print for both. `seeds` of
+  a row counts all its runs, `diverged` those of them that are in no mean. `classes`
+  maps classes of clients to estimates.
 """
 
 SIZES = ('small', 'medium', 'large')
@@ -39,7 +42,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     'victim',
     'attack',
     'defense',
-    'scale',
+    'value',
     'label',
     'query_budget',
     'queries_billed',
@@ -54,14 +57,15 @@ ROWS: dict[str, tuple[str, ...]] = {
     'victim',
     'attack',
     'defense',
-    'scale',
+    'value',
+    'label',
     'goodput',
     'accuracy',
     'fidelity',
     'victim_purity',
     'queries_served',
   ),
-  'goodput': ('defense', 'scale', 'goodput', 'classes'),
+  'goodput': ('defense', 'value', 'label', 'goodput', 'classes'),
   'claims': ('claim', 'paper', 'measured', 'holds'),
 }
 
@@ -74,11 +78,12 @@ _KEYS = (
   'target_goodput',
   'provenance',
   'twins',
+  'roles',
+  'knobs',
 )
 _ESTIMATES = {'queries_served', 'victim_purity', 'goodput'}
 _SCORES = {'accuracy', 'fidelity'}
-_ATTACKS = ('explicit', 'fingerprint', 'corner', 'naive')
-_DEFENSES = ('none', 'laplace', 'gaussian', 'refusal')
+_ROLES = ('reference', 'attack', 'informed', 'baseline')
 
 
 class Estimate(NamedTuple):
@@ -171,18 +176,23 @@ def number(value: float | None) -> float:
   return math.nan if value is None else float(value)
 
 
-def attack_order(attack: str) -> tuple[int, str]:
-  """Sorts attacks: the paper's own first, in the order in which they are reported."""
-  return _order(_ATTACKS, attack)
+def attack_order(summary: Summary, attack: str) -> tuple[int, str]:
+  """Sorts attacks: references first, baselines last."""
+  role = summary['roles'].get(attack)
+  return (_ROLES.index(role) if role in _ROLES else len(_ROLES), attack)
 
 
-def defense_order(defense: str) -> tuple[int, str]:
-  """Sorts defenses: none first, then the library's own."""
-  return _order(_DEFENSES, defense)
+def defense_order(summary: Summary, defense: str) -> tuple[int, str]:
+  """Sorts defenses: none first, controls last."""
+  knob = summary['knobs'].get(defense)
+  return (2 if knob and knob['control'] else int(knob is not None), defense)
 
 
-def _order(first: tuple[str, ...], name: str) -> tuple[int, str]:
-  return (first.index(name) if name in first else len(first), name)
+def strength(summary: Summary, row: Mapping[str, Any]) -> float:
+  """Sorts values of one defense, the weakest first."""
+  knob = summary['knobs'].get(row['defense'])
+  upward = knob is None or knob['strongest'] > knob['weakest']
+  return float(row['value']) if upward else -float(row['value'])
 
 
 def victim_order(summary: Summary, victim: str) -> int:
@@ -194,25 +204,25 @@ def victim_order(summary: Summary, victim: str) -> int:
 def shown_defenses(summary: Summary) -> dict[str, str]:
   """The defenses of the extraction plot, by name: the strongest useful one of each.
 
-  Of all scales of a defense that were attacked, the largest whose mean goodput is at
-  least the target, or the smallest where none is. A cell is here as its label.
+  Of all values of a defense that were attacked, the strongest whose mean goodput is at
+  least the target, or the weakest where none is. A cell is here as its label.
   """
   useful = {
-    (row['defense'], round(row['scale'], 6))
+    row['label']
     for row in (*summary['goodput'], *summary['protection'])
     if number(row['goodput']['mean']) >= summary['target_goodput']
   }
   labels: dict[str, dict[float, str]] = {}
   for row in summary['extraction']:
     if row['defense'] != 'none':
-      scales = labels.setdefault(row['defense'], {})
-      scales[round(row['scale'], 6)] = row['label']
+      values = labels.setdefault(row['defense'], {})
+      values[strength(summary, row)] = row['label']
   return {
-    defense: labels[defense][
+    name: labels[name][
       max(
-        (scale for scale in labels[defense] if (defense, scale) in useful),
-        default=min(labels[defense]),
+        (at for at, label in labels[name].items() if label in useful),
+        default=min(labels[name]),
       )
     ]
-    for defense in sorted(labels, key=defense_order)
+    for name in sorted(labels, key=lambda name: defense_order(summary, name))
   }

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 from psml_jax.report import schema
+from psml_jax.report.schema import Summary
 
 BLUE, GREEN, ORANGE = '#0072B2', '#009E73', '#E69F00'
 RED, PURPLE, GREY = '#D55E00', '#AA3377', '#999999'
@@ -27,58 +28,58 @@ class Defense(NamedTuple):
   dashes: Dashes
 
 
-_ATTACKS = {
-  'explicit': Attack(GREY, 'o'),
-  'fingerprint': Attack(BLUE, 's'),
-  'corner': Attack(PURPLE, 'D'),
-  'naive': Attack(RED, '^'),
-}
-_OTHER_ATTACKS = (
+_REFERENCE = GREY
+_ATTACKS = (
+  Attack(BLUE, 's'),
+  Attack(PURPLE, 'D'),
+  Attack(RED, '^'),
   Attack(GREEN, 'v'),
   Attack(ORANGE, 'P'),
   Attack('black', 'X'),
   Attack('#56B4E9', '<'),
-  Attack('#CC79A7', '>'),
   Attack('#8C6D1F', 'p'),
-  Attack('#661100', 'h'),
-  Attack('#88AA00', '*'),
 )
-_DEFENSES = {
-  'none': Defense('#444444', 'o', '-'),
-  'laplace': Defense(GREEN, 'o', '--'),
-  'gaussian': Defense('#332288', 's', '--'),
-  'refusal': Defense('black', 'X', ':'),
-}
-_OTHER_DEFENSES = (
-  Defense(ORANGE, 'v', '-.'),
-  Defense(BLUE, 'P', (0, (1, 1))),
-  Defense(PURPLE, 'D', (0, (7, 2))),
-  Defense(RED, '^', (0, (5, 1, 1, 1, 1, 1))),
-  Defense('#56B4E9', '<', (0, (3, 4))),
-  Defense('#CC79A7', '>', (0, (7, 2, 2, 2))),
-  Defense('#8C6D1F', 'p', (0, (1, 3))),
-  Defense('#661100', 'h', (0, (10, 2, 1, 2))),
+_NONE = Defense('#444444', 'o', '-')
+_DEFENSES = (
+  Defense(GREEN, 'o', '--'),
+  Defense('black', 'X', ':'),
+  Defense('#332288', 's', '-.'),
+  Defense(ORANGE, 'v', (0, (1, 1))),
+  Defense(BLUE, 'P', (0, (7, 2))),
+  Defense(PURPLE, 'D', (0, (5, 1, 1, 1, 1, 1))),
+  Defense(RED, '^', (0, (3, 4))),
+  Defense('#56B4E9', '<', (0, (7, 2, 2, 2))),
 )
 _CLIENTS: tuple[Dashes, ...] = ('--', ':', '-.', (0, (1, 1)), (0, (7, 2)))
 
 
-def attacks(names: Iterable[str]) -> dict[str, Attack]:
-  """The styles of attacks, in the order of a report; up to eight unknown ones differ.
+def attacks(summary: Summary, names: Iterable[str]) -> dict[str, Attack]:
+  """The styles of attacks, in the order of a report; up to eight differ.
 
-  >>> attacks(['naive', 'mine', 'explicit'])['mine'].marker
-  'v'
+  References are grey.
+
+  >>> roles = {'mine': 'attack', 'named': 'reference'}
+  >>> list(attacks({'roles': roles}, ['mine', 'named']).values())
+  [Attack(color='#999999', marker='o'), Attack(color='#0072B2', marker='s')]
   """
-  return _styles(sorted(set(names), key=schema.attack_order), _ATTACKS, _OTHER_ATTACKS)
+  ordered = sorted(set(names), key=lambda name: schema.attack_order(summary, name))
+  own = {
+    name: Attack(_REFERENCE, 'o')
+    for name in ordered
+    if summary['roles'].get(name) == 'reference'
+  }
+  return _styles(ordered, own, _ATTACKS)
 
 
-def defenses(names: Iterable[str]) -> dict[str, Defense]:
-  """The styles of defenses, in the order of a report; up to eight unknown ones differ.
+def defenses(summary: Summary, names: Iterable[str]) -> dict[str, Defense]:
+  """The styles of defenses, in the order of a report; up to eight differ.
 
-  >>> list(defenses(['refusal', 'mine', 'none']))
-  ['none', 'refusal', 'mine']
+  >>> knobs = {'mine': {'control': False}, 'refusal': {'control': True}}
+  >>> list(defenses({'knobs': knobs}, ['refusal', 'mine', 'none']))
+  ['none', 'mine', 'refusal']
   """
-  ordered = sorted(set(names), key=schema.defense_order)
-  return _styles(ordered, _DEFENSES, _OTHER_DEFENSES)
+  ordered = sorted(set(names), key=lambda name: schema.defense_order(summary, name))
+  return _styles(ordered, {'none': _NONE}, _DEFENSES)
 
 
 def clients(names: Iterable[str]) -> dict[str, Dashes]:

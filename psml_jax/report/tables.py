@@ -142,9 +142,9 @@ def _extraction(summary: Summary) -> Table:
     key=lambda row: (
       *_victim(summary, row),
       row['query_budget'],
-      schema.attack_order(row['attack']),
-      schema.defense_order(row['defense']),
-      row['scale'],
+      schema.attack_order(summary, row['attack']),
+      schema.defense_order(summary, row['defense']),
+      row['value'],
     ),
   )
   rows = [
@@ -181,9 +181,9 @@ def _protection(summary: Summary) -> Table:
     summary['protection'],
     key=lambda row: (
       *_victim(summary, row),
-      schema.attack_order(row['attack']),
-      schema.defense_order(row['defense']),
-      row['scale'],
+      schema.attack_order(summary, row['attack']),
+      schema.defense_order(summary, row['defense']),
+      row['value'],
     ),
   )
   rows = [
@@ -191,7 +191,7 @@ def _protection(summary: Summary) -> Table:
       row['victim'],
       row['attack'],
       row['defense'],
-      row['scale'],
+      row['value'],
       schema.estimate(row['goodput']),
       schema.estimate(row['queries_served'], 1),
       *(schema.estimate(row[name]) for name in _SCORES),
@@ -202,7 +202,7 @@ def _protection(summary: Summary) -> Table:
     Column('victim'),
     Column('attack'),
     Column('defense'),
-    Column('scale', columns.scale, True),
+    Column('value', columns.value, True),
     Column('goodput (%)', columns.estimate, True),
     Column('served', lambda value: columns.estimate(value, ',.0f'), True),
     *_score_columns(),
@@ -216,7 +216,7 @@ def _goodput(summary: Summary) -> Table:
   rows = [
     (
       row['defense'],
-      row['scale'],
+      row['value'],
       schema.estimate(row['goodput']),
       *(schema.estimate(row['classes'].get(name, unknown)) for name in classes),
     )
@@ -224,11 +224,15 @@ def _goodput(summary: Summary) -> Table:
   ]
   header = (
     Column('defense'),
-    Column('scale', columns.scale, True),
+    Column('value', columns.value, True),
     Column('goodput (%)', columns.estimate, True),
     *(Column(f'{name} clients (%)', columns.estimate, True) for name in classes),
   )
   note = f'Mean (95 % interval); seeds: {summary["seeds"]}.'
+  knobs = (
+    f'{name}: {knob["name"]}, {knob["unit"]}' for name, knob in summary['knobs'].items()
+  )
+  note += f' Values are those of each knob ({"; ".join(knobs)}).'
   if 'corner' in classes:
     note += (
       ' Corner clients ask for exactly what a model on the frontier gives; of the '

@@ -8,6 +8,6 @@ but the clock.
 
 from psml_jax.servers.base import Client, Server, State
 from psml_jax.servers.live import live
-from psml_jax.servers.table import table
+from psml_jax.servers.table import Table, table
 
-__all__ = ['Client', 'Server', 'State', 'live', 'table']
+__all__ = ['Client', 'Server', 'State', 'Table', 'live', 'table']

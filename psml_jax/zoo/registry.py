@@ -1,6 +1,5 @@
 """The registry of model families; a user adds his own in one line."""
 
-import difflib
 import functools
 import inspect
 import re
@@ -11,7 +10,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from psml_jax import _validate
+from psml_jax import _registry, _validate
 from psml_jax.zoo import contract
 from psml_jax.zoo.mobilenetv2 import MobileNetV2
 from psml_jax.zoo.models import CNN, MLP, Linear
@@ -161,9 +160,7 @@ def create(family: str, *, num_classes: int, **fields: Any) -> nn.Module:
   (32,)
   """
   if family not in _FAMILIES:
-    near = difflib.get_close_matches(family, _FAMILIES, n=1)
-    hint = f' (did you mean {near[0]!r}?)' if near else ''
-    raise ValueError(f'family is {family!r}{hint}; it must be one of {families()}')
+    raise ValueError(_registry.unknown('family', family, _FAMILIES))
   if _validate.positive_int('num_classes', num_classes) < 2:
     raise ValueError(f'num_classes is {num_classes}; it must be at least 2')
   values = {name: _hashable(value) for name, value in fields.items()}

@@ -1,0 +1,79 @@
+"""Registries: what configs may name, one entry a file."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
+
+T = TypeVar('T')
+
+
+class Registry(Mapping[str, T], Generic[T]):
+  """Entries of one kind by name.
+
+  Args:
+    kind: what an entry is, in errors.
+
+  >>> fruit = Registry('fruit')
+  >>> fruit.register('apple', 1)
+  >>> fruit.find('aple')
+  Traceback (most recent call last):
+  ...
+  ValueError: fruit is 'aple' (did you mean 'apple'?); it must be one of apple
+  """
+
+  def __init__(self, kind: str) -> None:
+    self._kind = kind
+    self._entries: dict[str, T] = {}
+
+  def register(self, name: str, entry: T) -> None:
+    """Adds an entry.
+
+    Raises:
+      ValueError: a name that is taken, or not of letters, digits, '_', '.' and '-'.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r'[A-Za-z0-9][\w.-]*', name):
+      raise ValueError(
+        f'{self._kind} is {name!r}; it must be letters, digits, "_", "." and "-"'
+      )
+    if name in self._entries:
+      raise ValueError(
+        f'{self._kind} {name!r} is registered already; choose another name'
+      )
+    self._entries[name] = entry
+
+  def find(self, name: Any, path: str = '') -> T:
+    """The entry of a name.
+
+    Args:
+      name: of the entry.
+      path: where the name stands, for the error; the registry's kind unless given.
+
+    Raises:
+      ValueError: there is none; the message offers the nearest name.
+    """
+    if name not in self._entries:
+      raise ValueError(unknown(path or self._kind, name, self._entries))
+    return self._entries[name]
+
+  def __getitem__(self, name: str) -> T:
+    return self._entries[name]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._entries)
+
+  def __len__(self) -> int:
+    return len(self._entries)
+
+
+def near(name: Any, known: Iterable[str]) -> str:
+  """A hint at the nearest of known names, where one is near."""
+  found = difflib.get_close_matches(str(name), list(known), n=1)
+  return f' (did you mean {found[0]!r}?)' if found else ''
+
+
+def unknown(path: str, name: Any, known: Iterable[str]) -> str:
+  """What an error says of a name that is not known."""
+  names = sorted(known)
+  hint = near(name, names)
+  return f'{path} is {name!r}{hint}; it must be one of {", ".join(names)}'

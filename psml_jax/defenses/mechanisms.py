@@ -1,0 +1,106 @@
+"""Mechanisms: defenses that a config names, each with the knob of its strength."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from psml_jax import _registry
+from psml_jax.core import Router, ZooProfile
+from psml_jax.defenses.reply import ReplyTransform
+from psml_jax.defenses.transform import SpecTransform
+
+
+class Knob(NamedTuple):
+  """What sets the strength of a mechanism.
+
+  Attributes:
+    name: of the value, such as 'scale' or 'epsilon'.
+    unit: of the value, in words.
+    off: the value that protects nothing; may be infinite.
+    weakest: the value at which calibration begins.
+    strongest: the value at which it ends, above `weakest` or below it.
+  """
+
+  name: str
+  unit: str
+  off: float
+  weakest: float
+  strongest: float
+
+  def at(self, strength: jax.Array) -> jax.Array:
+    """The value of a strength: 0 is off, above it geometric from weakest to strongest.
+
+    Args:
+      strength: f32[], in [0, 1].
+
+    >>> [float(Knob('scale', '', 0.0, 0.25, 4.0).at(s)) for s in (0.0, 0.5, 1.0)]
+    [0.0, 1.0, 4.0]
+    """
+    strength = jnp.asarray(strength, jnp.float32)
+    ratio = jnp.float32(self.strongest / self.weakest)
+    value = jnp.float32(self.weakest) * ratio**strength
+    return jnp.where(strength > 0, value, jnp.float32(self.off))
+
+  def allows(self, value: float) -> bool:
+    """Whether a value lies between off and strongest."""
+    low, high = sorted((self.off, self.strongest))
+    return low <= value <= high
+
+
+class Deployment(NamedTuple):
+  """A defended server's parts; None leaves one as it is.
+
+  Attributes:
+    defense: in front of the router.
+    reply: behind the model.
+    router: in the place of the experiment's router.
+  """
+
+  defense: SpecTransform | None = None
+  reply: ReplyTransform | None = None
+  router: Router | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Mechanism:
+  """An entry of `MECHANISMS`.
+
+  Attributes:
+    knob: its strength.
+    make: `(profile, value, **fields) -> Deployment`; the value, f32[], may be traced,
+      and at `knob.off` the deployment changes nothing. Fields are those of the config.
+    control: whether it is what the others are compared with.
+  """
+
+  knob: Knob
+  make: Callable[..., Deployment]
+  control: bool = False
+
+
+MECHANISMS: _registry.Registry[Mechanism] = _registry.Registry('mechanism')
+"""Mechanisms by the names that configs give them."""
+
+
+def deploy(name: str, profile: ZooProfile, value: Any, **fields: Any) -> Deployment:
+  """A mechanism of a strength for a zoo.
+
+  Args:
+    name: one of `MECHANISMS`.
+    profile: the zoo.
+    value: of the mechanism's knob, f32[]; may be traced.
+    **fields: the mechanism's own.
+
+  Returns:
+    The parts of the server that it sets.
+
+  Raises:
+    ValueError: an unknown name or field.
+  """
+  entry = MECHANISMS.find(name)
+  try:
+    return entry.make(profile, value, **fields)
+  except TypeError as error:
+    raise ValueError(f'fields of mechanism {name!r} are {fields}: {error}') from error
