@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from psml_jax import report
-from psml_jax.report import plots, styles
+from psml_jax.report import plots, schema, styles
 
 NAMES = ('tiny', 'linear_8', 'linear', 'mlp_16', 'mlp_64', 'slow_mlp', 'cnn')
 ACCURACY = (0.43, 0.71, 0.874, 0.912, 0.953, 0.9, 0.972)
@@ -42,8 +42,13 @@ def estimate(mean, spread=0.008):
   return {'mean': mean, 'ci95': [mean - spread, mean + spread]}
 
 
-def label(defense, scale):
-  return f'{defense}({scale:g})' if scale else 'none'
+def label(defense, value):
+  return f'{defense}({value:g})' if value else 'none'
+
+
+def knob(name, unit, control):
+  ends = {'off': 0.0, 'weakest': 1e-6, 'strongest': 64.0}
+  return {'name': name, 'unit': unit, 'control': control, **ends}
 
 
 def bisection(accuracy, latency, rng):
@@ -86,16 +91,16 @@ def extraction_rows(rng):
   return [*rows, extraction_row('linear', 0.8, 400, 'naive', 'refusal', 0.2, 0.2)]
 
 
-def extraction_row(victim, score, budget, attack, defense, scale, purity):
+def extraction_row(victim, score, budget, attack, defense, value, purity):
   return {
     'victim': victim,
     'attack': attack,
     'defense': defense,
-    'scale': scale,
-    'label': label(defense, scale),
+    'value': value,
+    'label': label(defense, value),
     'query_budget': budget,
     'queries_billed': budget - 0.4 * (attack == 'fingerprint'),
-    'queries_served': estimate(budget * (0.8 if scale else 1.0), 3.0),
+    'queries_served': estimate(budget * (0.8 if value else 1.0), 3.0),
     'victim_purity': UNKNOWN if purity is None else estimate(purity, 0.0),
     'accuracy': estimate(score),
     'fidelity': estimate(score),
@@ -104,29 +109,31 @@ def extraction_row(victim, score, budget, attack, defense, scale, purity):
   }
 
 
-def protection_row(attack, defense, scale, goodput):
-  top = {'fingerprint': 0.09, 'corner': 0.07, 'naive': 0.01}[attack]
+def protection_row(attack, defense, value, goodput):
+  top = {'fingerprint': 0.09, 'informed': 0.07, 'naive': 0.01}[attack]
   start = 0.78 if attack == 'naive' else 0.86
   return {
     'victim': 'linear',
     'attack': attack,
     'defense': defense,
-    'scale': scale,
+    'value': value,
+    'label': label(defense, value),
     'goodput': estimate(goodput),
-    'accuracy': estimate(start - top * min(1, 4 * scale), 0.005),
-    'fidelity': estimate(start + 0.11 - 1.4 * top * min(1, 4 * scale), 0.006),
-    'victim_purity': estimate(max(0.3, 1 - 3 * scale), 0.0),
+    'accuracy': estimate(start - top * min(1, 4 * value), 0.005),
+    'fidelity': estimate(start + 0.11 - 1.4 * top * min(1, 4 * value), 0.006),
+    'victim_purity': estimate(max(0.3, 1 - 3 * value), 0.0),
     'queries_served': estimate(320, 4),
   }
 
 
-def goodput_row(defense, scale, goodput):
+def goodput_row(defense, value, goodput):
   return {
     'defense': defense,
-    'scale': scale,
+    'value': value,
+    'label': label(defense, value),
     'goodput': estimate(goodput, 0.004),
     'classes': {
-      'corner': UNKNOWN if scale > 0.25 else estimate(1 - 3 * scale),
+      'corner': UNKNOWN if value > 0.25 else estimate(1 - 3 * value),
       'fast': estimate(goodput - 0.05),
       'slow': estimate(min(1, goodput + 0.05)),
     },
@@ -151,6 +158,16 @@ def summary():
     'target_goodput': 0.8,
     'provenance': {'seed': '0', 'revision': '5410148', 'versions': 'jax 0.10.2'},
     'twins': [],
+    'roles': {
+      'explicit': 'reference',
+      'fingerprint': 'attack',
+      'informed': 'informed',
+      'naive': 'baseline',
+    },
+    'knobs': {
+      'laplace': knob('scale', "share of the zoo's range", False),
+      'refusal': knob('share', 'share of queries', True),
+    },
     'fingerprint': [
       {
         'victim': name,
@@ -175,12 +192,12 @@ def summary():
     'extraction': extraction_rows(rng),
     'protection': [
       protection_row(attack, 'laplace' if scale else 'none', scale, goodput[scale])
-      for attack in ('fingerprint', 'corner', 'naive')
+      for attack in ('fingerprint', 'informed', 'naive')
       for scale in (0.0, *SCALES)
     ]
     + [
       protection_row(attack, 'refusal', 0.2, 0.8)
-      for attack in ('fingerprint', 'corner', 'naive')
+      for attack in ('fingerprint', 'informed', 'naive')
     ],
     'goodput': [
       goodput_row('laplace' if scale else 'none', scale, goodput[scale])
@@ -541,8 +558,8 @@ def test_pictures_without_one_number(summary):
     assert_nothing_clipped(figure)
 
 
-def test_one_budget_and_one_scale(summary):
-  for name, kept in (('extraction', 'query_budget'), ('goodput', 'scale')):
+def test_one_budget_and_one_value(summary):
+  for name, kept in (('extraction', 'query_budget'), ('goodput', 'value')):
     value = summary[name][-1][kept]
     summary[name] = [row for row in summary[name] if row[kept] == value]
   figures = plots.figures(summary | {'protection': summary['protection'][:1]})
@@ -568,7 +585,8 @@ def test_protection_shows_attacks_by_color_and_defenses_by_marker(summary):
     for line in lines
     if line.get_marker() in ('o', 'X')
   }
-  colors = {styles.attacks([name])[name].color for name in ('fingerprint', 'corner')}
+  found = styles.attacks(summary, summary['roles'])
+  colors = {found[name].color for name in ('fingerprint', 'informed')}
   assert {('o', '--'), ('X', ':')} == {look[1:] for look in looks}
   assert len(looks) == 6
   assert colors < {look[0] for look in looks}
@@ -583,14 +601,32 @@ def test_goodput_draws_classes_thin(summary):
 
 def test_eight_unknown_names_have_eight_styles():
   names = [f'mine_{i}' for i in range(8)]
-  attacks = styles.attacks([*names, 'explicit', 'fingerprint', 'corner', 'naive'])
-  assert list(attacks)[:4] == ['explicit', 'fingerprint', 'corner', 'naive']
-  assert len({look.color for look in attacks.values()}) == 12
-  assert len({look.marker for look in attacks.values()}) == 12
-  defenses = styles.defenses([*names, 'none', 'laplace', 'gaussian', 'refusal'])
-  assert len({look.color for look in defenses.values()}) == 12
-  unknown = [defenses[name] for name in names]
-  assert len({look.dashes for look in unknown} | {'-', '--', ':'}) == 11
+  roles = {'named': 'reference', **dict.fromkeys(names, 'attack')}
+  attacks = styles.attacks({'roles': roles}, [*names, 'named'])
+  assert list(attacks) == ['named', *names]
+  assert len({look.color for look in attacks.values()}) == 9
+  assert len({look.marker for look in attacks.values()}) == 9
+  knobs = {name: knob('x', '', name == 'mine_0') for name in names}
+  defenses = styles.defenses({'knobs': knobs}, [*names, 'none'])
+  assert list(defenses) == ['none', *names[1:], 'mine_0']
+  assert len({look.color for look in defenses.values()}) == 9
+  assert len({look.dashes for look in defenses.values()}) == 9
+
+
+def test_a_knob_that_weakens_as_it_grows_is_sorted_by_strength(summary):
+  epsilon = knob('epsilon', '', False) | {'weakest': 1e3, 'strongest': 1e-3}
+  summary['knobs']['laplace'] = epsilon
+  shown = schema.shown_defenses(summary)['laplace']
+  useful = [
+    row['value']
+    for row in summary['extraction']
+    if row['defense'] == 'laplace'
+    and any(
+      g['label'] == row['label'] and g['goodput']['mean'] >= 0.8
+      for g in summary['goodput']
+    )
+  ]
+  assert shown == label('laplace', min(useful))
 
 
 def test_many_attacks_have_a_legend_that_fits(summary):
@@ -648,7 +684,7 @@ def test_csv_tables_hold_numbers(summary, tmp_path):
   report.write(summary, tmp_path)
   rows = read_csv(tmp_path / 'tables' / 'goodput.csv')
   assert len(rows) == len(summary['goodput'])
-  (row,) = (row for row in rows if row['scale'] == '0.3')
+  (row,) = (row for row in rows if row['value'] == '0.3')
   wanted = 100 * np.asarray([0.685, 0.681, 0.689])
   found = [float(row[f'goodput (%){end}']) for end in ('', ' low', ' high')]
   np.testing.assert_allclose(found, wanted, rtol=1e-10)
@@ -726,7 +762,7 @@ def first(section, **fields):
   ('change', 'message'),
   [
     (lambda s: s.pop('claims'), "summary has no 'claims'; it has .*'zoo'"),
-    (first('goodput', scale=None), r"summary\['goodput'\]\[0\] lacks \['scale'\]"),
+    (first('goodput', value=None), r"summary\['goodput'\]\[0\] lacks \['value'\]"),
     (lambda s: s.update(zoo=[]), r"summary\['zoo'\] is empty"),
     (first('zoo', accuracy=43.0), r"\['zoo'\]\[0\]\['accuracy'\] is 43.0; .* percent"),
     (first('zoo', latency_ms=-1.0), r"\['latency_ms'\] is -1.0; .* must be .* >= 0"),

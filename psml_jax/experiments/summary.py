@@ -87,7 +87,11 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
     'claims': [
       claims.fingerprinting(fingerprints),
       *(claims.extraction(runs, config, victims, calibrated) if runs else ()),
-      *(claims.goodput(defense, name, target) for name in defense['mechanisms']),
+      *(
+        claims.goodput(defense, name, target)
+        for name in defense['mechanisms']
+        if not MECHANISMS[name].control
+      ),
     ],
   }
 
