@@ -6,7 +6,8 @@ python launch/reproduce.py --config=configs/cifar10_small.py \
 50 minutes on two CPU cores. At 4,000 queries and the medium victim: fingerprint against
 naive +4.3 +-0.4 points accuracy and +7.7 +-0.6 fidelity; against explicit within 0.7
 points for every victim (1.1 at 1,000 queries); at a goodput of 81 %, the defense takes
-3.7 +-1.8 and 9.1 +-2.4 points back, 1.4 +-0.7 and 6.2 +-0.8 from a thief told its corner.
+3.7 +-1.8 and 9.1 +-2.4 points back, and 1.4 +-0.7 and 6.2 +-0.8 from a thief who knows
+the corner.
 """
 
 from ml_collections import ConfigDict
