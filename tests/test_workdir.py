@@ -13,9 +13,16 @@ import pytest
 
 import psml_jax
 from psml_jax import experiments
+from psml_jax._validate import InputError
 from psml_jax.experiments import lock, parse, pipeline, provenance, workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
+DEFENSE = {
+  'mechanism': 'laplace',
+  'scales': (0.1,),
+  'target_goodput': 0.8,
+  'workload_size': 16,
+}
 
 
 @pytest.fixture
@@ -30,12 +37,7 @@ def make_config(seed, **changes):
       'seed': seed,
       'seeds': 2,
       'fingerprint': {'accuracy_resolution': 0.01, 'latency_resolution': 0.01},
-      'defense': {
-        'mechanism': 'laplace',
-        'scales': (0.1,),
-        'target_goodput': 0.8,
-        'workload_size': 16,
-      },
+      'defense': DEFENSE,
       'published': {'name': 'cifar10_published'},
       **changes,
     }
@@ -371,3 +373,66 @@ def test_the_claims_are_printed(config, monkeypatch, tmp_path, capsys):
   for _ in ('made', 'finished'):
     experiments.run(config, directory)
     assert capsys.readouterr().out == "{'claims': 'yes'}\n"
+
+
+def edit(path):
+  path.write_text(path.read_text().replace('70', '71'))
+
+
+@pytest.mark.parametrize('when', ['before a stage', 'before it is read', 'as it fails'])
+def test_an_input_that_changes_under_way_makes_nothing(
+  when, tmp_path, table, monkeypatch
+):
+  directory = run(table, tmp_path / 'run')
+  (directory / 'profile.csv').unlink()
+  artifact, profile = pipeline._STAGES['profile']
+
+  def change(experiment):
+    if when != 'before a stage':
+      edit(table)
+    if when == 'as it fails':
+      table.write_text('half a')
+    profile(experiment)
+    edit(table)
+
+  monkeypatch.setitem(pipeline._STAGES, 'profile', (artifact, change))
+  with pytest.raises(InputError, match=r'zoo\.csv changed, which is config\.published'):
+    experiments.run(with_table(table), directory, until='fingerprint')
+  made = {path.name for path in directory.iterdir()} - {'seconds.json'}
+  unfinished = {'config.json', 'inputs.json'}
+  assert made == unfinished | ({'profile.csv'} if when == 'before a stage' else set())
+
+
+def test_clients_that_change_under_way_make_nothing(tmp_path, monkeypatch):
+  path = tmp_path / 'clients.csv'
+  path.write_text('min_accuracy,max_latency_ms\n0.70,20\n')
+  defense = {**DEFENSE, 'workload_csv': str(path)}
+  config = make_config(0, defense=defense)
+  directory = experiments.run(config, tmp_path / 'run', until='fingerprint')
+  artifact, measure = pipeline._STAGES['defense']
+
+  def change(experiment):
+    edit(path)
+    measure(experiment)
+
+  monkeypatch.setitem(pipeline._STAGES, 'defense', (artifact, change))
+  with pytest.raises(InputError, match=r'changed, which is config\.defense'):
+    experiments.run(config, directory, until='defense')
+  assert not (directory / 'defense.json').exists()
+
+
+def test_files_that_the_run_itself_downloads_are_its_inputs(tmp_path, monkeypatch):
+  file = tmp_path / 'images.bin'
+
+  def download(experiment):
+    file.write_text('pixels')
+
+  def found(experiment):
+    return {'data_dir/images.bin': file} if file.exists() else {}
+
+  monkeypatch.setattr(pipeline.preflight, 'check', download)
+  monkeypatch.setattr(pipeline.Experiment, 'inputs', found)
+  directory = experiments.run(make_config(0), tmp_path / 'run', until='profile')
+  assert list(json.loads((directory / 'inputs.json').read_text())) == [
+    'data_dir/images.bin'
+  ]

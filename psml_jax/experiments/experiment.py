@@ -9,6 +9,7 @@ import numpy as np
 
 from psml_jax import _files, _keys, data, defenses, pareto, profiles, routers
 from psml_jax.core import Router, ZooProfile
+from psml_jax.experiments import workdir
 from psml_jax.experiments.config import MECHANISMS, Config
 
 STAGES = (
@@ -31,11 +32,14 @@ class Experiment:
     config: its config.
     directory: its work directory, made by `workdir.open_workdir`.
     data_dir: where image files lie, if the data set needs any.
+    under_way: whether the work directory is open, so that files must stay as they were
+      when it was made.
   """
 
   config: Config
   directory: pathlib.Path
   data_dir: str | None = None
+  under_way: bool = False
 
   def key(self, stage: str) -> jax.Array:
     """The key of one stage: of the config's seed and the stage alone."""
@@ -56,6 +60,15 @@ class Experiment:
         paths[f'data_dir/{path.name}'] = path
     return paths
 
+  def check_inputs(self) -> None:
+    """Checks, once under way, that no file has changed; call it after each reading.
+
+    Raises:
+      InputError: one has; the message names it.
+    """
+    if self.under_way:
+      workdir.check_inputs(self.directory, self.inputs())
+
   def images(self) -> data.Splits:
     """The images in their splits."""
     config = self.config.data
@@ -65,7 +78,7 @@ class Experiment:
       config.zoo_size if config.profile_size else config.zoo_size - profile_size
     )
     try:
-      return data.load(
+      images = data.load(
         config.name,
         seed=self.config.seed,
         zoo_size=zoo_size,
@@ -82,6 +95,8 @@ class Experiment:
         f'{error} (config.data.zoo_size {config.zoo_size} is {zoo_size} to train on '
         f'and {profile_size} to profile on, for config.data.profile_size is not given)'
       ) from error
+    self.check_inputs()
+    return images
 
   def profile(self) -> ZooProfile:
     """The zoo's profile, as the profile stage left it."""
@@ -102,7 +117,7 @@ class Experiment:
     if config.name:
       return profiles.load(config.name)
     try:
-      return ZooProfile.from_csv(
+      profile = ZooProfile.from_csv(
         config.csv,
         name_column=config.name_column,
         accuracy_column=config.accuracy_column,
@@ -112,6 +127,8 @@ class Experiment:
       )
     except ValueError as error:
       raise ValueError(f'config.published.csv: {error}') from error
+    self.check_inputs()
+    return profile
 
   def transform(self, accuracy_scale: Any, latency_scale_ms: Any) -> Any:
     """The config's defense at an absolute scale."""

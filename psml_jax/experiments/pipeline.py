@@ -1,6 +1,7 @@
 """Runs an experiment stage by stage, each skipped where its artifact lies."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -58,8 +59,9 @@ def run(
 
   Raises:
     ValueError: a stage that the experiment does not have, no device of JAX_PLATFORMS,
-      what `preflight.check` rejects (nothing has been written then), or a work
-      directory of another config, of other inputs, or in use.
+      what `preflight.check` rejects (nothing has been written then), a work
+      directory of another config, of other inputs, or in use, or an input file that
+      changes while the run is under way (nothing is made of it).
   """
   stages = _PUBLISHED_STAGES if config.published else STAGES
   if until not in stages:
@@ -73,9 +75,13 @@ def run(
     except ValueError as error:
       raise InputError(str(error)) from error
     for name in _missing(experiment.directory, wanted):
+      experiment.check_inputs()
       began = time.perf_counter()
       try:
         _STAGES[name][1](experiment)
+      except ValueError:
+        experiment.check_inputs()
+        raise
       finally:
         _add_seconds(experiment, name, time.perf_counter() - began)
   if until == 'report':
@@ -97,16 +103,17 @@ def _prepare(
     _files.local('workdir', directory),
     None if data_dir is None else str(_files.local('data_dir', data_dir)),
   )
-  inputs = experiment.inputs()
+  moved = experiment.inputs()
   if _missing(experiment.directory, wanted):
     _device.start()
     preflight.check(experiment)
-  workdir.open_workdir(experiment.directory, config, moved=inputs)
+  workdir.open_workdir(experiment.directory, config, moved=moved)
   if _missing(experiment.directory, wanted):
     locked = resources.enter_context(lock.hold(experiment.directory))
     if locked:
       workdir.remove_unfinished(experiment.directory)
-  workdir.check_inputs(experiment.directory, inputs)
+  experiment = dataclasses.replace(experiment, under_way=True)
+  experiment.check_inputs()
   return experiment
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import psml_jax
 from psml_jax import _files
+from psml_jax._validate import InputError
 from psml_jax.experiments import lock
 from psml_jax.experiments.config import Config
 
@@ -87,7 +88,7 @@ def check_inputs(directory: pathlib.Path, inputs: Mapping[str, pathlib.Path]) ->
     inputs: name -> file, as `Experiment.inputs` gives them.
 
   Raises:
-    ValueError: a file that cannot be read, has changed, is new to the directory's
+    InputError: a file that cannot be read, has changed, is new to the directory's
       results or is absent now; the message names it.
   """
   given = {name: _remembered(name, path) for name, path in inputs.items()}
@@ -108,7 +109,7 @@ def check_inputs(directory: pathlib.Path, inputs: Mapping[str, pathlib.Path]) ->
       trouble = f'was made before {given[name]["path"]} changed, which is {name}'
     else:
       continue
-    raise ValueError(
+    raise InputError(
       f'workdir is {str(directory)!r}, which {trouble}; give the input that it was '
       'made with, or an empty or new directory'
     )
@@ -180,7 +181,7 @@ def _remembered(name: str, path: pathlib.Path) -> dict[str, str]:
   try:
     return {'path': str(path.absolute()), 'digest': _files.digest(path)}
   except OSError as error:
-    raise ValueError(f'{name} is {str(path)!r}; it must be a file: {error}') from None
+    raise InputError(f'{name} is {str(path)!r}; it must be a file: {error}') from None
 
 
 def _difference(found: Any, wanted: Any, path: str = 'config') -> str:

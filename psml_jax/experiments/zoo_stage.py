@@ -115,6 +115,7 @@ def profile(experiment: Experiment) -> None:
   models = _models(experiment, images)
   if config.stored:
     profile, description = _with_stored_latencies(config.stored, models, images)
+    experiment.check_inputs()
     columns = functools.partial(zoo.write_profile, profile=profile)
   else:
     measured = zoo.measure(
