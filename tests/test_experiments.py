@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from psml_jax import experiments, zoo
+from psml_jax._validate import InputError
 from psml_jax.experiments import workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -86,6 +87,57 @@ def before_extraction(tiny, tmp_path):
     if path.name in PARTIAL or path.suffix == '.png':
       path.unlink()
   return directory
+
+
+@pytest.fixture
+def before_report(tiny, tmp_path):
+  directory = shutil.copytree(tiny, tmp_path / 'run')
+  (directory / 'report.html').unlink()
+  return directory
+
+
+@pytest.mark.parametrize('content', ['{"half":', '[]', '{}\n', '\x80'])
+@pytest.mark.parametrize(
+  ('name', 'remedy'),
+  [
+    ('defense.json', 'remove it, and the same command makes it anew'),
+    ('fingerprint.json', 'remove it, and the same command makes it anew'),
+    ('extraction.jsonl', 'remove it, and the same command makes it anew'),
+    ('profile.csv', 'remove profile.csv, profile.json, .* and the same command'),
+    ('profile.json', 'remove profile.csv, profile.json, .* and the same command'),
+  ],
+)
+def test_a_damaged_artifact_is_named_with_what_mends_it(
+  name, remedy, content, before_report
+):
+  (before_report / name).write_bytes(content.encode('latin-1'))
+  with pytest.raises(InputError, match=rf'/{name} is damaged \(.+\); {remedy}'):
+    experiments.run(experiments.parse(TINY), before_report)
+
+
+def test_damaged_seconds_and_summary(tiny, tmp_path, before_report):
+  whole = shutil.copytree(tiny, tmp_path / 'whole')
+  (whole / 'summary.json').write_text('{')
+  with pytest.raises(InputError, match=r'summary\.json is damaged .* and report\.html'):
+    experiments.run(experiments.parse(TINY), whole)
+  (before_report / 'seconds.json').write_text('{')
+  with pytest.raises(InputError, match=r'seconds\.json is damaged .*; remove it'):
+    experiments.run(experiments.parse(TINY), before_report)
+  (before_report / 'seconds.json').unlink()
+  experiments.run(experiments.parse(TINY), before_report)
+  assert set(read(before_report)['wall_seconds']) == {'extraction'}
+
+
+@pytest.mark.parametrize(
+  'keep', [lambda rows: rows[:-1], lambda rows: rows[2:], lambda rows: [*rows, rows[0]]]
+)
+def test_an_extraction_that_lacks_runs_is_not_reported(keep, before_report):
+  path = before_report / 'extraction.jsonl'
+  rows = keep(path.read_text('utf-8').splitlines(keepends=True))
+  path.write_text(''.join(rows), 'utf-8')
+  message = rf'extraction\.jsonl is damaged \(it holds {len(rows)} runs.*; remove it'
+  with pytest.raises(InputError, match=message):
+    experiments.run(experiments.parse(TINY), before_report)
 
 
 def assert_estimate(estimate):

@@ -100,13 +100,17 @@ class Experiment:
 
   def profile(self) -> ZooProfile:
     """The zoo's profile, as the profile stage left it."""
-    return ZooProfile.from_csv(
-      self.directory / 'profile.csv',
-      name_column='name',
-      accuracy_column='accuracy',
-      latency_column='latency_ms',
-      accuracy_unit='fraction',
-    )
+    path = self.directory / 'profile.csv'
+    try:
+      return ZooProfile.from_csv(
+        path,
+        name_column='name',
+        accuracy_column='accuracy',
+        latency_column='latency_ms',
+        accuracy_unit='fraction',
+      )
+    except ValueError as error:
+      raise workdir.damaged(path, error, workdir.PROFILE_ANEW) from error
 
   def published(self) -> ZooProfile:
     """The zoo without models: the package's, the user's table, or a made-up one."""

@@ -1,7 +1,6 @@
 """The extraction stage: every run of the experiment as a row of one population."""
 
 import functools
-import json
 import pathlib
 import time
 import warnings
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from psml_jax import _compile, _validate, pareto, routers, surrogates, zoo
+from psml_jax import _compile, pareto, routers, surrogates, zoo
 from psml_jax.core import Spec, ZooProfile
 from psml_jax.experiments import workdir
 from psml_jax.experiments.experiment import Experiment, latency_budget
@@ -38,6 +37,10 @@ class Cell(NamedTuple):
   query_budget: int
 
 
+DEFENSE_FIELDS = ('calibrated_scale', 'goodput')
+RECORD_FIELDS = (*Cell._fields, 'seed', 'diverged', 'queries_billed', 'seconds')
+
+
 def cells(experiment: Experiment) -> list[Cell]:
   """What the experiment extracts, cell by cell.
 
@@ -50,8 +53,7 @@ def cells(experiment: Experiment) -> list[Cell]:
   config = experiment.config.extraction
   assert config is not None
   profile = experiment.profile()
-  with (experiment.directory / 'defense.json').open(encoding='utf-8') as file:
-    defense = json.load(file)
+  defense = workdir.read_json(experiment.directory / 'defense.json', *DEFENSE_FIELDS)
   calibrated = defense['calibrated_scale']
   goodputs = {row['scale']: row['goodput']['mean'] for row in defense['goodput']}
   mechanism = experiment.config.defense.mechanism
@@ -98,7 +100,8 @@ def run(experiment: Experiment) -> None:
     for cell in cells(experiment)
     for seed in range(experiment.config.seeds)
   ]
-  done = {_identity(record): record for record in workdir.read_jsonl(part)}
+  records = workdir.read_jsonl(part, *RECORD_FIELDS)
+  done = {_identity(record): record for record in records}
   missing = [row for row in described if row not in done]
   rows = _rows(experiment, profile, missing) if missing else None
   setting, tables = _setting(experiment, profile)
@@ -208,9 +211,7 @@ def _predictions(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     with path.open('rb') as file, np.load(file) as outputs:
       return outputs['pool'], outputs['test']
   except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-    raise _validate.InputError(
-      f'{path} is damaged ({error}); remove it, and the same command makes it anew'
-    ) from error
+    raise workdir.damaged(path, error) from error
 
 
 def _record(

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import time
@@ -76,6 +75,7 @@ def run(
       raise InputError(str(error)) from error
     for name in _missing(experiment.directory, wanted):
       experiment.check_inputs()
+      spent = _spent(experiment.directory)
       began = time.perf_counter()
       try:
         _STAGES[name][1](experiment)
@@ -83,9 +83,14 @@ def run(
         experiment.check_inputs()
         raise
       finally:
-        _add_seconds(experiment, name, time.perf_counter() - began)
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
+        workdir.write_json(experiment.directory / 'seconds.json', spent)
   if until == 'report':
-    summary = json.loads((experiment.directory / 'summary.json').read_text('utf-8'))
+    summary = workdir.read_json(
+      experiment.directory / 'summary.json',
+      'claims',
+      remedy='remove it and report.html, and the same command makes them anew',
+    )
     print(report.claims_table(summary))
   return experiment.directory
 
@@ -121,8 +126,6 @@ def _missing(directory: pathlib.Path, wanted: Sequence[str]) -> list[str]:
   return [name for name in wanted if not (directory / _STAGES[name][0]).exists()]
 
 
-def _add_seconds(experiment: Experiment, stage: str, seconds: float) -> None:
-  path = experiment.directory / 'seconds.json'
-  spent = json.loads(path.read_text('utf-8')) if path.exists() else {}
-  spent[stage] = spent.get(stage, 0.0) + seconds
-  workdir.write_json(path, spent)
+def _spent(directory: pathlib.Path) -> dict[str, float]:
+  path = directory / 'seconds.json'
+  return workdir.read_json(path) if path.exists() else {}
