@@ -329,7 +329,9 @@ def test_inputs_that_come_and_go(tmp_path, table):
 def test_a_damaged_record_of_inputs(tmp_path, table):
   directory = run(table, tmp_path / 'run')
   (directory / 'inputs.json').write_text('{"config')
-  with pytest.raises(InputError, match=r'inputs\.json is damaged .*give an empty or new'):
+  with pytest.raises(
+    InputError, match=r'inputs\.json is damaged .*give an empty or new'
+  ):
     run(table, directory)
 
 
