@@ -15,6 +15,8 @@ T = TypeVar('T')
 MECHANISMS = {'laplace': defenses.laplace, 'gaussian': defenses.gaussian}
 """Mechanisms of `Defense`, by name."""
 
+_FINEST = 2.0**-23
+
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -103,7 +105,10 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-  """Where bisection ends: an accuracy (fraction) and a share of the latency budget."""
+  """Where bisection ends: an accuracy (fraction) and a share of the latency budget.
+
+  Both at least 2 ** -23, the finest that float32 can bisect.
+  """
 
   accuracy_resolution: float
   latency_resolution: float
@@ -210,8 +215,11 @@ def check(config: Config) -> None:
     ('accuracy_resolution', accuracy_resolution),
     ('latency_resolution', latency_resolution),
   ):
-    if not 0 < value < 1:
-      raise ValueError(f'config.fingerprint.{name} is {value}; it must be in (0, 1)')
+    if not _FINEST <= value < 1:
+      raise ValueError(
+        f'config.fingerprint.{name} is {value}; it must be in [2**-23, 1), of which '
+        f'2**-23 ({_FINEST:.2g}) is what float32 can still bisect'
+      )
   _check_defense(config.defense)
   if config.zoo is not None:
     _check_zoo(config.zoo)
@@ -234,6 +242,11 @@ def _check_defense(defense: Defense) -> None:
   _validate.one_of('config.defense.mechanism', defense.mechanism, MECHANISMS)
   for scale in defense.scales:
     _validate.scale('config.defense.scales', scale)
+    if scale and not _validate.in_float32(scale):
+      raise ValueError(
+        f'config.defense.scales holds {scale}; it must be 0 or within float32 '
+        '(1.2e-38 to 3.4e38)'
+      )
   if not 0 < defense.target_goodput <= 1:
     raise ValueError(
       f'config.defense.target_goodput is {defense.target_goodput}; it must be a '
