@@ -193,8 +193,16 @@ NAN = float('nan')
     ('fingerprint.accuracy_resolution', NAN, 'accuracy_resolution is nan'),
     ('fingerprint.latency_resolution', 1.0, r'latency_resolution is 1\.0'),
     ('fingerprint.latency_resolution', -0.1, r'latency_resolution is -0\.1'),
-    ('fingerprint.accuracy_resolution', 1e-7, r'accuracy_resolution is 1e-07.*2\*\*-23'),
-    ('fingerprint.latency_resolution', 2.0**-24, r'latency_resolution is 5\.9.*2\*\*-23'),
+    (
+      'fingerprint.accuracy_resolution',
+      1e-7,
+      r'accuracy_resolution is 1e-07.*2\*\*-23',
+    ),
+    (
+      'fingerprint.latency_resolution',
+      2.0**-24,
+      r'latency_resolution is 5\.9.*2\*\*-23',
+    ),
     ('defense.scales', (0.1, 1e39), r'config\.defense\.scales holds 1e\+39.*float32'),
     ('defense.scales', (1e-40,), r'config\.defense\.scales holds 1e-40.*float32'),
     ('defense.mechanism', 'uniform', "mechanism is 'uniform'.*gaussian.*laplace"),

@@ -1,5 +1,6 @@
 """The work directory: whole files only, and never somebody else's."""
 
+import dataclasses
 import errno
 import json
 import logging
@@ -15,6 +16,7 @@ import psml_jax
 from psml_jax import experiments
 from psml_jax._validate import InputError
 from psml_jax.experiments import lock, parse, pipeline, provenance, workdir
+from psml_jax.experiments.config import Profiling
 
 ROOT = pathlib.Path(__file__).parents[1]
 DEFENSE = {
@@ -382,6 +384,23 @@ def test_the_claims_are_printed(config, monkeypatch, tmp_path, capsys):
   for _ in ('made', 'finished'):
     experiments.run(config, directory)
     assert capsys.readouterr().out == "{'claims': 'yes'}\n"
+
+
+@pytest.mark.parametrize('field', ['csv', 'workload_csv', 'stored'])
+def test_a_pipe_is_no_input(field, tmp_path):
+  pipe = tmp_path / 'pipe'
+  os.mkfifo(pipe)
+  if field == 'csv':
+    config = with_table(pipe)
+  elif field == 'workload_csv':
+    config = make_config(0, defense={**DEFENSE, 'workload_csv': str(pipe)})
+  else:
+    config = make_config(0)
+    stored = Profiling(batch_size=1, rounds=1, stored=str(pipe))
+    config = dataclasses.replace(config, profiling=stored)
+  with pytest.raises(InputError, match=rf"{field} is '.*pipe', a pipe.*regular file"):
+    experiments.run(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
 
 
 def edit(path):

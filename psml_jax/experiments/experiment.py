@@ -46,7 +46,11 @@ class Experiment:
     return _keys.purpose(self.config.seed, stage)
 
   def inputs(self) -> dict[str, pathlib.Path]:
-    """Every file that the experiment reads, by the name that errors give it."""
+    """Every file that the experiment reads, by the name that errors give it.
+
+    Raises:
+      ValueError: one that is no regular file, such as a pipe.
+    """
     config, named = self.config, {}
     if config.published is not None and config.published.csv:
       named['config.published.csv'] = config.published.csv
@@ -58,6 +62,12 @@ class Experiment:
     if config.data is not None:
       for path in data.files(config.data.name, self.data_dir):
         paths[f'data_dir/{path.name}'] = path
+    for name, path in paths.items():
+      if path.exists() and not path.is_file():
+        raise ValueError(
+          f'{name} is {str(path)!r}, a pipe, device or folder; it must be a regular '
+          'file, for it is read more than once'
+        )
     return paths
 
   def check_inputs(self) -> None:
