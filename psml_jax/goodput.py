@@ -131,8 +131,8 @@ def met(profile: ZooProfile, spec: Spec, route: Route) -> jax.Array:
   shapes = [jnp.shape(leaf) for leaf in (*jax.tree.leaves(spec), route.model)]
   if len(set(shapes)) > 1:
     raise ValueError(
-      f'spec has shapes {shapes[0]} and {shapes[1]} and route {shapes[2]}; they must be '
-      'the same, one answer for each query'
+      f'spec has shapes {shapes[0]} and {shapes[1]} and route {shapes[2]}; they must '
+      'be the same, one answer for each query'
     )
   if _validate.is_concrete(route.model):
     models = np.asarray(route.model)

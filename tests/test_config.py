@@ -196,12 +196,12 @@ NAN = float('nan')
     (
       'fingerprint.accuracy_resolution',
       1e-7,
-      r'accuracy_resolution is 1e-07.*2\*\*-23',
+      r'accuracy_res.* is 1e-07.*2\*\*-23',
     ),
     (
       'fingerprint.latency_resolution',
       2.0**-24,
-      r'latency_resolution is 5\.9.*2\*\*-23',
+      r'latency_res.* is 5\.9.*2\*\*-23',
     ),
     ('defense.scales', (0.1, 1e39), r'config\.defense\.scales holds 1e\+39.*float32'),
     ('defense.scales', (1e-40,), r'config\.defense\.scales holds 1e-40.*float32'),
