@@ -169,11 +169,31 @@ def test_missing_field(path):
     ('zoo.models', ['mlp'], 'a mapping'),
     ('zoo.models.mlp', 'mlp', 'a mapping'),
     ('extraction.surrogate', 'mlp', 'a mapping'),
+    ('data.fields', ['image_size'], 'a mapping'),
   ],
 )
 def test_wrong_type(path, value, message):
   with pytest.raises(ValueError, match=rf'config\.{path} is .*{message}'):
     parse(changed(path, value))
+
+
+@pytest.mark.parametrize(
+  ('path', 'value', 'message'),
+  [
+    ('zoo.models', {3: {'family': 'linear'}, 'a': {}}, r'config\.zoo\.models has .* 3'),
+    ('zoo.models.mlp', {'family': 'mlp', 3: 4}, r'config\.zoo\.models\.mlp has .* 3'),
+    ('data', {3: 4}, r'config\.data\.3 is no field'),
+  ],
+)
+def test_a_name_that_is_no_string(path, value, message):
+  with pytest.raises(ValueError, match=message):
+    parse(changed(path, value))
+
+
+def test_a_recipe_of_a_model_that_is_no_mapping():
+  zoo_fields = {'models': {'a': {'family': 'linear', 'recipe': 3}}}
+  with pytest.raises(ValueError, match=r'zoo\.models\.a\.recipe is 3; .* mapping'):
+    parse(changed('zoo', zoo_fields | {'recipe': {'epochs': 1}}))
 
 
 def test_wrong_type_within_a_list():
@@ -226,6 +246,25 @@ NAN = float('nan')
     ('zoo.models.mlp', {'widths': [3]}, r'config\.zoo\.models\.mlp is .*with a family'),
     ('zoo.models.mlp.width', 3, r'config\.zoo\.models\.mlp: .*width'),
     ('zoo.models.mlp.num_classes', 3, r'config\.zoo\.models\.mlp.*num_classes'),
+    ('zoo.models.mlp.family', 3, r'zoo\.models\.mlp: family is 3; it must be one of'),
+    ('zoo.models.mlp.family', ['mlp'], r"family is \['mlp'\]; it must be one of"),
+    ('zoo.models.mlp.widths', 32, r'zoo\.models\.mlp: widths is 32; .* list of one'),
+    ('zoo.models.mlp.widths', [], r'zoo\.models\.mlp: widths is \(\); .* list of one'),
+    ('zoo.models.mlp.widths', '32', r"widths is '32'; .* list of one"),
+    ('zoo.models.mlp.widths', [32, 0.5], 'widths is 0.5; it must be a whole number'),
+    ('zoo.models.mlp.size', 2.0, r'size is 2\.0; it must be a whole number >= 0'),
+    ('zoo.models.linear.size', '2', r"linear: size is '2'; it must be a whole number"),
+    (
+      'extraction.surrogate',
+      {'family': 'cnn', 'widths': [4], 'depth': 0},
+      r'config\.extraction\.surrogate: depth is 0; it must be a whole number >= 1',
+    ),
+    (
+      'data.name',
+      'cifar1000',
+      r"config\.data\.name is .* \(did you mean 'cifar100'",
+    ),
+    ('data.fields', {'size': 8}, r'config\.data\.fields\.size is no field of digits'),
     ('extraction.surrogate.family', 'x', r"config\.extraction\.surrogate: .*is 'x'"),
   ],
 )
@@ -259,6 +298,12 @@ def test_published_beside_a_trained_zoo():
 def test_published_needs_a_name_or_a_file(given):
   with pytest.raises(ValueError, match=r'config\.published has name .*exactly one'):
     parse(changed('published', given, published))
+
+
+def test_a_published_name_that_is_none():
+  message = r"config\.published\.name is .*\(did you mean 'cifar10_published'\?\)"
+  with pytest.raises(ValueError, match=message):
+    parse(changed('published.name', 'cifar10_publishd', published))
 
 
 def test_check_takes_what_parse_made():

@@ -345,6 +345,22 @@ def test_another_config_is_refused(tiny):
   assert {path: path.stat().st_mtime_ns for path in tiny.rglob('*')} == before
 
 
+def test_a_mapping_is_no_config(tmp_path):
+  with pytest.raises(InputError, match='config is of type dict; .*experiments.parse'):
+    experiments.run(TINY, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_the_share_to_profile_on_is_told_with_errors_of_sizes_alone(tmp_path):
+  sizes = {'name': 'synthetic', 'zoo_size': 8, 'pool_size': 100, 'test_size': 8}
+  for fields, told in (({'num_classes': 1}, False), ({}, True)):
+    changes = {**sizes, 'fields': fields, 'test_size': 8 if fields else -1}
+    config = experiments.parse(TINY | {'data': changes})
+    with pytest.raises(InputError) as caught:
+      experiments.run(config, tmp_path / 'run')
+    assert ('to profile on' in str(caught.value)) == told
+
+
 def test_unknown_stage(tmp_path):
   with pytest.raises(ValueError, match="until is 'attack'; this experiment has .*zoo"):
     experiments.run(experiments.parse(TINY), tmp_path / 'run', until='attack')
@@ -503,7 +519,8 @@ def test_stored_latencies_are_taken(tiny, tmp_path):
 def test_stored_latencies_of_other_models_are_refused(tmp_path):
   (tmp_path / 'old.csv').write_text('name,accuracy,latency_ms\nlinear,0.5,1.0\n')
   stored = {**TINY['profiling'], 'stored': str(tmp_path / 'old.csv')}
-  with pytest.raises(ValueError, match=r'old\.csv.*mlp'):
+  message = r'config\.profiling\.stored: .*old\.csv.*mlp'
+  with pytest.raises(ValueError, match=message):
     experiments.run(experiments.parse(TINY | {'profiling': stored}), tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
 

@@ -243,7 +243,10 @@ def error_of(capsys):
   ('arguments', 'message'),
   [
     ([DIGITS, '--config.seeds=1'], 'error: config.seeds is 1;'),
-    ([DIGITS, '--config.data.name=cifar1000'], "error: name is 'cifar1000'"),
+    (
+      [DIGITS, '--config.data.name=cifar1000'],
+      "error: config.data.name is 'cifar1000'",
+    ),
     ([DIGITS, '--data_dir=s3://bucket'], "error: data_dir is 's3://bucket', a URL"),
   ],
 )

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from psml_jax import _validate, defenses, training, zoo
+from psml_jax import _validate, data, defenses, profiles, training, zoo
 
 T = TypeVar('T')
 
@@ -57,10 +57,13 @@ class Zoo:
     """The recipe of a model; only where the zoo has one."""
     assert self.recipe is not None
     fields = self.models[name].get('recipe', {})
+    path = f'config.zoo.models.{name}.recipe'
+    if not isinstance(fields, Mapping):
+      raise ValueError(f'{path} is {fields!r}; it must be a mapping of fields')
     return _build(
       zoo.Recipe,
       {**dataclasses.asdict(self.recipe), **fields},
-      f'config.zoo.models.{name}.recipe',
+      path,
     )
 
   def members(self, name: str) -> tuple[str, ...]:
@@ -207,8 +210,8 @@ def check(config: Config) -> None:
     )
   if config.published is not None:
     _check_published(config.published)
-  if config.data is not None and config.data.profile_size:
-    _validate.positive_int('config.data.profile_size', config.data.profile_size)
+  if config.data is not None:
+    _check_data(config.data)
   accuracy_resolution = config.fingerprint.accuracy_resolution
   latency_resolution = config.fingerprint.latency_resolution
   for name, value in (
@@ -227,6 +230,19 @@ def check(config: Config) -> None:
     _check_extraction(config.extraction, config.fingerprint, config.data)
 
 
+def _check_data(config: Data) -> None:
+  if config.profile_size:
+    _validate.positive_int('config.data.profile_size', config.profile_size)
+  for path, check_part in (
+    ('config.data', lambda: data.check_name(config.name)),
+    ('config.data.fields', lambda: data.check_fields(config.name, config.fields)),
+  ):
+    try:
+      check_part()
+    except ValueError as error:
+      raise ValueError(f'{path}.{error}') from None
+
+
 def _check_published(config: Published) -> None:
   given = [bool(config.name), bool(config.csv), config.synthetic_models != 0]
   if sum(given) != 1:
@@ -234,6 +250,8 @@ def _check_published(config: Published) -> None:
       f'config.published has name {config.name!r}, csv {config.csv!r} and '
       f'synthetic_models {config.synthetic_models}; give exactly one'
     )
+  if config.name:
+    _validate.one_of('config.published.name', config.name, profiles.names())
   if config.synthetic_models:
     _validate.positive_int('config.published.synthetic_models', config.synthetic_models)
 
@@ -301,7 +319,7 @@ def _check_module(path: str, fields: Any) -> None:
 
 
 def _check_extraction(
-  extraction: Extraction, fingerprint_config: Fingerprint, data: Data
+  extraction: Extraction, fingerprint_config: Fingerprint, images: Data
 ) -> None:
   from psml_jax.attacks import fingerprint
 
@@ -322,9 +340,9 @@ def _check_extraction(
         f'config.extraction.query_budgets holds {budget}; it must be above the '
         f'{probes} probes that the fingerprint needs'
       )
-    if budget > data.pool_size:
+    if budget > images.pool_size:
       raise ValueError(
-        f'config.data.pool_size is {data.pool_size}; it must be at least the query '
+        f'config.data.pool_size is {images.pool_size}; it must be at least the query '
         f'budget {budget}, one image a query'
       )
 
@@ -337,7 +355,7 @@ def _build(kind: type[T], fields: Any, path: str) -> T:
   given = dict(fields.items())
   for name in given:
     if name not in known:
-      near = difflib.get_close_matches(name, known, n=1)
+      near = difflib.get_close_matches(str(name), known, n=1)
       hint = f' (did you mean {near[0]!r}?)' if near else ''
       raise ValueError(f'{path}.{name} is no field{hint}; {path} has {sorted(known)}')
   for name, field in known.items():
@@ -375,13 +393,20 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
       raise ValueError(f'{path} is {value!r}; it must be of type {hint.__name__}')
     return value
-  return _plain(value)
+  if not hasattr(value, 'items'):
+    raise ValueError(f'{path} is {value!r}; it must be a mapping')
+  return _plain(value, path)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, path: str) -> Any:
   """A nested mapping as dicts sorted by name, as a `ConfigDict` and JSON have it."""
   if hasattr(value, 'items'):
-    return {name: _plain(item) for name, item in sorted(value.items())}
+    for name in dict(value.items()):
+      if not isinstance(name, str):
+        raise ValueError(f'{path} has the name {name!r}; names must be strings')
+    return {
+      name: _plain(item, f'{path}.{name}') for name, item in sorted(value.items())
+    }
   if isinstance(value, (list, tuple)):
-    return [_plain(item) for item in value]
+    return [_plain(item, path) for item in value]
   return value

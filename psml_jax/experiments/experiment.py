@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -99,7 +100,8 @@ class Experiment:
         **config.fields,
       )
     except ValueError as error:
-      if config.profile_size:
+      of_sizes = re.search(r'\b(zoo|pool|test|profile)_size\b', str(error))
+      if config.profile_size or not of_sizes:
         raise
       raise ValueError(
         f'{error} (config.data.zoo_size {config.zoo_size} is {zoo_size} to train on '

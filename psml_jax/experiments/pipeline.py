@@ -62,6 +62,11 @@ def run(
       directory of another config, of other inputs, or in use, or an input file that
       changes while the run is under way (nothing is made of it).
   """
+  if not isinstance(config, Config):
+    raise InputError(
+      f'config is of type {type(config).__name__}; it must be a Config, which '
+      'experiments.parse makes of a mapping'
+    )
   stages = _PUBLISHED_STAGES if config.published else STAGES
   if until not in stages:
     raise InputError(

@@ -35,7 +35,10 @@ def check(experiment: Experiment) -> None:
     )
   if config.profiling.stored:
     names = tuple(m for name in config.zoo.models for m in config.zoo.members(name))
-    zoo.stored_profile(config.profiling.stored, names)
+    try:
+      zoo.stored_profile(config.profiling.stored, names)
+    except ValueError as error:
+      raise ValueError(f'config.profiling.stored: {error}') from error
   for name in config.zoo.models if config.zoo.recipe else ():
     minibatch = config.zoo.recipe_of(name).batch_size
     if minibatch > len(images.zoo_x):

@@ -160,6 +160,8 @@ def create(family: str, *, num_classes: int, **fields: Any) -> nn.Module:
   >>> create('mlp', num_classes=10, widths=[32]).widths
   (32,)
   """
+  if not isinstance(family, str):
+    raise ValueError(f'family is {family!r}; it must be one of {families()}')
   if family not in _FAMILIES:
     near = difflib.get_close_matches(family, _FAMILIES, n=1)
     hint = f' (did you mean {near[0]!r}?)' if near else ''
