@@ -265,6 +265,16 @@ NAN = float('nan')
       r"config\.data\.name is .* \(did you mean 'cifar100'",
     ),
     ('data.fields', {'size': 8}, r'config\.data\.fields\.size is no field of digits'),
+    ('seeds', 10**6, r'config\.seeds is 1000000; it must be at most 100000'),
+    ('defense.workload_size', 10**9, r'config\.defense\.workload_size is 10+; .* most'),
+    ('zoo.hyper.steps', 10**9, r'config\.zoo\.hyper\.steps is 10+; .* at most'),
+    ('zoo.hyper.batch_size', 10**7, r'zoo\.hyper\.batch_size is 10+; .* at most'),
+    ('extraction.hyper.steps', 10**9, r'extraction\.hyper\.steps is 10+; .* at most'),
+    (
+      'extraction.hyper',
+      {'steps': 10**7, 'batch_size': 10**3, 'learning_rate': 0.1},
+      r'extraction\.hyper has steps 10+ and batch_size 1000; their product',
+    ),
     ('extraction.surrogate.family', 'x', r"config\.extraction\.surrogate: .*is 'x'"),
   ],
 )
@@ -298,6 +308,15 @@ def test_published_beside_a_trained_zoo():
 def test_published_needs_a_name_or_a_file(given):
   with pytest.raises(ValueError, match=r'config\.published has name .*exactly one'):
     parse(changed('published', given, published))
+
+
+def test_a_workload_that_all_seeds_together_cannot_hold():
+  large = {**published(), 'seeds': 1000}
+  large['defense']['workload_size'] = 10**8
+  with pytest.raises(
+    ValueError, match=r'workload_size is 10+, drawn for each of .* 1000'
+  ):
+    parse(large)
 
 
 def test_a_published_name_that_is_none():

@@ -15,7 +15,8 @@ import pytest
 
 from psml_jax import experiments, zoo
 from psml_jax._validate import InputError
-from psml_jax.experiments import workdir
+from psml_jax.experiments import extraction_stage, workdir
+from psml_jax.experiments.experiment import Experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 HYPER = {'steps': 60, 'batch_size': 16, 'learning_rate': 5e-3}
@@ -393,6 +394,23 @@ def test_an_interrupted_extraction_continues(tiny, before_extraction, monkeypatc
   assert spent['zoo'] == read(tiny)['wall_seconds']['zoo']
 
 
+def test_a_chunk_holds_no_more_rows_than_there_are(before_extraction, monkeypatch):
+  many = {**TINY['extraction'], 'rows_per_chunk': 10**5}
+  config = experiments.parse(TINY | {'extraction': many})
+  (before_extraction / 'config.json').write_text(workdir.to_json(config))
+  sizes = []
+
+  def count(row, rows, width):
+    sizes.append(rows.victim.size)
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(extraction_stage.surrogates, 'over_population', count)
+  with pytest.raises(KeyboardInterrupt):
+    experiments.run(config, before_extraction)
+  cells = extraction_stage.cells(Experiment(config, before_extraction))
+  assert sizes == [2 * len(cells)]
+
+
 KILLED = """
 import runpy, sys, time
 from psml_jax.experiments import workdir
@@ -477,6 +495,12 @@ def test_a_published_zoo_runs_to_its_report(tmp_path):
       'surrogate',
       {'family': 'mlp', 'widths': [8], 'size': 3},
       r'config\.extraction\.surrogate .* size is 3',
+    ),
+    (
+      'extraction',
+      'surrogate',
+      {'family': 'mlp', 'widths': [10**6, 10**6]},
+      r'config\.extraction\.surrogate .* a model of 1e\+12 numbers; .* at most 2e\+09',
     ),
     ('defense', 'workload_csv', 'nowhere.csv', 'nowhere.csv'),
   ],

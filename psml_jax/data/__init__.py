@@ -27,7 +27,8 @@ another and a file under two names are refused. CIFAR files must hold the same p
 their official records.
 
 Files that can be read but hardly be meant are warned of: images that are constant or use
-less than half of their range, and, of npz, classes without an image.
+less than half of their range, and, of npz, classes without an image or
+without a training image.
 """  # noqa: E501
 
 import difflib

@@ -18,6 +18,19 @@ MECHANISMS = {'laplace': defenses.laplace, 'gaussian': defenses.gaussian}
 _FINEST = 2.0**-23
 
 
+_LARGEST = {
+  'seeds': 10**5,
+  'published.synthetic_models': 10**6,
+  'zoo.hyper.steps': 10**8,
+  'zoo.hyper.batch_size': 10**6,
+  'extraction.hyper.steps': 10**8,
+  'extraction.hyper.batch_size': 10**6,
+  'defense.workload_size': 10**8,
+}
+"""Whole numbers above which no machine can hold the arrays."""
+_MOST_DRAWS = 2**31 - 1
+
+
 @dataclasses.dataclass(frozen=True)
 class Data:
   """Which images, and how many in each of the disjoint splits.
@@ -224,10 +237,33 @@ def check(config: Config) -> None:
         f'2**-23 ({_FINEST:.2g}) is what float32 can still bisect'
       )
   _check_defense(config.defense)
+  _check_sizes(config)
   if config.zoo is not None:
     _check_zoo(config.zoo)
   if config.extraction is not None and config.data is not None:
     _check_extraction(config.extraction, config.fingerprint, config.data)
+
+
+def _check_sizes(config: Config) -> None:
+  for path, most in _LARGEST.items():
+    value: Any = config
+    for name in path.split('.'):
+      value = getattr(value, name, None)
+    if value is not None and value > most:
+      raise ValueError(f'config.{path} is {value}; it must be at most {most}')
+  queries = config.seeds * config.defense.workload_size
+  if not config.defense.workload_csv and queries > _MOST_DRAWS:
+    raise ValueError(
+      f'config.defense.workload_size is {config.defense.workload_size}, drawn for each '
+      f'of config.seeds {config.seeds}; their product must be at most {_MOST_DRAWS}'
+    )
+  for part in ('zoo', 'extraction'):
+    hyper = getattr(getattr(config, part), 'hyper', None)
+    if hyper is not None and hyper.steps * hyper.batch_size > _MOST_DRAWS:
+      raise ValueError(
+        f'config.{part}.hyper has steps {hyper.steps} and batch_size '
+        f'{hyper.batch_size}; their product must be at most {_MOST_DRAWS}'
+      )
 
 
 def _check_data(config: Data) -> None:

@@ -105,7 +105,7 @@ def run(experiment: Experiment) -> None:
   missing = [row for row in described if row not in done]
   rows = _rows(experiment, profile, missing) if missing else None
   setting, tables = _setting(experiment, profile)
-  size = config.rows_per_chunk
+  size = min(config.rows_per_chunk, len(described))
 
   @functools.partial(jax.jit, compiler_options=_compile.options('surrogates'))
   def outcomes(tables: Tables, chunk: Run) -> Outcome:

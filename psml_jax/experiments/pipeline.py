@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from psml_jax import _device, _files, report
 from psml_jax._validate import InputError
@@ -75,7 +75,8 @@ def run(
   wanted = stages[: stages.index(until) + 1]
   with contextlib.ExitStack() as resources:
     try:
-      experiment = _prepare(config, directory, data_dir, wanted, resources)
+      with _memory('the checks before the first stage'):
+        experiment = _prepare(config, directory, data_dir, wanted, resources)
     except ValueError as error:
       raise InputError(str(error)) from error
     for name in _missing(experiment.directory, wanted):
@@ -83,7 +84,8 @@ def run(
       spent = _spent(experiment.directory)
       began = time.perf_counter()
       try:
-        _STAGES[name][1](experiment)
+        with _memory(f'the stage {name}'):
+          _STAGES[name][1](experiment)
       except ValueError:
         experiment.check_inputs()
         raise
@@ -125,6 +127,20 @@ def _prepare(
   experiment = dataclasses.replace(experiment, under_way=True)
   experiment.check_inputs()
   return experiment
+
+
+@contextlib.contextmanager
+def _memory(where: str) -> Iterator[None]:
+  """Tells of memory that does not suffice as a mistake, by where it showed."""
+  try:
+    yield
+  except (MemoryError, RuntimeError) as error:
+    if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    raise InputError(
+      f'{where} needs more memory than there is ({str(error)[:200]}); ask for smaller '
+      'sizes in the config'
+    ) from error
 
 
 def _missing(directory: pathlib.Path, wanted: Sequence[str]) -> list[str]:
