@@ -6,6 +6,7 @@ import difflib
 import io
 import pathlib
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -112,6 +113,9 @@ def accuracies(table: Table, column: str, unit: str) -> np.ndarray:
   Raises:
     ValueError: a cell that is no number or out of range, or a column that is in the
       other unit by the looks of it.
+
+  Warns:
+    UserWarning: some cells look like fractions, and others like percent.
   """
   top = _TOP[_validate.one_of('accuracy_unit', unit, _TOP)]
   values = _numbers(table, column)
@@ -128,7 +132,17 @@ def accuracies(table: Table, column: str, unit: str) -> np.ndarray:
       f'{values[largest]}, in line {table.lines[largest]}; give accuracy_unit fraction '
       'for fractions'
     )
-  return _in_float32(table, column, values / top)
+  fractions = _in_float32(table, column, values / top)
+  small = np.flatnonzero((values > 0) & (values <= 1))
+  if unit == 'percent' and small.size:
+    warnings.warn(
+      f'{column} in line {table.lines[small[0]]} of {table.path} is '
+      f'{table.columns[column][small[0]]}, which looks like a fraction, and in line '
+      f'{table.lines[largest]} {table.columns[column][largest]}; all are taken for '
+      'percent',
+      stacklevel=3,
+    )
+  return fractions
 
 
 def latencies(
@@ -156,6 +170,21 @@ def latencies(
   else:
     _reject(table, column, ~(np.isfinite(values) & (values >= 0)), 'finite and >= 0')
   return _in_float32(table, column, factor * values)
+
+
+def warn_of_equal_latencies(table: Table, column: str, values: np.ndarray) -> None:
+  """Warns where latencies differ in the file, but not in float32."""
+  order = np.argsort(values, kind='stable')
+  ordered = values[order]
+  rounded = ordered.astype(np.float32)
+  for i in np.flatnonzero((np.diff(ordered) > 0) & (np.diff(rounded) == 0))[:1]:
+    a, b = sorted((order[i], order[i + 1]))
+    warnings.warn(
+      f'{column} in lines {table.lines[a]} and {table.lines[b]} of {table.path} is '
+      f'{table.columns[column][a]} and {table.columns[column][b]}, which are equal in '
+      'float32; they count as equally fast',
+      stacklevel=3,
+    )
 
 
 def _text(path: pathlib.Path) -> str:

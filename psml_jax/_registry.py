@@ -52,7 +52,7 @@ class Registry(Mapping[str, T], Generic[T]):
     Raises:
       ValueError: there is none; the message offers the nearest name.
     """
-    if name not in self._entries:
+    if not isinstance(name, str) or name not in self._entries:
       raise ValueError(unknown(path or self._kind, name, self._entries))
     return self._entries[name]
 

@@ -4,6 +4,7 @@ Values traced by jax.jit, jax.vmap or jax.grad cannot raise and pass unchecked;
 each public function says what it gives for them.
 """
 
+import difflib
 import math
 from collections.abc import Iterable
 
@@ -111,7 +112,9 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
   """The value, one of the allowed strings."""
   allowed = sorted(allowed)
   if value not in allowed:
-    raise ValueError(f'{name} is {value!r}; it must be one of {allowed}')
+    near = difflib.get_close_matches(str(value), allowed, n=1)
+    hint = f' (did you mean {near[0]!r}?)' if near else ''
+    raise ValueError(f'{name} is {value!r}{hint}; it must be one of {allowed}')
   return value
 
 

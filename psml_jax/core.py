@@ -191,6 +191,10 @@ class ZooProfile:
         twice; no rows; a row of another length than the header; an empty cell, text
         where a number belongs, or a number out of range; accuracies that look to be
         of the other unit; a name that occurs twice; latencies that are all 0.
+
+    Warns:
+      UserWarning: accuracies of which some look like fractions and others like
+        percent, or latencies that differ, but not in float32.
     """
     table = _csv.read(
       path,
@@ -207,6 +211,7 @@ class ZooProfile:
       raise ValueError(
         f'{latency_column} in {table.path} is 0 in every row; it must be above 0 in one'
       )
+    _csv.warn_of_equal_latencies(table, latency_column, latency)
     return cls(accuracy, latency, names)  # type: ignore[arg-type]
 
 

@@ -120,11 +120,24 @@ def met(profile: ZooProfile, spec: Spec, route: Route) -> jax.Array:
   Returns:
     bool[...].
 
+  Raises:
+    ValueError: shapes that differ, or a concrete model that the zoo does not have.
+
   >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('a', 'b'))
   >>> spec = Spec.of([0.8, 0.8], [9.0, 2.0])
   >>> met(zoo, spec, Route(jnp.array([1, 1]), jnp.array([1, 0]))).tolist()
   [True, False]
   """
+  shapes = [jnp.shape(leaf) for leaf in (*jax.tree.leaves(spec), route.model)]
+  if len(set(shapes)) > 1:
+    raise ValueError(
+      f'spec has shapes {shapes[0]} and {shapes[1]} and route {shapes[2]}; they must '
+      'be the same, one answer for each query'
+    )
+  if _validate.is_concrete(route.model):
+    models = np.asarray(route.model)
+    bad = (models < -1) | (models >= len(profile))
+    _validate.reject('route.model', models, bad, f'-1 to {len(profile) - 1}')
   model = jnp.maximum(route.model, 0)
   return (
     (route.model >= 0)
@@ -144,13 +157,19 @@ def goodput(profile: ZooProfile, spec: Spec, route: Route) -> jax.Array:
   Returns:
     f32[], a fraction.
 
+  Raises:
+    ValueError: as `met`, or no queries.
+
   >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('a', 'b'))
   >>> spec = Spec.of([0.8, 0.8], [9.0, 2.0])
   >>> route = Route(jnp.array([1, 1]), jnp.array([1, 0]))
   >>> float(goodput(zoo, spec, route))
   0.5
   """
-  return jnp.mean(met(profile, spec, route), dtype=jnp.float32)
+  good = met(profile, spec, route)
+  if not good.size:
+    raise ValueError(f'spec has shape {good.shape}; a goodput needs one query or more')
+  return jnp.mean(good, dtype=jnp.float32)
 
 
 def by_class(

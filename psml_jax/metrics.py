@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from psml_jax import _validate
 from psml_jax.core import Transcript
 
 
@@ -15,31 +16,65 @@ def accuracy(outputs: jax.Array, labels: jax.Array) -> jax.Array:
   """Share of test images whose most probable class is the true one.
 
   Args:
-    outputs: f32[..., N, K], probabilities or logits.
+    outputs: f32[..., N, K], probabilities or logits. A traced row that holds NaN
+      names no class.
     labels: i32[N], true classes.
 
   Returns:
     f32[...], fractions.
 
+  Raises:
+    ValueError: shapes that do not fit, no images, or concrete outputs that hold NaN.
+
   >>> float(accuracy(jnp.eye(2), jnp.array([0, 0])))
   0.5
   """
-  predicted = jnp.argmax(outputs, axis=-1)
-  hits = predicted == jnp.broadcast_to(labels, predicted.shape)
-  return jnp.mean(hits, axis=-1, dtype=jnp.float32)
+  predicted = _classes('outputs', outputs)
+  if jnp.shape(labels) != predicted.shape[-1:]:
+    raise ValueError(
+      f'labels has shape {jnp.shape(labels)}; it must be {predicted.shape[-1:]}, one '
+      'class for each row of outputs'
+    )
+  return _agreement(predicted, jnp.broadcast_to(labels, predicted.shape))
 
 
 def fidelity(outputs: jax.Array, victim_outputs: jax.Array) -> jax.Array:
   """Share of test images on which the surrogate names the victim's class.
 
   Args:
-    outputs: f32[N, K], the surrogate's probabilities or logits.
-    victim_outputs: f32[N, K], the victim's.
+    outputs: f32[N, K], the surrogate's probabilities or logits. A traced row that
+      holds NaN agrees with none.
+    victim_outputs: f32[N, K], the victim's, likewise.
 
   Returns:
     f32[], a fraction.
+
+  Raises:
+    ValueError: shapes that differ, no images, or concrete outputs that hold NaN.
   """
-  return accuracy(outputs, jnp.argmax(victim_outputs, axis=-1))
+  if jnp.shape(victim_outputs) != jnp.shape(outputs):
+    raise ValueError(
+      f'victim_outputs has shape {jnp.shape(victim_outputs)}; it must be '
+      f'{jnp.shape(outputs)}, the shape of outputs'
+    )
+  return _agreement(
+    _classes('outputs', outputs), _classes('victim_outputs', victim_outputs)
+  )
+
+
+def _agreement(named: jax.Array, wanted: jax.Array) -> jax.Array:
+  hits = (named == wanted) & (named >= 0)
+  return jnp.mean(hits, axis=-1, dtype=jnp.float32)
+
+
+def _classes(name: str, outputs: jax.Array) -> jax.Array:
+  """The most probable class of each row; -1 where it holds NaN."""
+  shape = jnp.shape(outputs)
+  if len(shape) < 2 or 0 in shape:
+    raise ValueError(f'{name} has shape {shape}; it must be [..., N, K], not empty')
+  _validate.no_nan(name, outputs)
+  nan = jnp.isnan(outputs).any(axis=-1)
+  return jnp.where(nan, -1, jnp.argmax(outputs, axis=-1))
 
 
 def purity(transcript: Transcript, victim: jax.Array) -> jax.Array:

@@ -28,6 +28,7 @@ def fields():
       'hyper': {'steps': 10, 'batch_size': 8, 'learning_rate': 1e-3},
     },
     'profiling': {'batch_size': 16, 'rounds': 3},
+    'attacks': {'explicit': {}, 'naive': {}, 'fingerprint': {}, 'informed': {}},
     'fingerprint': {'accuracy_resolution': 0.02, 'latency_resolution': 0.05},
     'extraction': {
       'query_budgets': (30, 60),
@@ -135,7 +136,7 @@ def test_not_a_mapping():
   ('path', 'hint'),
   [
     ('seeds_', r"config\.seeds_ is no field \(did you mean 'seeds'\?\)"),
-    ('defense.scale', r"config\.defense\.scale is .*did you mean 'scales'"),
+    ('defense.mechanism', r"defense\.mechanism is .*did you mean 'mechanisms'"),
     ('zoo.hyper.step', r"config\.zoo\.hyper\.step is .*did you mean 'steps'"),
     ('xyzzy', r'config\.xyzzy is no field; config has \['),
   ],
@@ -146,7 +147,8 @@ def test_unknown_field(path, hint):
 
 
 @pytest.mark.parametrize(
-  'path', ['name', 'seed', 'defense', 'defense.scales', 'zoo.hyper.steps', 'data.name']
+  'path',
+  ['name', 'seed', 'defense', 'defense.mechanisms', 'zoo.hyper.steps', 'data.name'],
 )
 def test_missing_field(path):
   with pytest.raises(ValueError, match=rf'config\.{path} is missing'):
@@ -163,16 +165,38 @@ def test_missing_field(path):
     ('defense.target_goodput', '0.8', 'of type float'),
     ('defense.target_goodput', True, 'of type float'),
     ('extraction.query_budgets', 60, 'a list'),
-    ('defense.scales', '0.1', 'a list'),
+    ('defense.mechanisms.laplace', 0.1, 'a mapping'),
+    ('defense.mechanisms.laplace.values', 0.1, 'a list'),
+    ('attacks.naive', 3, 'a mapping'),
     ('zoo', 3, 'a mapping'),
     ('zoo.models', ['mlp'], 'a mapping'),
     ('zoo.models.mlp', 'mlp', 'a mapping'),
     ('extraction.surrogate', 'mlp', 'a mapping'),
+    ('data.fields', ['image_size'], 'a mapping'),
   ],
 )
 def test_wrong_type(path, value, message):
   with pytest.raises(ValueError, match=rf'config\.{path} is .*{message}'):
     parse(changed(path, value))
+
+
+@pytest.mark.parametrize(
+  ('path', 'value', 'message'),
+  [
+    ('zoo.models', {3: {'family': 'linear'}, 'a': {}}, r'config\.zoo\.models has .* 3'),
+    ('zoo.models.mlp', {'family': 'mlp', 3: 4}, r'config\.zoo\.models\.mlp has .* 3'),
+    ('data', {3: 4}, r'config\.data\.3 is no field'),
+  ],
+)
+def test_a_name_that_is_no_string(path, value, message):
+  with pytest.raises(ValueError, match=message):
+    parse(changed(path, value))
+
+
+def test_a_recipe_of_a_model_that_is_no_mapping():
+  zoo_fields = {'models': {'a': {'family': 'linear', 'recipe': 3}}}
+  with pytest.raises(ValueError, match=r'zoo\.models\.a\.recipe is 3; .* mapping'):
+    parse(changed('zoo', zoo_fields | {'recipe': {'epochs': 1}}))
 
 
 def test_wrong_type_within_a_list():
@@ -192,10 +216,34 @@ NAN = float('nan')
     ('fingerprint.accuracy_resolution', NAN, 'accuracy_resolution is nan'),
     ('fingerprint.latency_resolution', 1.0, r'latency_resolution is 1\.0'),
     ('fingerprint.latency_resolution', -0.1, r'latency_resolution is -0\.1'),
-    ('defense.mechanism', 'uniform', "mechanism is 'uniform'.*gaussian.*laplace"),
-    ('defense.scales', (0.1, -0.1), r'config\.defense\.scales is -0\.1'),
-    ('defense.scales', (NAN,), r'config\.defense\.scales is nan'),
-    ('defense.scales', (float('inf'),), r'config\.defense\.scales is inf'),
+    (
+      'fingerprint.accuracy_resolution',
+      1e-7,
+      r'accuracy_res.* is 1e-07.*2\*\*-23',
+    ),
+    (
+      'fingerprint.latency_resolution',
+      2.0**-24,
+      r'latency_res.* is 5\.9.*2\*\*-23',
+    ),
+    ('defense.mechanisms.laplace.values', (0.1, 1e39), r'values holds 1e\+39.*float32'),
+    ('defense.mechanisms.laplace.values', (1e-40,), r'values holds 1e-40.*float32'),
+    (
+      'defense.mechanisms.laplace.values',
+      (0.1, -0.1),
+      r'holds -0\.1.*between 0 and 64',
+    ),
+    ('defense.mechanisms.laplace.values', (NAN,), r'laplace\.values holds nan'),
+    ('defense.mechanisms.laplace.values', ('x',), r"laplace\.values holds 'x'"),
+    ('defense.mechanisms.refusal.values', (1.5,), r'a share between 0 and 1'),
+    ('defense.mechanisms.laplace.sharp', 1, r"fields of mechanism 'laplace' .*sharp"),
+    ('defense.mechanisms.laplac', {}, "is 'laplac' .did you mean 'laplace'.*gaussian"),
+    ('defense.workload', {'size': 3}, 'it must have a name, one of csv, uniform'),
+    ('defense.workload', {'name': 'unifrm'}, "workload.name is 'unifrm' .did you mean"),
+    ('attacks.fingerprnt', {}, "attacks is 'fingerprnt' .did you mean 'fingerprint'"),
+    ('attacks', {}, 'config.attacks is empty; name at least one of explicit'),
+    ('attacks.naive.depth', 3, r"attacks\.naive: fields of attack 'naive' .*depth"),
+    ('policy', 'fast', "config.policy is 'fast' .did you mean 'fastest'"),
     ('defense.target_goodput', 0.0, r'target_goodput is 0\.0'),
     ('defense.target_goodput', 80.0, r'target_goodput is 80\.0'),
     ('defense.target_goodput', NAN, 'target_goodput is nan'),
@@ -213,12 +261,45 @@ NAN = float('nan')
     ('zoo.models.mlp', {'widths': [3]}, r'config\.zoo\.models\.mlp is .*with a family'),
     ('zoo.models.mlp.width', 3, r'config\.zoo\.models\.mlp: .*width'),
     ('zoo.models.mlp.num_classes', 3, r'config\.zoo\.models\.mlp.*num_classes'),
+    ('zoo.models.mlp.family', 3, r'zoo\.models\.mlp: family is 3; it must be one of'),
+    ('zoo.models.mlp.family', ['mlp'], r"family is \['mlp'\]; it must be one of"),
+    ('zoo.models.mlp.widths', 32, r'zoo\.models\.mlp: widths is 32; .* list of one'),
+    ('zoo.models.mlp.widths', [], r'zoo\.models\.mlp: widths is \(\); .* list of one'),
+    ('zoo.models.mlp.widths', '32', r"widths is '32'; .* list of one"),
+    ('zoo.models.mlp.widths', [32, 0.5], 'widths is 0.5; it must be a whole number'),
+    ('zoo.models.mlp.size', 2.0, r'size is 2\.0; it must be a whole number >= 0'),
+    ('zoo.models.linear.size', '2', r"linear: size is '2'; it must be a whole number"),
+    (
+      'extraction.surrogate',
+      {'family': 'cnn', 'widths': [4], 'depth': 0},
+      r'config\.extraction\.surrogate: depth is 0; it must be a whole number >= 1',
+    ),
+    (
+      'data.name',
+      'cifar1000',
+      r"config\.data\.name is .* \(did you mean 'cifar100'",
+    ),
+    ('data.fields', {'size': 8}, r'config\.data\.fields\.size is no field of digits'),
+    ('seeds', 10**6, r'config\.seeds is 1000000; it must be at most 100000'),
+    ('defense.workload_size', 10**9, r'config\.defense\.workload_size is 10+; .* most'),
+    ('zoo.hyper.steps', 10**9, r'config\.zoo\.hyper\.steps is 10+; .* at most'),
+    ('zoo.hyper.batch_size', 10**7, r'zoo\.hyper\.batch_size is 10+; .* at most'),
+    ('extraction.hyper.steps', 10**9, r'extraction\.hyper\.steps is 10+; .* at most'),
+    (
+      'extraction.hyper',
+      {'steps': 10**7, 'batch_size': 10**3, 'learning_rate': 0.1},
+      r'extraction\.hyper has steps 10+ and batch_size 1000; their product',
+    ),
     ('extraction.surrogate.family', 'x', r"config\.extraction\.surrogate: .*is 'x'"),
   ],
 )
 def test_value_not_allowed(path, value, message):
   with pytest.raises(ValueError, match=message):
     parse(changed(path, value))
+
+
+def test_the_finest_resolution_is_allowed():
+  assert parse(changed('fingerprint.accuracy_resolution', 2.0**-23, published))
 
 
 def test_a_budget_of_one_query_beyond_the_probes_is_allowed():
@@ -242,6 +323,21 @@ def test_published_beside_a_trained_zoo():
 def test_published_needs_a_name_or_a_file(given):
   with pytest.raises(ValueError, match=r'config\.published has name .*exactly one'):
     parse(changed('published', given, published))
+
+
+def test_a_workload_that_all_seeds_together_cannot_hold():
+  large = {**published(), 'seeds': 1000}
+  large['defense']['workload_size'] = 10**8
+  with pytest.raises(
+    ValueError, match=r'workload_size is 10+, drawn for each of .* 1000'
+  ):
+    parse(large)
+
+
+def test_a_published_name_that_is_none():
+  message = r"config\.published\.name is .*\(did you mean 'cifar10_published'\?\)"
+  with pytest.raises(ValueError, match=message):
+    parse(changed('published.name', 'cifar10_publishd', published))
 
 
 def test_check_takes_what_parse_made():

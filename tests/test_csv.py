@@ -244,3 +244,18 @@ def test_wide_types_and_strict_promotion(read, save):
   with jax.enable_x64(True), jax.numpy_dtype_promotion('strict'):
     leaves = jax.tree.leaves(read(path))
   assert [leaf.dtype for leaf in leaves] == [jnp.float32] * 2
+
+
+@READERS
+def test_fractions_among_percent_are_warned_of(read, save):
+  path = save(HEADER + 'a,70,1\nb,0.93,2\nc,1,3\nd,0,4\n')
+  message = r'top1 in line 3 of .*zoo\.csv is 0\.93, .* in line 2 70; .* percent'
+  with pytest.warns(UserWarning, match=message):
+    read(path)
+
+
+def test_latencies_that_float32_makes_equal_are_warned_of(save):
+  path = save(HEADER + 'a,70,5\nb,80,1.00000001\nc,90,5\nd,95,1\n')
+  message = r'ms in lines 3 and 5 of .* is 1\.00000001 and 1, .* equal in float32'
+  with pytest.warns(UserWarning, match=message):
+    zoo(path)

@@ -184,8 +184,14 @@ def test_unknown_name(name, message):
   ('name', 'message'),
   [
     ('cifar10', 'num_clases is no field of cifar10; its fields are none'),
-    ('npz', 'num_clases is no field of npz; its fields are num_classes'),
-    ('synthetic', 'num_clases is no field of synthetic; its fields are channels, diff'),
+    (
+      'npz',
+      'num_clases is no field of npz .*num_classes.*; its fields are num_classes',
+    ),
+    (
+      'synthetic',
+      'num_clases is no field of synthetic .*; its fields are channels, diff',
+    ),
   ],
 )
 def test_unknown_field(name, message):
@@ -990,6 +996,7 @@ def test_npz_drops_duplicates(tmp_path):
       {'y_train': np.eye(12, 3, dtype=int)},
       r'y_train is of shape \(12, 3\), .*\(12,\)',
     ),
+    ({'y_train': np.array(3)}, r'y_train is of shape \(\); it must be \(12,\)'),
     ({'y_test': np.arange(5)}, r'y_test is of shape \(5,\); it must be \(4,\)'),
     ({'y_test': np.array([0, 1, -1, 2])}, r'y_test\[2\] is -1; y_test must be >= 0'),
     (
@@ -1132,6 +1139,14 @@ def test_npz_that_is_another_file(raw, message, tmp_path):
     (
       {'y_train': np.array([2, 255, 5] * 4), 'y_test': np.array([0, 2, 4, 5])},
       r'classes 1, 3, 6 to 254 have no image in npz in .*my.npz; .* are 0 to 255',
+    ),
+    (
+      {'y_train': np.arange(12) % 3, 'y_test': np.array([0, 3, 4, 6])},
+      r'classes 3 to 4, 6 have no training image in npz in .*my.npz, but test images',
+    ),
+    (
+      {'y_train': np.arange(12) % 3, 'y_test': np.array([0, 0, 1, 3])},
+      'class 3 has no training image',
     ),
     (
       {'y_train': 2 * np.arange(12), 'y_test': np.array([90, 0, 0, 0])},

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from psml_jax import experiments, zoo
-from psml_jax.experiments import workdir
+from psml_jax._validate import InputError
+from psml_jax.experiments import extraction_stage, workdir
+from psml_jax.experiments.experiment import Experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 HYPER = {'steps': 60, 'batch_size': 16, 'learning_rate': 5e-3}
@@ -46,6 +48,7 @@ TINY = {
     'width': 1,
   },
   'defense': DEFENSE,
+  'attacks': {'explicit': {}, 'naive': {}, 'fingerprint': {}, 'informed': {}},
 }
 PUBLISHED = {
   'name': 'published',
@@ -85,6 +88,57 @@ def before_extraction(tiny, tmp_path):
     if path.name in PARTIAL or path.suffix == '.png':
       path.unlink()
   return directory
+
+
+@pytest.fixture
+def before_report(tiny, tmp_path):
+  directory = shutil.copytree(tiny, tmp_path / 'run')
+  (directory / 'report.html').unlink()
+  return directory
+
+
+@pytest.mark.parametrize('content', ['{"half":', '[]', '{}\n', '\x80'])
+@pytest.mark.parametrize(
+  ('name', 'remedy'),
+  [
+    ('defense.json', 'remove it, and the same command makes it anew'),
+    ('fingerprint.json', 'remove it, and the same command makes it anew'),
+    ('extraction.jsonl', 'remove it, and the same command makes it anew'),
+    ('profile.csv', 'remove profile.csv, profile.json, .* and the same command'),
+    ('profile.json', 'remove profile.csv, profile.json, .* and the same command'),
+  ],
+)
+def test_a_damaged_artifact_is_named_with_what_mends_it(
+  name, remedy, content, before_report
+):
+  (before_report / name).write_bytes(content.encode('latin-1'))
+  with pytest.raises(InputError, match=rf'/{name} is damaged \(.+\); {remedy}'):
+    experiments.run(experiments.parse(TINY), before_report)
+
+
+def test_damaged_seconds_and_summary(tiny, tmp_path, before_report):
+  whole = shutil.copytree(tiny, tmp_path / 'whole')
+  (whole / 'summary.json').write_text('{')
+  with pytest.raises(InputError, match=r'summary\.json is damaged .* and report\.html'):
+    experiments.run(experiments.parse(TINY), whole)
+  (before_report / 'seconds.json').write_text('{')
+  with pytest.raises(InputError, match=r'seconds\.json is damaged .*; remove it'):
+    experiments.run(experiments.parse(TINY), before_report)
+  (before_report / 'seconds.json').unlink()
+  experiments.run(experiments.parse(TINY), before_report)
+  assert set(read(before_report)['wall_seconds']) == {'extraction'}
+
+
+@pytest.mark.parametrize(
+  'keep', [lambda rows: rows[:-1], lambda rows: rows[2:], lambda rows: [*rows, rows[0]]]
+)
+def test_an_extraction_that_lacks_runs_is_not_reported(keep, before_report):
+  path = before_report / 'extraction.jsonl'
+  rows = keep(path.read_text('utf-8').splitlines(keepends=True))
+  path.write_text(''.join(rows), 'utf-8')
+  message = rf'extraction\.jsonl is damaged \(it holds {len(rows)} runs.*; remove it'
+  with pytest.raises(InputError, match=message):
+    experiments.run(experiments.parse(TINY), before_report)
 
 
 def assert_estimate(estimate):
@@ -186,7 +240,7 @@ def test_summary_schema(tiny):
     served = entry['queries_served']['mean']
     assert served <= entry['queries_billed'] <= entry['query_budget']
     assert entry['seeds'] == 2
-    assert (entry['defense'] == 'none') == (entry['scale'] == 0)
+    assert (entry['defense'] == 'none') == (entry['value'] == 0)
     for name in ('accuracy', 'fidelity'):
       assert_estimate(entry[name])
   for entry in summary['protection']:
@@ -226,7 +280,7 @@ def test_every_cell_has_every_seed(tiny):
   summary, runs = read(tiny), records(tiny)
   assert len(runs) == 2 * len(summary['extraction'])
   found = {
-    (r['victim'], r['attack'], r['defense'], r['scale'], r['query_budget'], r['seed'])
+    (r['victim'], r['attack'], r['defense'], r['value'], r['query_budget'], r['seed'])
     for r in runs
   }
   assert len(found) == len(runs)
@@ -246,7 +300,7 @@ def test_the_bill_is_the_server_log(tiny):
 def test_undefended_answers_come_from_the_victim(tiny):
   shares = {'explicit': [], 'fingerprint': [], 'naive': []}
   for run in records(tiny):
-    if run['scale'] == 0:
+    if run['defense'] == 'none':
       shares[run['attack']].append(run['victim_purity'])
   assert set(shares['explicit']) == {1.0}
   assert set(shares['fingerprint']) == {1.0}
@@ -292,6 +346,22 @@ def test_another_config_is_refused(tiny):
   assert {path: path.stat().st_mtime_ns for path in tiny.rglob('*')} == before
 
 
+def test_a_mapping_is_no_config(tmp_path):
+  with pytest.raises(InputError, match='config is of type dict; .*experiments.parse'):
+    experiments.run(TINY, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_the_share_to_profile_on_is_told_with_errors_of_sizes_alone(tmp_path):
+  sizes = {'name': 'synthetic', 'zoo_size': 8, 'pool_size': 100, 'test_size': 8}
+  for fields, told in (({'num_classes': 1}, False), ({}, True)):
+    changes = {**sizes, 'fields': fields, 'test_size': 8 if fields else -1}
+    config = experiments.parse(TINY | {'data': changes})
+    with pytest.raises(InputError) as caught:
+      experiments.run(config, tmp_path / 'run')
+    assert ('to profile on' in str(caught.value)) == told
+
+
 def test_unknown_stage(tmp_path):
   with pytest.raises(ValueError, match="until is 'attack'; this experiment has .*zoo"):
     experiments.run(experiments.parse(TINY), tmp_path / 'run', until='attack')
@@ -322,6 +392,23 @@ def test_an_interrupted_extraction_continues(tiny, before_extraction, monkeypatc
   assert without_time(read(before_extraction)) == without_time(read(tiny))
   spent = read(before_extraction)['wall_seconds']
   assert spent['zoo'] == read(tiny)['wall_seconds']['zoo']
+
+
+def test_a_chunk_holds_no_more_rows_than_there_are(before_extraction, monkeypatch):
+  many = {**TINY['extraction'], 'rows_per_chunk': 10**5}
+  config = experiments.parse(TINY | {'extraction': many})
+  (before_extraction / 'config.json').write_text(workdir.to_json(config))
+  sizes = []
+
+  def count(row, rows, width):
+    sizes.append(rows.victim.size)
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(extraction_stage.surrogates, 'over_population', count)
+  with pytest.raises(KeyboardInterrupt):
+    experiments.run(config, before_extraction)
+  cells = extraction_stage.cells(Experiment(config, before_extraction))
+  assert sizes == [2 * len(cells)]
 
 
 KILLED = """
@@ -409,6 +496,12 @@ def test_a_published_zoo_runs_to_its_report(tmp_path):
       {'family': 'mlp', 'widths': [8], 'size': 3},
       r'config\.extraction\.surrogate .* size is 3',
     ),
+    (
+      'extraction',
+      'surrogate',
+      {'family': 'mlp', 'widths': [10**6, 10**6]},
+      r'config\.extraction\.surrogate .* a model of 1e\+12 numbers; .* at most 2e\+09',
+    ),
     ('defense', 'workload_csv', 'nowhere.csv', 'nowhere.csv'),
   ],
 )
@@ -428,7 +521,8 @@ def test_clients_who_ask_too_much_leave_no_room_for_noise(tmp_path):
   directory = experiments.run(
     experiments.parse(fields), tmp_path / 'run', until='defense'
   )
-  assert read(directory, 'defense.json')['calibrated_scale'] == 0.0
+  mechanisms = read(directory, 'defense.json')['mechanisms']
+  assert [found['calibrated'] for found in mechanisms.values()] == [None, None]
 
 
 def test_stored_latencies_are_taken(tiny, tmp_path):
@@ -450,7 +544,8 @@ def test_stored_latencies_are_taken(tiny, tmp_path):
 def test_stored_latencies_of_other_models_are_refused(tmp_path):
   (tmp_path / 'old.csv').write_text('name,accuracy,latency_ms\nlinear,0.5,1.0\n')
   stored = {**TINY['profiling'], 'stored': str(tmp_path / 'old.csv')}
-  with pytest.raises(ValueError, match=r'old\.csv.*mlp'):
+  message = r'config\.profiling\.stored: .*old\.csv.*mlp'
+  with pytest.raises(ValueError, match=message):
     experiments.run(experiments.parse(TINY | {'profiling': stored}), tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
 

@@ -31,6 +31,24 @@ def test_matches_reference(profile, spec, models):
   assert float(got) == pytest.approx(references.goodput(profile, spec, models))
 
 
+@pytest.mark.parametrize(
+  ('models', 'specs', 'message'),
+  [
+    ([0, 2], 2, r'route\.model\[1\] is 2; route\.model must be -1 to 1'),
+    ([-2, 0], 2, r'route\.model\[0\] is -2'),
+    ([0], 2, r'spec has shapes \(2,\) and \(2,\) and route \(1,\)'),
+    ([], 0, r'spec has shape \(0,\); a goodput needs one query'),
+  ],
+)
+def test_answers_that_do_not_fit(models, specs, message):
+  models = jnp.asarray(models, jnp.int32)
+  spec = Spec.of(jnp.full(specs, 0.5), 2.0)
+  with pytest.raises(ValueError, match=message):
+    goodput.goodput(
+      make_profile([0.6, 0.7], [1.0, 2.0]), spec, Route(models, jnp.ones_like(models))
+    )
+
+
 def test_undefended_goodput_is_one():
   profile = references.random_profile(0, 7)
   spec = goodput.uniform_workload(KEY, profile, 400)

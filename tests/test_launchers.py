@@ -243,7 +243,10 @@ def error_of(capsys):
   ('arguments', 'message'),
   [
     ([DIGITS, '--config.seeds=1'], 'error: config.seeds is 1;'),
-    ([DIGITS, '--config.data.name=cifar1000'], "error: name is 'cifar1000'"),
+    (
+      [DIGITS, '--config.data.name=cifar1000'],
+      "error: config.data.name is 'cifar1000'",
+    ),
     ([DIGITS, '--data_dir=s3://bucket'], "error: data_dir is 's3://bucket', a URL"),
   ],
 )
@@ -278,7 +281,21 @@ def test_mistakes_that_show_later(error, line, monkeypatch, tmp_path, capsys):
   assert error_of(capsys) == line
 
 
-@pytest.mark.parametrize('error', [ValueError('defect'), KeyError('defect')])
+@pytest.mark.parametrize(
+  'error', [MemoryError('array too large'), RuntimeError('RESOURCE_EXHAUSTED: 9 TB')]
+)
+def test_memory_that_does_not_suffice(error, monkeypatch, tmp_path, capsys):
+  fail_in_a_stage(error, monkeypatch)
+  with pytest.raises(SystemExit):
+    launch(PUBLISHED, f'--workdir={tmp_path}/run', until='profile')
+  assert error_of(capsys).startswith(
+    f'error: the stage profile needs more memory than there is ({error})'
+  )
+
+
+@pytest.mark.parametrize(
+  'error', [ValueError('defect'), KeyError('defect'), RuntimeError('defect')]
+)
 def test_defects_keep_their_traceback(error, monkeypatch, tmp_path):
   fail_in_a_stage(error, monkeypatch)
   with pytest.raises(type(error), match='defect') as caught:

@@ -1,5 +1,6 @@
 """Scores of surrogates, purity, and intervals over seeds."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,6 +27,45 @@ def test_fidelity_is_agreement():
   got = metrics.fidelity(jnp.asarray(one), jnp.asarray(other))
   assert float(got) == pytest.approx(expected)
   assert float(metrics.fidelity(jnp.asarray(one), jnp.asarray(one))) == 1.0
+
+
+SCORES = pytest.mark.parametrize(
+  'score',
+  [
+    lambda outputs: metrics.accuracy(outputs, jnp.zeros(2, jnp.int32)),
+    lambda outputs: metrics.fidelity(outputs, jnp.array([[0.9, 0.1], [0.8, 0.2]])),
+    lambda outputs: metrics.fidelity(outputs, outputs),
+  ],
+)
+
+
+@SCORES
+def test_nan_is_never_right(score):
+  outputs = jnp.array([[jnp.nan, 0.5], [0.8, 0.2]])
+  assert float(jax.jit(score)(outputs)) == 0.5
+  with pytest.raises(ValueError, match=r'outputs\[0, 0\] is nan; outputs must be'):
+    score(outputs)
+
+
+@pytest.mark.parametrize(
+  ('score', 'message'),
+  [
+    (
+      lambda x: metrics.accuracy(x, jnp.zeros(1)),
+      r'labels has shape \(1,\).*\(4,\)',
+    ),
+    (lambda x: metrics.accuracy(x, jnp.zeros((4, 3))), r'labels has shape \(4, 3\)'),
+    (lambda x: metrics.accuracy(x[0], jnp.zeros(3)), r'outputs has shape \(3,\)'),
+    (lambda x: metrics.accuracy(x[:0], jnp.zeros(0)), r'outputs has shape \(0, 3\)'),
+    (
+      lambda x: metrics.fidelity(x, x[:1]),
+      r'victim_outputs has .*\(1, 3\).*\(4, 3\)',
+    ),
+  ],
+)
+def test_shapes_that_do_not_fit(score, message):
+  with pytest.raises(ValueError, match=message):
+    score(jnp.ones((4, 3)))
 
 
 def test_purity_counts_answers_alone():

@@ -13,7 +13,7 @@ import pytest
 
 from psml_jax import experiments, zoo
 from psml_jax.core import ZooProfile
-from psml_jax.experiments import extraction_stage, plan, workdir
+from psml_jax.experiments import extraction_stage, workdir
 from psml_jax.experiments.experiment import Experiment
 from psml_jax.experiments.plan import Cell
 from tests import known_zoo
@@ -216,12 +216,8 @@ def test_random_refusal_costs_what_the_defense_costs(run, cells):
 
 def test_attacks_of_a_seed_share_images_and_initialisation(run):
   profile = run.profile()
-  calibrated = extraction_stage._calibrated(run)
-  victims = extraction_stage.victims(profile)
   listed = [
-    (cell, seed)
-    for cell in plan.cells(run.config, victims, calibrated)
-    for seed in range(SEEDS)
+    (cell, seed) for cell in extraction_stage.cells(run) for seed in range(SEEDS)
   ]
   rows = extraction_stage._rows(run, profile, listed)
   pairing = jax.random.key_data(rows.pairing_key).tolist()

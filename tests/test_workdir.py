@@ -1,5 +1,6 @@
 """The work directory: whole files only, and never somebody else's."""
 
+import dataclasses
 import errno
 import json
 import logging
@@ -13,9 +14,16 @@ import pytest
 
 import psml_jax
 from psml_jax import experiments
+from psml_jax._validate import InputError
 from psml_jax.experiments import lock, parse, pipeline, provenance, workdir
+from psml_jax.experiments.config import Profiling
 
 ROOT = pathlib.Path(__file__).parents[1]
+DEFENSE = {
+  'mechanisms': {'laplace': {'values': (0.1,)}, 'refusal': {}},
+  'target_goodput': 0.8,
+  'workload_size': 16,
+}
 
 
 @pytest.fixture
@@ -30,11 +38,7 @@ def make_config(seed, **changes):
       'seed': seed,
       'seeds': 2,
       'fingerprint': {'accuracy_resolution': 0.01, 'latency_resolution': 0.01},
-      'defense': {
-        'mechanisms': {'laplace': {'values': (0.1,)}, 'refusal': {}},
-        'target_goodput': 0.8,
-        'workload_size': 16,
-      },
+      'defense': DEFENSE,
       'published': {'name': 'cifar10_published'},
       **changes,
     }
@@ -323,6 +327,15 @@ def test_inputs_that_come_and_go(tmp_path, table):
     workdir.check_inputs(directory, {'data_dir': table, 'other': table})
 
 
+def test_a_damaged_record_of_inputs(tmp_path, table):
+  directory = run(table, tmp_path / 'run')
+  (directory / 'inputs.json').write_text('{"config')
+  with pytest.raises(
+    InputError, match=r'inputs\.json is damaged .*give an empty or new'
+  ):
+    run(table, directory)
+
+
 def test_results_without_a_record_of_inputs(tmp_path, table):
   directory = run(table, tmp_path / 'run')
   (directory / 'inputs.json').unlink()
@@ -370,3 +383,83 @@ def test_the_claims_are_printed(config, monkeypatch, tmp_path, capsys):
   for _ in ('made', 'finished'):
     experiments.run(config, directory)
     assert capsys.readouterr().out == "{'claims': 'yes'}\n"
+
+
+@pytest.mark.parametrize('field', ['csv', 'workload_csv', 'stored'])
+def test_a_pipe_is_no_input(field, tmp_path):
+  pipe = tmp_path / 'pipe'
+  os.mkfifo(pipe)
+  if field == 'csv':
+    config = with_table(pipe)
+  elif field == 'workload_csv':
+    config = make_config(0, defense={**DEFENSE, 'workload_csv': str(pipe)})
+  else:
+    config = make_config(0)
+    stored = Profiling(batch_size=1, rounds=1, stored=str(pipe))
+    config = dataclasses.replace(config, profiling=stored)
+  with pytest.raises(InputError, match=rf"{field} is '.*pipe', a pipe.*regular file"):
+    experiments.run(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def edit(path):
+  path.write_text(path.read_text().replace('70', '71'))
+
+
+@pytest.mark.parametrize('when', ['before a stage', 'before it is read', 'as it fails'])
+def test_an_input_that_changes_under_way_makes_nothing(
+  when, tmp_path, table, monkeypatch
+):
+  directory = run(table, tmp_path / 'run')
+  (directory / 'profile.csv').unlink()
+  artifact, profile = pipeline._STAGES['profile']
+
+  def change(experiment):
+    if when != 'before a stage':
+      edit(table)
+    if when == 'as it fails':
+      table.write_text('half a')
+    profile(experiment)
+    edit(table)
+
+  monkeypatch.setitem(pipeline._STAGES, 'profile', (artifact, change))
+  with pytest.raises(InputError, match=r'zoo\.csv changed, which is config\.published'):
+    experiments.run(with_table(table), directory, until='fingerprint')
+  made = {path.name for path in directory.iterdir()} - {'seconds.json'}
+  unfinished = {'config.json', 'inputs.json'}
+  assert made == unfinished | ({'profile.csv'} if when == 'before a stage' else set())
+
+
+def test_clients_that_change_under_way_make_nothing(tmp_path, monkeypatch):
+  path = tmp_path / 'clients.csv'
+  path.write_text('min_accuracy,max_latency_ms\n0.70,20\n')
+  defense = {**DEFENSE, 'workload_csv': str(path)}
+  config = make_config(0, defense=defense)
+  directory = experiments.run(config, tmp_path / 'run', until='fingerprint')
+  artifact, measure = pipeline._STAGES['defense']
+
+  def change(experiment):
+    edit(path)
+    measure(experiment)
+
+  monkeypatch.setitem(pipeline._STAGES, 'defense', (artifact, change))
+  with pytest.raises(InputError, match=r'changed, which is config\.defense'):
+    experiments.run(config, directory, until='defense')
+  assert not (directory / 'defense.json').exists()
+
+
+def test_files_that_the_run_itself_downloads_are_its_inputs(tmp_path, monkeypatch):
+  file = tmp_path / 'images.bin'
+
+  def download(experiment):
+    file.write_text('pixels')
+
+  def found(experiment):
+    return {'data_dir/images.bin': file} if file.exists() else {}
+
+  monkeypatch.setattr(pipeline.preflight, 'check', download)
+  monkeypatch.setattr(pipeline.Experiment, 'inputs', found)
+  directory = experiments.run(make_config(0), tmp_path / 'run', until='profile')
+  assert list(json.loads((directory / 'inputs.json').read_text())) == [
+    'data_dir/images.bin'
+  ]

@@ -77,6 +77,25 @@ class TestModels:
     with pytest.raises(ValueError, match=message):
       zoo.predict(model, np.zeros(shape, np.float32), batch_size=batch_size)
 
+  @pytest.mark.parametrize(
+    ('wrong', 'message'),
+    [
+      (np.full((2, 8, 8, 1), 200, np.uint8), 'images are of type uint8'),
+      (np.full((2, 8, 8, 1), 200, np.float32), r'200\]; .* \(divide by 255\)'),
+      (np.full((2, 8, 8, 1), -1, np.float32), r'\[-1, -1\]; .*standardised'),
+      (np.full((2, 8, 8, 1), np.nan, np.float32), 'images hold NaN'),
+      (np.zeros((2, 8, 8, 3), np.float32), r'shape \(8, 8, 3\), which the model'),
+      (np.zeros((2, 4, 8, 1), np.float32), r'shape \(4, 8, 1\), which the model'),
+    ],
+  )
+  def test_images_that_are_refused(self, images, wrong, message):
+    module = zoo.create('mlp', num_classes=5, widths=[4])
+    model = zoo.Model(module, module.init(jax.random.key(1), images))
+    with pytest.raises(ValueError, match=message):
+      zoo.predict(model, wrong)
+    rounded = np.full((2, 8, 8, 1), 1 + 5e-7, np.float32)
+    assert zoo.predict(model, rounded).shape == (2, 5)
+
   def test_images_are_centred_and_averaged_over_blocks(self):
     images = jnp.linspace(0.0, 1.0, 32).reshape(2, 4, 4, 1)
     smaller = np.asarray(prepare(images, 2))

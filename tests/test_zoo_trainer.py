@@ -85,6 +85,15 @@ class TestModules:
       call(data, module)
 
   @BOTH
+  @pytest.mark.parametrize(
+    ('factor', 'hint'), [(255, r'\(divide by 255\)'), (-1, 'standardised')]
+  )
+  def test_pixels_of_another_range_are_refused(self, call, data, factor, hint):
+    images, labels = data
+    with pytest.raises(ValueError, match=rf'images span .*in \[0, 1\].*{hint}'):
+      call((factor * images, labels))
+
+  @BOTH
   def test_a_loss_that_is_not_finite_is_an_error_of_the_input(self, call, data):
     steep = {
       train: {'hyper': training.Hyper(steps=30, batch_size=4, learning_rate=1e38)},

@@ -27,13 +27,14 @@ another and a file under two names are refused. CIFAR files must hold the same p
 their official records.
 
 Files that can be read but hardly be meant are warned of: images that are constant or use
-less than half of their range, and, of npz, classes without an image.
+less than half of their range, and, of npz, classes without an image or
+without a training image.
 """  # noqa: E501
 
 import functools
 import pathlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from psml_jax import _files, _registry
@@ -93,13 +94,8 @@ def load(
   >>> load('synthetic', seed=0, zoo_size=5, pool_size=5, test_size=5, channels=1).name
   'synthetic'
   """
-  _check_name(name)
-  allowed = _FIELDS.get(name, ())
-  for field in fields:
-    if field not in allowed:
-      raise ValueError(
-        f'{field} is no field of {name}; its fields are {", ".join(allowed) or "none"}'
-      )
+  check_name(name)
+  check_fields(name, fields)
   sizes = {'zoo_size': zoo_size, 'pool_size': pool_size, 'test_size': test_size}
   check_arguments(seed, profile_size=profile_size, **sizes)
   sizes['profile_size'] = profile_size
@@ -131,7 +127,7 @@ def files(name: str, data_dir: str | pathlib.Path | None) -> list[pathlib.Path]:
   >>> files('digits', None)
   []
   """
-  _check_name(name)
+  check_name(name)
   if name in _official.SOURCES:
     return _official.files(_official.SOURCES[name], data_dir)
   if name != 'npz' or data_dir is None:
@@ -140,7 +136,20 @@ def files(name: str, data_dir: str | pathlib.Path | None) -> list[pathlib.Path]:
   return [path] if path.is_file() else []
 
 
-def _check_name(name: str) -> None:
+def check_fields(name: str, fields: Iterable[str]) -> None:
+  """Raises a ValueError for a field that a data set does not have."""
+  allowed = _FIELDS.get(name, ())
+  for field in fields:
+    if field not in allowed:
+      hint = _registry.near(field, allowed)
+      raise ValueError(
+        f'{field} is no field of {name}{hint}; its fields are '
+        f'{", ".join(allowed) or "none"}'
+      )
+
+
+def check_name(name: str) -> None:
+  """Raises a ValueError for a name of no data set."""
   names = (*sorted([*_READERS, 'synthetic']),)
   if name not in names:
     raise ValueError(_registry.unknown('name', name, names))

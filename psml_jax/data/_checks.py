@@ -1,6 +1,6 @@
 """Images and classes that can be read but hardly be meant."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -58,14 +58,14 @@ def _odd_part(what: str, x: np.ndarray) -> Iterator[str]:
 
 
 def unused_classes(where: str, images: Images) -> Iterator[str]:
-  """Names the classes that no training or test image has.
+  """Names the classes that no training or test image has, or a test image alone.
 
   Args:
     where: the data set and its files, for the message.
     images: of the data set.
 
   Yields:
-    At most one warning.
+    At most one warning of each kind.
   """
   parts = [part.y for part in (images.train, images.test) if part is not None]
   present = np.unique(np.concatenate(parts)).tolist()
@@ -74,12 +74,24 @@ def unused_classes(where: str, images: Images) -> Iterator[str]:
     for before, after in zip([-1, *present], [*present, images.num_classes])
     if after - before > 1
   ]
-  ranges = [f'{a}' if a == b else f'{a} to {b}' for a, b in gaps]
+  if gaps:
+    yield (
+      f'{_have(gaps)} no image in {where}; its classes are 0 to '
+      f'{images.num_classes - 1}'
+    )
+  if images.test is not None:
+    untrained = np.setdiff1d(images.test.y, images.train.y)
+    starts = np.flatnonzero(np.diff(untrained, prepend=-2) > 1)
+    runs = [(part[0], part[-1]) for part in np.split(untrained, starts) if len(part)]
+    if runs:
+      yield f'{_have(runs)} no training image in {where}, but test images'
+
+
+def _have(runs: Sequence[tuple[int, int]]) -> str:
+  """'class 3 has' or 'classes 1, 4 to 6 have', of first and last classes."""
+  ranges = [f'{a}' if a == b else f'{a} to {b}' for a, b in runs]
   if len(ranges) > _MOST_RANGES:
     ranges[_MOST_RANGES:] = [f'{len(ranges) - _MOST_RANGES} more ranges']
-  if gaps:
-    one = len(gaps) == 1 and gaps[0][0] == gaps[0][1]
-    yield (
-      f'{"class" if one else "classes"} {", ".join(ranges)} {"has" if one else "have"} '
-      f'no image in {where}; its classes are 0 to {images.num_classes - 1}'
-    )
+  if len(runs) == 1 and runs[0][0] == runs[0][1]:
+    return f'class {ranges[0]} has'
+  return f'classes {", ".join(ranges)} have'

@@ -128,6 +128,10 @@ def _images(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def _labels(name: str, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+  if not y.ndim:
+    raise ValueError(
+      f'{name} is of shape (); it must be ({len(x)},), one label for each image'
+    )
   if y.ndim == 2 and len(y) == len(x) and y.shape[1] > 1:
     raise ValueError(
       f'{name} is of shape {y.shape}, as one-hot rows are; it must be ({len(x)},), the '

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from psml_jax import _registry
+from psml_jax import _registry, _validate
 from psml_jax.core import Router, ZooProfile
 from psml_jax.defenses.reply import ReplyTransform
 from psml_jax.defenses.transform import SpecTransform
@@ -45,9 +45,10 @@ class Knob(NamedTuple):
     return jnp.where(strength > 0, value, jnp.float32(self.off))
 
   def allows(self, value: float) -> bool:
-    """Whether a value lies between off and strongest."""
+    """Whether a value is off, or lies before strongest and float32 can hold it."""
     low, high = sorted((self.off, self.strongest))
-    return low <= value <= high
+    held = bool(_validate.in_float32(value))
+    return value == self.off or (low <= value <= high and held)
 
 
 class Deployment(NamedTuple):

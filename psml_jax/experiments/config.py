@@ -11,7 +11,9 @@ from psml_jax import (
   _registry,
   _validate,
   attacks,
+  data,
   defenses,
+  profiles,
   routers,
   training,
   workloads,
@@ -20,6 +22,21 @@ from psml_jax import (
 from psml_jax.core import ZooProfile
 
 T = TypeVar('T')
+
+_FINEST = 2.0**-23
+
+
+_LARGEST = {
+  'seeds': 10**5,
+  'published.synthetic_models': 10**6,
+  'zoo.hyper.steps': 10**8,
+  'zoo.hyper.batch_size': 10**6,
+  'extraction.hyper.steps': 10**8,
+  'extraction.hyper.batch_size': 10**6,
+  'defense.workload_size': 10**8,
+}
+"""Whole numbers above which no machine can hold the arrays."""
+_MOST_DRAWS = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +78,13 @@ class Zoo:
     """The recipe of a model; only where the zoo has one."""
     assert self.recipe is not None
     fields = self.models[name].get('recipe', {})
+    path = f'config.zoo.models.{name}.recipe'
+    if not isinstance(fields, Mapping):
+      raise ValueError(f'{path} is {fields!r}; it must be a mapping of fields')
     return _build(
       zoo.Recipe,
       {**dataclasses.asdict(self.recipe), **fields},
-      f'config.zoo.models.{name}.recipe',
+      path,
     )
 
   def members(self, name: str) -> tuple[str, ...]:
@@ -109,7 +129,10 @@ class Published:
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-  """Where bisection ends: an accuracy (fraction) and a share of the latency budget."""
+  """Where bisection ends: an accuracy (fraction) and a share of the latency budget.
+
+  Both at least 2 ** -23, the finest that float32 can bisect.
+  """
 
   accuracy_resolution: float
   latency_resolution: float
@@ -237,23 +260,62 @@ def check(config: Config) -> None:
     )
   if config.published is not None:
     _check_published(config.published)
-  if config.data is not None and config.data.profile_size:
-    _validate.positive_int('config.data.profile_size', config.data.profile_size)
+  if config.data is not None:
+    _check_data(config.data)
   accuracy_resolution = config.fingerprint.accuracy_resolution
   latency_resolution = config.fingerprint.latency_resolution
   for name, value in (
     ('accuracy_resolution', accuracy_resolution),
     ('latency_resolution', latency_resolution),
   ):
-    if not 0 < value < 1:
-      raise ValueError(f'config.fingerprint.{name} is {value}; it must be in (0, 1)')
+    if not _FINEST <= value < 1:
+      raise ValueError(
+        f'config.fingerprint.{name} is {value}; it must be in [2**-23, 1), of which '
+        f'2**-23 ({_FINEST:.2g}) is what float32 can still bisect'
+      )
   routers.POLICIES.find(config.policy, 'config.policy')
   _check_defense(config.defense)
+  _check_sizes(config)
   if config.zoo is not None:
     _check_zoo(config.zoo)
   if config.extraction is not None and config.data is not None:
     _check_extraction(config.extraction, config.fingerprint, config.data)
     _check_attacks(config.attacks, config.fingerprint)
+
+
+def _check_sizes(config: Config) -> None:
+  for path, most in _LARGEST.items():
+    value: Any = config
+    for name in path.split('.'):
+      value = getattr(value, name, None)
+    if value is not None and value > most:
+      raise ValueError(f'config.{path} is {value}; it must be at most {most}')
+  queries = config.seeds * config.defense.workload_size
+  if not config.defense.workload_csv and queries > _MOST_DRAWS:
+    raise ValueError(
+      f'config.defense.workload_size is {config.defense.workload_size}, drawn for each '
+      f'of config.seeds {config.seeds}; their product must be at most {_MOST_DRAWS}'
+    )
+  for part in ('zoo', 'extraction'):
+    hyper = getattr(getattr(config, part), 'hyper', None)
+    if hyper is not None and hyper.steps * hyper.batch_size > _MOST_DRAWS:
+      raise ValueError(
+        f'config.{part}.hyper has steps {hyper.steps} and batch_size '
+        f'{hyper.batch_size}; their product must be at most {_MOST_DRAWS}'
+      )
+
+
+def _check_data(config: Data) -> None:
+  if config.profile_size:
+    _validate.positive_int('config.data.profile_size', config.profile_size)
+  for path, check_part in (
+    ('config.data', lambda: data.check_name(config.name)),
+    ('config.data.fields', lambda: data.check_fields(config.name, config.fields)),
+  ):
+    try:
+      check_part()
+    except ValueError as error:
+      raise ValueError(f'{path}.{error}') from None
 
 
 def _check_published(config: Published) -> None:
@@ -263,6 +325,8 @@ def _check_published(config: Published) -> None:
       f'config.published has name {config.name!r}, csv {config.csv!r} and '
       f'synthetic_models {config.synthetic_models}; give exactly one'
     )
+  if config.name:
+    _validate.one_of('config.published.name', config.name, profiles.names())
   if config.synthetic_models:
     _validate.positive_int('config.published.synthetic_models', config.synthetic_models)
 
@@ -292,7 +356,7 @@ def _check_defense(defense: Defense) -> None:
       if not number or not knob.allows(value):
         raise ValueError(
           f'{path}.values holds {value!r}; each must be a {knob.name} between '
-          f'{knob.off:g} and {knob.strongest:g}'
+          f'{knob.off:g} and {knob.strongest:g} that float32 can hold'
         )
     try:
       defenses.deploy(name, two, knob.off, **defense.fields(name))
@@ -303,6 +367,10 @@ def _check_defense(defense: Defense) -> None:
 def _check_attacks(
   listed: Mapping[str, Mapping[str, Any]], resolution: Fingerprint
 ) -> None:
+  if not listed:
+    raise ValueError(
+      f'config.attacks is empty; name at least one of {", ".join(attacks.ATTACKS)}'
+    )
   resources = attacks.Resources(1, **dataclasses.asdict(resolution))
   for name, fields in _named('config.attacks', listed):
     attacks.ATTACKS.find(name, 'config.attacks')
@@ -369,7 +437,7 @@ def _check_module(path: str, fields: Any) -> None:
 
 
 def _check_extraction(
-  extraction: Extraction, fingerprint_config: Fingerprint, data: Data
+  extraction: Extraction, fingerprint_config: Fingerprint, images: Data
 ) -> None:
   from psml_jax.attacks import fingerprint
 
@@ -389,9 +457,9 @@ def _check_extraction(
         f'config.extraction.query_budgets holds {budget}; it must be above the '
         f'{probes} probes that the fingerprint needs'
       )
-    if budget > data.pool_size:
+    if budget > images.pool_size:
       raise ValueError(
-        f'config.data.pool_size is {data.pool_size}; it must be at least the query '
+        f'config.data.pool_size is {images.pool_size}; it must be at least the query '
         f'budget {budget}, one image a query'
       )
 
@@ -441,13 +509,20 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
       raise ValueError(f'{path} is {value!r}; it must be of type {hint.__name__}')
     return value
-  return _plain(value)
+  if not hasattr(value, 'items'):
+    raise ValueError(f'{path} is {value!r}; it must be a mapping')
+  return _plain(value, path)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, path: str) -> Any:
   """A nested mapping as dicts sorted by name, as a `ConfigDict` and JSON have it."""
   if hasattr(value, 'items'):
-    return {name: _plain(item) for name, item in sorted(value.items())}
+    for name in dict(value.items()):
+      if not isinstance(name, str):
+        raise ValueError(f'{path} has the name {name!r}; names must be strings')
+    return {
+      name: _plain(item, f'{path}.{name}') for name, item in sorted(value.items())
+    }
   if isinstance(value, (list, tuple)):
-    return [_plain(item) for item in value]
+    return [_plain(item, path) for item in value]
   return value

@@ -25,6 +25,7 @@ def run(experiment: Experiment) -> None:
   """
   config, profile = experiment.config, experiment.profile()
   workload = specs(config)
+  experiment.check_inputs()
   if config.published is None:  # a published zoo's were checked at once
     check_clients(config, workload, profile)
   calibration_key, measure_key = jax.random.split(experiment.key('defense'))

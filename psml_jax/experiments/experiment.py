@@ -2,12 +2,14 @@
 
 import dataclasses
 import pathlib
+import re
 
 import jax
 import numpy as np
 
 from psml_jax import _files, _keys, data, pareto, profiles
 from psml_jax.core import ZooProfile
+from psml_jax.experiments import workdir
 from psml_jax.experiments.config import Config
 
 STAGES = (
@@ -30,18 +32,25 @@ class Experiment:
     config: its config.
     directory: its work directory, made by `workdir.open_workdir`.
     data_dir: where image files lie, if the data set needs any.
+    under_way: whether the work directory is open, so that files must stay as they were
+      when it was made.
   """
 
   config: Config
   directory: pathlib.Path
   data_dir: str | None = None
+  under_way: bool = False
 
   def key(self, stage: str) -> jax.Array:
     """The key of one stage: of the config's seed and the stage alone."""
     return _keys.purpose(self.config.seed, stage)
 
   def inputs(self) -> dict[str, pathlib.Path]:
-    """Every file that the experiment reads, by the name that errors give it."""
+    """Every file that the experiment reads, by the name that errors give it.
+
+    Raises:
+      ValueError: one that is no regular file, such as a pipe.
+    """
     config, named = self.config, {}
     if config.published is not None and config.published.csv:
       named['config.published.csv'] = config.published.csv
@@ -53,7 +62,22 @@ class Experiment:
     if config.data is not None:
       for path in data.files(config.data.name, self.data_dir):
         paths[f'data_dir/{path.name}'] = path
+    for name, path in paths.items():
+      if path.exists() and not path.is_file():
+        raise ValueError(
+          f'{name} is {str(path)!r}, a pipe, device or folder; it must be a regular '
+          'file, for it is read more than once'
+        )
     return paths
+
+  def check_inputs(self) -> None:
+    """Checks, once under way, that no file has changed; call it after each reading.
+
+    Raises:
+      InputError: one has; the message names it.
+    """
+    if self.under_way:
+      workdir.check_inputs(self.directory, self.inputs())
 
   def images(self) -> data.Splits:
     """The images in their splits."""
@@ -64,7 +88,7 @@ class Experiment:
       config.zoo_size if config.profile_size else config.zoo_size - profile_size
     )
     try:
-      return data.load(
+      images = data.load(
         config.name,
         seed=self.config.seed,
         zoo_size=zoo_size,
@@ -75,22 +99,29 @@ class Experiment:
         **config.fields,
       )
     except ValueError as error:
-      if config.profile_size:
+      of_sizes = re.search(r'\b(zoo|pool|test|profile)_size\b', str(error))
+      if config.profile_size or not of_sizes:
         raise
       raise ValueError(
         f'{error} (config.data.zoo_size {config.zoo_size} is {zoo_size} to train on '
         f'and {profile_size} to profile on, for config.data.profile_size is not given)'
       ) from error
+    self.check_inputs()
+    return images
 
   def profile(self) -> ZooProfile:
     """The zoo's profile, as the profile stage left it."""
-    return ZooProfile.from_csv(
-      self.directory / 'profile.csv',
-      name_column='name',
-      accuracy_column='accuracy',
-      latency_column='latency_ms',
-      accuracy_unit='fraction',
-    )
+    path = self.directory / 'profile.csv'
+    try:
+      return ZooProfile.from_csv(
+        path,
+        name_column='name',
+        accuracy_column='accuracy',
+        latency_column='latency_ms',
+        accuracy_unit='fraction',
+      )
+    except ValueError as error:
+      raise workdir.damaged(path, error, workdir.PROFILE_ANEW) from error
 
   def published(self) -> ZooProfile:
     """The zoo without models: the package's, the user's table, or a made-up one."""
@@ -101,7 +132,7 @@ class Experiment:
     if config.name:
       return profiles.load(config.name)
     try:
-      return ZooProfile.from_csv(
+      profile = ZooProfile.from_csv(
         config.csv,
         name_column=config.name_column,
         accuracy_column=config.accuracy_column,
@@ -111,6 +142,8 @@ class Experiment:
       )
     except ValueError as error:
       raise ValueError(f'config.published.csv: {error}') from error
+    self.check_inputs()
+    return profile
 
 
 def latency_budget(profile: ZooProfile, victim: int) -> float:

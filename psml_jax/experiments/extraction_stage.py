@@ -1,12 +1,12 @@
 """The extraction stage: every run of the experiment as a row of one population."""
 
 import functools
-import json
 import pathlib
 import time
 import warnings
 import zipfile
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from psml_jax import _compile, _validate, leakage, pareto, surrogates, zoo
+from psml_jax import _compile, leakage, pareto, surrogates, zoo
 from psml_jax.attacks import ATTACKS
 from psml_jax.core import Harvest, Spec, ZooProfile
 from psml_jax.experiments import deployment, plan, workdir
@@ -30,6 +30,9 @@ from psml_jax.experiments.harness import (
 )
 from psml_jax.experiments.plan import Cell
 
+DEFENSE_FIELDS = ('without', 'mechanisms')
+RECORD_FIELDS = (*Cell._fields, 'seed', 'diverged', 'queries_billed', 'seconds')
+
 
 def run(experiment: Experiment) -> None:
   """Writes extraction.jsonl, a record a run; continues a part that is there."""
@@ -39,14 +42,15 @@ def run(experiment: Experiment) -> None:
   profile = experiment.profile()
   described = [
     (cell, seed)
-    for cell in plan.cells(experiment.config, victims(profile), _calibrated(experiment))
+    for cell in cells(experiment)
     for seed in range(experiment.config.seeds)
   ]
-  done = {_identity(record): record for record in workdir.read_jsonl(part)}
+  records = workdir.read_jsonl(part, *RECORD_FIELDS)
+  done = {_identity(record): record for record in records}
   missing = [row for row in described if row not in done]
   rows = _rows(experiment, profile, missing) if missing else None
   setting, tables = _setting(experiment, profile)
-  size = config.rows_per_chunk
+  size = min(config.rows_per_chunk, len(described))
 
   @functools.partial(jax.jit, static_argnames=('attack', 'defense'))
   def spoils(attack: str, defense: str, tables: Tables, row: Run) -> Spoils:
@@ -150,7 +154,7 @@ def _told(
       victim = profile.index(cell.victim)
       best[place] = leakage.best_spec(own, profile, server, victim)
   return {
-    cell: best.get((cell.victim, cell.defense, cell.value), nothing)
+    cell: best[cell.victim, cell.defense, cell.value]
     if ATTACKS[cell.attack].role == 'informed'
     else nothing
     for cell in cells
@@ -162,14 +166,19 @@ def victims(profile: ZooProfile) -> dict[str, str]:
   return {size: profile.names[i] for size, i in pareto.victims(profile).items()}
 
 
-def _calibrated(experiment: Experiment) -> dict[str, float]:
+def cells(experiment: Experiment) -> list[Cell]:
+  """What the experiment extracts, by its plan and the values that keep the target."""
+  path = experiment.directory / 'defense.json'
+  found = workdir.read_json(path, *DEFENSE_FIELDS)['mechanisms']
+  return plan.cells(experiment.config, victims(experiment.profile()), calibrated(found))
+
+
+def calibrated(mechanisms: Mapping[str, Any]) -> dict[str, float]:
   """The values that keep the target, of the mechanisms that have one."""
-  with (experiment.directory / 'defense.json').open(encoding='utf-8') as file:
-    found = json.load(file)['mechanisms']
   return {
-    name: entry['calibrated']
-    for name, entry in found.items()
-    if entry['calibrated'] is not None
+    name: found['calibrated']
+    for name, found in mechanisms.items()
+    if found['calibrated'] is not None
   }
 
 
@@ -195,9 +204,7 @@ def _predictions(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     with path.open('rb') as file, np.load(file) as outputs:
       return outputs['pool'], outputs['test']
   except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
-    raise _validate.InputError(
-      f'{path} is damaged ({error}); remove it, and the same command makes it anew'
-    ) from error
+    raise workdir.damaged(path, error) from error
 
 
 def _record(

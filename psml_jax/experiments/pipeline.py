@@ -1,11 +1,11 @@
 """Runs an experiment stage by stage, each skipped where its artifact lies."""
 
 import contextlib
-import json
+import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from psml_jax import _device, _files, report
 from psml_jax._validate import InputError
@@ -58,9 +58,15 @@ def run(
 
   Raises:
     ValueError: a stage that the experiment does not have, no device of JAX_PLATFORMS,
-      what `preflight.check` rejects (nothing has been written then), or a work
-      directory of another config, of other inputs, or in use.
+      what `preflight.check` rejects (nothing has been written then), a work
+      directory of another config, of other inputs, or in use, or an input file that
+      changes while the run is under way (nothing is made of it).
   """
+  if not isinstance(config, Config):
+    raise InputError(
+      f'config is of type {type(config).__name__}; it must be a Config, which '
+      'experiments.parse makes of a mapping'
+    )
   stages = _PUBLISHED_STAGES if config.published else STAGES
   if until not in stages:
     raise InputError(
@@ -69,17 +75,29 @@ def run(
   wanted = stages[: stages.index(until) + 1]
   with contextlib.ExitStack() as resources:
     try:
-      experiment = _prepare(config, directory, data_dir, wanted, resources)
+      with _memory('the checks before the first stage'):
+        experiment = _prepare(config, directory, data_dir, wanted, resources)
     except ValueError as error:
       raise InputError(str(error)) from error
     for name in _missing(experiment.directory, wanted):
+      experiment.check_inputs()
+      spent = _spent(experiment.directory)
       began = time.perf_counter()
       try:
-        _STAGES[name][1](experiment)
+        with _memory(f'the stage {name}'):
+          _STAGES[name][1](experiment)
+      except ValueError:
+        experiment.check_inputs()
+        raise
       finally:
-        _add_seconds(experiment, name, time.perf_counter() - began)
+        spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
+        workdir.write_json(experiment.directory / 'seconds.json', spent)
   if until == 'report':
-    summary = json.loads((experiment.directory / 'summary.json').read_text('utf-8'))
+    summary = workdir.read_json(
+      experiment.directory / 'summary.json',
+      'claims',
+      remedy='remove it and report.html, and the same command makes them anew',
+    )
     print(report.claims_table(summary))
   return experiment.directory
 
@@ -97,25 +115,38 @@ def _prepare(
     _files.local('workdir', directory),
     None if data_dir is None else str(_files.local('data_dir', data_dir)),
   )
-  inputs = experiment.inputs()
+  moved = experiment.inputs()
   if _missing(experiment.directory, wanted):
     _device.start()
     preflight.check(experiment)
-  workdir.open_workdir(experiment.directory, config, moved=inputs)
+  workdir.open_workdir(experiment.directory, config, moved=moved)
   if _missing(experiment.directory, wanted):
     locked = resources.enter_context(lock.hold(experiment.directory))
     if locked:
       workdir.remove_unfinished(experiment.directory)
-  workdir.check_inputs(experiment.directory, inputs)
+  experiment = dataclasses.replace(experiment, under_way=True)
+  experiment.check_inputs()
   return experiment
+
+
+@contextlib.contextmanager
+def _memory(where: str) -> Iterator[None]:
+  """Tells of memory that does not suffice as a mistake, by where it showed."""
+  try:
+    yield
+  except (MemoryError, RuntimeError) as error:
+    if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
+      raise
+    raise InputError(
+      f'{where} needs more memory than there is ({str(error)[:200]}); ask for smaller '
+      'sizes in the config'
+    ) from error
 
 
 def _missing(directory: pathlib.Path, wanted: Sequence[str]) -> list[str]:
   return [name for name in wanted if not (directory / _STAGES[name][0]).exists()]
 
 
-def _add_seconds(experiment: Experiment, stage: str, seconds: float) -> None:
-  path = experiment.directory / 'seconds.json'
-  spent = json.loads(path.read_text('utf-8')) if path.exists() else {}
-  spent[stage] = spent.get(stage, 0.0) + seconds
-  workdir.write_json(path, spent)
+def _spent(directory: pathlib.Path) -> dict[str, float]:
+  path = directory / 'seconds.json'
+  return workdir.read_json(path) if path.exists() else {}

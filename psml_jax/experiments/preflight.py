@@ -1,8 +1,15 @@
 """Checks of an experiment against its data, before anything is written or trained."""
 
+import math
+
+import jax
+
 from psml_jax import _validate, zoo
 from psml_jax.experiments import defense_stage
 from psml_jax.experiments.experiment import Experiment
+
+_MOST_NUMBERS = 2e9
+"""Of a model to train, which takes four times its 8 GB."""
 
 
 def check(experiment: Experiment) -> None:
@@ -13,8 +20,8 @@ def check(experiment: Experiment) -> None:
 
   Raises:
     ValueError: images, a published zoo or a workload that cannot be loaded, clients
-      none of whom the published zoo can serve, a model that does not fit the images, or
-      a request larger than the profiling split.
+      none of whom the published zoo can serve, a model that does not fit the images or
+      any memory, or a request larger than the profiling split.
   """
   config = experiment.config
   workload = defense_stage.specs(config)
@@ -35,7 +42,10 @@ def check(experiment: Experiment) -> None:
     )
   if config.profiling.stored:
     names = tuple(m for name in config.zoo.models for m in config.zoo.members(name))
-    zoo.stored_profile(config.profiling.stored, names)
+    try:
+      zoo.stored_profile(config.profiling.stored, names)
+    except ValueError as error:
+      raise ValueError(f'config.profiling.stored: {error}') from error
   for name in config.zoo.models if config.zoo.recipe else ():
     minibatch = config.zoo.recipe_of(name).batch_size
     if minibatch > len(images.zoo_x):
@@ -52,6 +62,12 @@ def check(experiment: Experiment) -> None:
   ):
     module = zoo.create(num_classes=images.num_classes, **fields)
     try:
-      zoo.abstract_variables(module, images.test_x.shape[1:])
-    except (TypeError, ValueError, ZeroDivisionError) as error:
+      variables = zoo.abstract_variables(module, images.test_x.shape[1:])
+    except (OverflowError, TypeError, ValueError, ZeroDivisionError) as error:
       raise ValueError(f'{path} is {dict(fields)}: {error}') from error
+    numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables))
+    if numbers > _MOST_NUMBERS:
+      raise ValueError(
+        f'{path} is {dict(fields)}, a model of {numbers:.3g} numbers; it must have at '
+        f'most {_MOST_NUMBERS:.3g}'
+      )

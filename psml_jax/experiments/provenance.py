@@ -2,13 +2,13 @@
 
 import datetime
 import importlib.metadata
-import json
 import pathlib
 import platform
 import subprocess
 
 import psml_jax
 from psml_jax import _device
+from psml_jax.experiments import workdir
 from psml_jax.experiments.config import Config
 
 _LIBRARIES = ('jax', 'jaxlib', 'flax', 'numpy')
@@ -37,7 +37,7 @@ def collect(config: Config, directory: pathlib.Path) -> dict[str, str]:
   }
   measured = directory / 'profile.json'
   if measured.exists():
-    profile = json.loads(measured.read_text('utf-8'))
+    profile = workdir.read_json(measured, remedy=workdir.PROFILE_ANEW)
     for label, field in (
       ('images in a request', 'request_images'),
       ('latencies measured on', 'device'),

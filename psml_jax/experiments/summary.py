@@ -1,6 +1,5 @@
 """The summary of an experiment: cells with intervals, and the paper's claims."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,11 +8,10 @@ import numpy as np
 from psml_jax import _device, metrics, pareto
 from psml_jax.attacks import ATTACKS
 from psml_jax.defenses import MECHANISMS
-from psml_jax.experiments import claims, provenance, workdir
+from psml_jax.experiments import claims, extraction_stage, provenance, workdir
 from psml_jax.experiments.claims import METRICS
 from psml_jax.experiments.defense_stage import estimate
 from psml_jax.experiments.experiment import Experiment
-from psml_jax.experiments.extraction_stage import victims as victims_of
 from psml_jax.experiments.plan import NONE, Cell
 
 
@@ -28,17 +26,17 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
   """
   config, profile = experiment.config, experiment.profile()
   optimal = np.asarray(pareto.pareto_mask(profile))
-  fingerprints = _read(experiment, 'fingerprint.json')
-  defense = _read(experiment, 'defense.json')
+  fingerprints = workdir.read_json(
+    experiment.directory / 'fingerprint.json', 'victims', 'frontier'
+  )
+  defense = workdir.read_json(
+    experiment.directory / 'defense.json', *extraction_stage.DEFENSE_FIELDS
+  )
   runs = _runs(experiment)
   goodputs = _goodputs(defense)
   target = config.defense.target_goodput
-  calibrated = {
-    name: found['calibrated']
-    for name, found in defense['mechanisms'].items()
-    if found['calibrated'] is not None
-  }
-  victims = victims_of(profile)
+  calibrated = extraction_stage.calibrated(defense['mechanisms'])
+  victims = extraction_stage.victims(profile)
   return {
     'dataset': config.name,
     'seeds': config.seeds,
@@ -96,22 +94,20 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
   }
 
 
-def _read(experiment: Experiment, name: str) -> Any:
-  return json.loads((experiment.directory / name).read_text('utf-8'))
-
-
 def _measured_on(experiment: Experiment) -> str:
   """Where the zoo's latency was measured; for a published zoo, where this runs."""
   if experiment.config.published is not None:
     return _device.name()
-  return str(_read(experiment, 'profile.json')['device'])
+  path = experiment.directory / 'profile.json'
+  return str(workdir.read_json(path, 'device', remedy=workdir.PROFILE_ANEW)['device'])
 
 
 def _seconds(
   experiment: Experiment, runs: dict[Cell, list[dict[str, Any]]]
 ) -> dict[str, float]:
   """Seconds by stage; extraction's from its records, which outlive a kill."""
-  seconds = _read(experiment, 'seconds.json')
+  path = experiment.directory / 'seconds.json'
+  seconds = workdir.read_json(path) if path.exists() else {}
   if runs:
     seconds['extraction'] = sum(
       row['seconds'] for rows in runs.values() for row in rows
@@ -120,11 +116,24 @@ def _seconds(
 
 
 def _runs(experiment: Experiment) -> dict[Cell, list[dict[str, Any]]]:
-  """The records of every cell, in order of their seeds."""
+  """The records of every cell, in order of their seeds; all must be there."""
+  if experiment.config.extraction is None:
+    return {}
+  path = experiment.directory / 'extraction.jsonl'
+  records = workdir.read_jsonl(path, *extraction_stage.RECORD_FIELDS)
   runs: dict[Cell, list[dict[str, Any]]] = {}
-  for record in workdir.read_jsonl(experiment.directory / 'extraction.jsonl'):
+  for record in records:
     cell = Cell(*(record[field] for field in Cell._fields))
     runs.setdefault(cell, []).append(record)
+  wanted, seeds = extraction_stage.cells(experiment), experiment.config.seeds
+  for cell in {**dict.fromkeys(wanted), **runs}:
+    found = [record['seed'] for record in runs.get(cell, ())]
+    if cell not in wanted or sorted(found) != list(range(seeds)):
+      raise workdir.damaged(
+        path,
+        f'it holds {len(records)} runs, and {len(wanted) * seeds} belong there; of '
+        f'{tuple(cell)} it has the seeds {found}',
+      )
   return runs
 
 

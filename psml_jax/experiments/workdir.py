@@ -5,11 +5,12 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import psml_jax
 from psml_jax import _files
+from psml_jax._validate import InputError
 from psml_jax.experiments import lock
 from psml_jax.experiments.config import Config
 
@@ -18,6 +19,12 @@ FORMAT = 2
 with new ones."""
 
 _CONFIG, _INPUTS = 'config.json', 'inputs.json'
+
+PROFILE_ANEW = (
+  'remove profile.csv, profile.json, fingerprint.json, defense.json and '
+  'extraction.jsonl, and the same command makes them anew'
+)
+"""What mends a damaged profile; what was made with it must not meet another one."""
 
 write = _files.write
 
@@ -87,13 +94,13 @@ def check_inputs(directory: pathlib.Path, inputs: Mapping[str, pathlib.Path]) ->
     inputs: name -> file, as `Experiment.inputs` gives them.
 
   Raises:
-    ValueError: a file that cannot be read, has changed, is new to the directory's
+    InputError: a file that cannot be read, has changed, is new to the directory's
       results or is absent now; the message names it.
   """
   given = {name: _remembered(name, path) for name, path in inputs.items()}
   stored = directory / _INPUTS
   if stored.exists():
-    known = json.loads(stored.read_text('utf-8'))
+    known = read_json(stored, remedy='give an empty or new directory')
   elif any(not _is_own(file) for file in directory.iterdir()):
     known = {}
   else:
@@ -108,7 +115,7 @@ def check_inputs(directory: pathlib.Path, inputs: Mapping[str, pathlib.Path]) ->
       trouble = f'was made before {given[name]["path"]} changed, which is {name}'
     else:
       continue
-    raise ValueError(
+    raise InputError(
       f'workdir is {str(directory)!r}, which {trouble}; give the input that it was '
       'made with, or an empty or new directory'
     )
@@ -144,11 +151,51 @@ def write_jsonl(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
   _files.write_text(path, ''.join(lines))
 
 
-def read_jsonl(path: pathlib.Path) -> list[dict[str, Any]]:
-  """All records of a file; none where it does not exist."""
+def read_json(
+  path: pathlib.Path, *fields: str, remedy: str | None = None
+) -> dict[str, Any]:
+  """Reads an artifact.
+
+  Args:
+    path: the file.
+    *fields: what it must hold.
+    remedy: what mends a damaged one, where it is more than removing it.
+
+  Returns:
+    The mapping that it holds.
+
+  Raises:
+    InputError: a file that is damaged.
+  """
+  try:
+    return _mapping(path.read_text('utf-8'), fields)
+  except ValueError as error:
+    raise damaged(path, error, remedy) from error
+
+
+def read_jsonl(path: pathlib.Path, *fields: str) -> list[dict[str, Any]]:
+  """All records of a file, as `read_json` reads one; none where it does not exist."""
   if not path.exists():
     return []
-  return [json.loads(line) for line in path.read_text('utf-8').splitlines()]
+  try:
+    return [_mapping(line, fields) for line in path.read_text('utf-8').splitlines()]
+  except ValueError as error:
+    raise damaged(path, error) from error
+
+
+def damaged(path: pathlib.Path, why: object, remedy: str | None = None) -> InputError:
+  """The error of an artifact that cannot be read."""
+  remedy = remedy or 'remove it, and the same command makes it anew'
+  return InputError(f'{path} is damaged ({why}); {remedy}')
+
+
+def _mapping(text: str, fields: Sequence[str]) -> dict[str, Any]:
+  value = json.loads(text)
+  if not isinstance(value, dict):
+    raise ValueError(f'it holds {type(value).__name__}, not a mapping')
+  if missing := [field for field in fields if field not in value]:
+    raise ValueError(f'it lacks {", ".join(missing)}')
+  return value
 
 
 def _is_own(path: pathlib.Path) -> bool:
@@ -180,7 +227,7 @@ def _remembered(name: str, path: pathlib.Path) -> dict[str, str]:
   try:
     return {'path': str(path.absolute()), 'digest': _files.digest(path)}
   except OSError as error:
-    raise ValueError(f'{name} is {str(path)!r}; it must be a file: {error}') from None
+    raise InputError(f'{name} is {str(path)!r}; it must be a file: {error}') from None
 
 
 def _difference(found: Any, wanted: Any, path: str = 'config') -> str:

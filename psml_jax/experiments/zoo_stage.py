@@ -1,7 +1,6 @@
 """The zoo's stages: training, profiling, and every model's answers to every image."""
 
 import functools
-import json
 import pathlib
 import shutil
 import time
@@ -115,6 +114,7 @@ def profile(experiment: Experiment) -> None:
   models = _models(experiment, images)
   if config.stored:
     profile, description = _with_stored_latencies(config.stored, models, images)
+    experiment.check_inputs()
     columns = functools.partial(zoo.write_profile, profile=profile)
   else:
     measured = zoo.measure(
@@ -145,7 +145,8 @@ def _with_stored_latencies(
     for model in models.values()
   ]
   told = path.with_name('profile.json')
-  description = json.loads(told.read_text('utf-8')) if told.is_file() else {}
+  remedy = 'it tells where config.profiling.stored was measured; restore or remove it'
+  description = workdir.read_json(told, remedy=remedy) if told.is_file() else {}
   return (
     ZooProfile(accuracies, latencies, tuple(models)),  # type: ignore[arg-type]
     {'device': 'unknown', **description, 'stored': path.name},

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ import numpy as np
 
 from psml_jax import _compile, _validate, training
 from psml_jax.zoo import contract
+
+_ROUNDING = 1e-6
 
 
 class Model(NamedTuple):
@@ -103,12 +106,33 @@ def check_data(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None
       f'images are of type {images.dtype} and labels of type {labels.dtype}; they must '
       'be floats with pixels in [0, 1], and whole numbers'
     )
-  if not np.isfinite(images).all():
-    raise ValueError('images hold NaN or infinity; pixels must be in [0, 1]')
+  check_pixels(images)
   if labels.min() < 0 or labels.max() >= num_classes:
     raise ValueError(
       f'labels span [{labels.min()}, {labels.max()}]; they must be in '
       f'[0, {num_classes - 1}]'
+    )
+
+
+def check_pixels(images: np.ndarray) -> None:
+  """Raises a ValueError where concrete images are no floats in [0, 1]."""
+  if not jnp.issubdtype(images.dtype, jnp.floating):
+    raise ValueError(
+      f'images are of type {images.dtype}; they must be floats with pixels in [0, 1]'
+    )
+  if not _validate.is_concrete(images) or not images.size:
+    return
+  low, high = float(images.min()), float(images.max())
+  if not np.isfinite([low, high]).all():
+    raise ValueError('images hold NaN or infinity; pixels must be in [0, 1]')
+  if low < -_ROUNDING or high > 1 + _ROUNDING:
+    hint = ''
+    if low < -_ROUNDING:
+      hint = ' (they may be standardised: undo it)'
+    elif high <= 255:
+      hint = ' (divide by 255)'
+    raise ValueError(
+      f'images span [{low:.6g}, {high:.6g}]; pixels must be in [0, 1]{hint}'
     )
 
 
@@ -117,14 +141,15 @@ def predict(model: Model, images: np.ndarray, *, batch_size: int = 256) -> np.nd
 
   Args:
     model: the model.
-    images: f32[N, H, W, C], N >= 1.
+    images: f32[N, H, W, C], N >= 1, pixels in [0, 1].
     batch_size: images at a time.
 
   Returns:
     f32[N, K].
 
   Raises:
-    ValueError: no images, or a batch size that is no whole number >= 1.
+    ValueError: no images, images that are no floats in [0, 1] or of a shape that the
+      model does not take, or a batch size that is no whole number >= 1.
   """
   return predictor(model.module, images, batch_size=batch_size)(model.variables)
 
@@ -138,6 +163,7 @@ def predictor(
     Maps the module's variables to f32[N, K] class probabilities of the images.
   """
   size = min(_validate.positive_int('batch_size', batch_size), len(images))
+  check_pixels(images)
   if images.ndim != 4 or not size:
     raise ValueError(f'images are {images.shape}; they must be [N, H, W, C], not empty')
   padded = np.concatenate([images, images[: -len(images) % size]])
@@ -149,7 +175,13 @@ def predictor(
   program = jax.jit(job, compiler_options=_compile.options('serving'))
 
   def answer(variables: Any) -> np.ndarray:
-    answers = np.asarray(program(variables, batches))
+    try:
+      answers = np.asarray(program(variables, batches))
+    except flax.errors.ScopeParamShapeError as error:
+      raise ValueError(
+        f'images are of shape {images.shape[1:]}, which the model does not take: '
+        f'{error}'
+      ) from error
     return answers.reshape(len(padded), -1)[: len(images)]
 
   return answer

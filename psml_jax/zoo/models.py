@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
+from psml_jax import _validate
 from psml_jax.zoo.layers import Conv, pool
 
 
@@ -24,11 +25,24 @@ def prepare(images: jax.Array, size: int) -> jax.Array:
   return 4 * pool(images, size) - 2
 
 
+def _check_widths(widths: Sequence[int]) -> None:
+  if isinstance(widths, str) or not isinstance(widths, Sequence) or not len(widths):
+    raise ValueError(
+      f'widths is {widths!r}; it must be a list of one or more whole numbers >= 1'
+    )
+  for width in widths:
+    _validate.positive_int('widths', width)
+
+
 class Linear(nn.Module):
   """Logistic regression: f32[N, H, W, C] -> f32[N, num_classes] logits."""
 
   num_classes: int
   size: int = 0
+
+  def __post_init__(self) -> None:
+    _validate.non_negative_int('size', self.size)
+    super().__post_init__()
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -42,6 +56,11 @@ class MLP(nn.Module):
   num_classes: int
   widths: Sequence[int]
   size: int = 0
+
+  def __post_init__(self) -> None:
+    _check_widths(self.widths)
+    _validate.non_negative_int('size', self.size)
+    super().__post_init__()
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -63,6 +82,12 @@ class CNN(nn.Module):
   widths: Sequence[int]
   depth: int = 1
   size: int = 0
+
+  def __post_init__(self) -> None:
+    _check_widths(self.widths)
+    _validate.positive_int('depth', self.depth)
+    _validate.non_negative_int('size', self.size)
+    super().__post_init__()
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:

@@ -159,6 +159,8 @@ def create(family: str, *, num_classes: int, **fields: Any) -> nn.Module:
   >>> create('mlp', num_classes=10, widths=[32]).widths
   (32,)
   """
+  if not isinstance(family, str):
+    raise ValueError(f'family is {family!r}; it must be one of {families()}')
   if family not in _FAMILIES:
     raise ValueError(_registry.unknown('family', family, _FAMILIES))
   if _validate.positive_int('num_classes', num_classes) < 2:
