@@ -19,7 +19,7 @@ CONFIG = types.SimpleNamespace(
 )
 
 
-def records(accuracy, fidelity, *, probes=0, diverged=()):
+def records(accuracy, fidelity, *, probes=0, diverged=(), unserved=()):
   """Runs around a score; the seeds' own wobble, a different one a metric, cancels."""
   return [
     {
@@ -27,6 +27,7 @@ def records(accuracy, fidelity, *, probes=0, diverged=()):
       'accuracy': None if seed in diverged else accuracy + WOBBLE[seed],
       'fidelity': None if seed in diverged else fidelity - WOBBLE[seed],
       'diverged': seed in diverged,
+      'queries_served': 0 if seed in unserved else 300,
       'probes': probes,
     }
     for seed in range(SEEDS)
@@ -176,7 +177,16 @@ def test_where_all_diverged_nothing_is_known(runs):
   runs[cell] = records(0, 0, diverged=range(SEEDS))
   medium, _ = extraction(runs)['2b']
   assert not medium['holds']
-  assert medium['measured'] == 'not known (4 diverged)'
+  assert medium['measured'] == 'not known (4 pairs diverged)'
+
+
+def test_a_defense_that_serves_the_thief_nothing_is_no_protection(runs):
+  cell = Cell('m', 'fingerprint', 'laplace', SCALE, 400)
+  runs[cell] = records(0.1, 0.1, unserved=range(SEEDS))
+  (claim,) = extraction(runs)['3a']
+  assert not claim['holds']
+  assert 'fingerprint: not known (4 pairs with nothing served)' in claim['measured']
+  assert not extraction(runs)['3b'][0]['holds']
 
 
 def fingerprints(identified):

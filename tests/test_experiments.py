@@ -401,7 +401,7 @@ def test_a_chunk_holds_no_more_rows_than_there_are(before_extraction, monkeypatc
   sizes = []
 
   def count(row, rows, width):
-    sizes.append(rows.victim.size)
+    sizes.append(rows[0].victim.size)
     raise KeyboardInterrupt
 
   monkeypatch.setattr(extraction_stage.surrogates, 'over_population', count)

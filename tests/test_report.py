@@ -106,6 +106,7 @@ def extraction_row(victim, score, budget, attack, defense, value, purity):
     'fidelity': estimate(score),
     'seeds': 5,
     'diverged': 0,
+    'unserved': 0,
   }
 
 
@@ -542,7 +543,7 @@ def test_diverged_runs_are_reported(summary):
   text = report.markdown(summary)
   (table,) = re.findall(r'## Extraction.*?(?=\n## )', text, re.S)
   rows = [line for line in table.splitlines() if line.startswith('|')]
-  assert rows[0].endswith('| diverged |')
+  assert rows[0].endswith('| remark |')
   assert sum(row.endswith('| 3 of 5 diverged |') for row in rows) == 1
   assert sum(row.endswith('| – | – | – | 5 of 5 diverged |') for row in rows) == 1
   assert '8 of all 275 surrogates diverged' in text

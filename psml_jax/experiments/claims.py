@@ -1,5 +1,6 @@
 """The paper's claims, each with what was measured and the test that it must pass."""
 
+import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,31 +25,35 @@ class Difference(dict[str, metrics.Interval]):
   """Interval of the difference of two cells by metric; empty where there is none.
 
   Attributes:
-    diverged: how many pairs were left out because a surrogate had diverged.
+    left_out: how many pairs are not in it, by the reason.
   """
 
-  diverged: int = 0
+  def __init__(self, left_out: Mapping[str, int] | None = None) -> None:
+    super().__init__()
+    self.left_out = dict(left_out or {})
 
   def __str__(self) -> str:
-    if not self:
-      return f'not known ({self.diverged} diverged)' if self.diverged else 'not run'
     points = ', '.join(
       f'{name} {100 * v.mean:+.1f} [{100 * v.low:+.1f}, {100 * v.high:+.1f}]'
       for name, v in self.items()
     )
-    return points + (f' ({self.diverged} pairs diverged)' if self.diverged else '')
+    why = ', '.join(f'{count} pairs {why}' for why, count in self.left_out.items())
+    if not why:
+      return points or 'not run'
+    return f'{points or "not known"} ({why})'
 
   def above(self, bound: float) -> bool:
-    """Whether the interval of every metric is above a bound, and nothing diverged."""
-    return self._sound and all(v.low > bound for v in self.values())
+    """Whether the interval of every metric is above a bound, and no pair left out."""
+    return self.sound and all(v.low > bound for v in self.values())
 
   def below(self, bound: float) -> bool:
-    """Whether the interval of every metric is below a bound, and nothing diverged."""
-    return self._sound and all(v.high < bound for v in self.values())
+    """Whether the interval of every metric is below a bound, and no pair left out."""
+    return self.sound and all(v.high < bound for v in self.values())
 
   @property
-  def _sound(self) -> bool:
-    return bool(self) and not self.diverged
+  def sound(self) -> bool:
+    """Whether there is one, and it is of all pairs."""
+    return bool(self) and not self.left_out
 
 
 def difference(runs: Runs, one: Cell, other: Cell) -> Difference:
@@ -60,17 +65,29 @@ def difference(runs: Runs, one: Cell, other: Cell) -> Difference:
     other: the one that it is compared with.
 
   Returns:
-    One minus the other.
+    One minus the other; without the pairs of which a surrogate diverged, or was never
+    trained because nothing was served.
   """
-  found = Difference()
   by_seed = {record['seed']: record for record in runs.get(other, ())}
-  pairs = [(a, by_seed[a['seed']]) for a in runs.get(one, ()) if a['seed'] in by_seed]
-  finite = [(a, b) for a, b in pairs if not (a['diverged'] or b['diverged'])]
-  found.diverged = len(pairs) - len(finite)
-  if len(finite) >= 2:
+  kept, left_out = [], collections.Counter[str]()
+  for a in runs.get(one, ()):
+    if (b := by_seed.get(a['seed'])) is None:
+      continue
+    if why := _flaw(a) or _flaw(b):
+      left_out[why] += 1
+    else:
+      kept.append((a, b))
+  found = Difference(left_out)
+  if len(kept) >= 2:
     for name in METRICS:
-      found[name] = metrics.interval([a[name] - b[name] for a, b in finite])
+      found[name] = metrics.interval([a[name] - b[name] for a, b in kept])
   return found
+
+
+def _flaw(record: Record) -> str:
+  if record['diverged']:
+    return 'diverged'
+  return '' if record['queries_served'] else 'with nothing served'
 
 
 def fingerprinting(fingerprints: Mapping[str, Any]) -> Claim:
@@ -264,7 +281,7 @@ def _protection(
         'paper': 'not tested',
         'measured': f'{one}, against {other} under {control}: {beyond}; {control} '
         f'alone costs {other}: {alone[other]}',
-        'holds': beyond.below(0.0) and not any(c.diverged for c in costs.values()),
+        'holds': beyond.below(0.0) and all(c.sound for c in costs.values()),
       }
     )
   return claims

@@ -77,7 +77,13 @@ def summarise(experiment: Experiment) -> dict[str, Any]:
     'protection': _protection(runs, goodputs, victims['medium']),
     'goodput': goodputs,
     'knobs': {
-      name: {**entry.knob._asdict(), 'control': entry.control}
+      name: {
+        'name': entry.knob.name,
+        'unit': entry.knob.unit,
+        'weakest': entry.knob.weakest,
+        'strongest': entry.knob.strongest,
+        'control': entry.control,
+      }
       for name, entry in MECHANISMS.items()
       if name in config.defense.mechanisms
     },
@@ -144,6 +150,7 @@ def _scores(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
   return {
     'seeds': len(rows),
     'diverged': len(rows) - len(finite),
+    'unserved': served.count(0),
     'queries_billed': float(np.mean([row['queries_billed'] for row in rows])),
     'queries_served': _interval(served),
     'victim_purity': estimate(purities),

@@ -21,8 +21,9 @@ Summary: TypeAlias = Mapping[str, Any]
 - the lists of rows in `ROWS`. An estimate is `{'mean': float, 'ci95': [low, high]}`,
   both null where no run gave a number. `defense` is the name of a mechanism ('none'
   without one), `value` that of its knob and `label` what to print for both. `seeds` of
-  a row counts all its runs, `diverged` those of them that are in no mean. `classes`
-  maps classes of clients to estimates.
+  a row counts all its runs, `diverged` those of them that are in no mean and
+  `unserved` those whose queries were all refused. `classes` maps classes of clients
+  to estimates.
 """
 
 SIZES = ('small', 'medium', 'large')
@@ -52,6 +53,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     'fidelity',
     'seeds',
     'diverged',
+    'unserved',
   ),
   'protection': (
     'victim',

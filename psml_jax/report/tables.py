@@ -168,12 +168,19 @@ def _extraction(summary: Summary) -> Table:
     Column('served', lambda value: columns.estimate(value, ',.0f'), True),
     *_score_columns(),
   ]
-  if any(row['diverged'] for row in ordered):
-    header.append(Column('diverged'))
-    for row, cells in zip(ordered, rows, strict=True):
-      lost = f'{row["diverged"]} of {row["seeds"]} diverged'
-      cells.append(lost if row['diverged'] else '')
+  remarks = [_remark(row) for row in ordered]
+  if any(remarks):
+    header.append(Column('remark'))
+    for remark, cells in zip(remarks, rows, strict=True):
+      cells.append(remark)
   return Table('Extraction', header, rows, _spread(summary))
+
+
+def _remark(row: Mapping[str, Any]) -> str:
+  flaws = {'diverged': row['diverged'], 'served nothing': row['unserved']}
+  return ', '.join(
+    f'{count} of {row["seeds"]} {flaw}' for flaw, count in flaws.items() if count
+  )
 
 
 def _protection(summary: Summary) -> Table:

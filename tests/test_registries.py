@@ -1,0 +1,263 @@
+"""What every entry of a registry must keep, a user's own included."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from psml_jax import attacks, defenses, goodput, routers, servers, session, workloads
+from psml_jax.core import Knowledge, Query, Spec
+from tests import references, toys
+
+toys.register()
+
+ZOO = references.make_profile([0.4, 0.6, 0.7, 0.9], [2.0, 3.0, 4.0, 8.0])
+SAME_SIZE = references.make_profile([0.3, 0.5, 0.8, 0.85], [1.0, 3.0, 6.0, 7.0])
+OUTPUTS = np.random.default_rng(0).random((4, 40, 5)).astype(np.float32)
+KEY, SECRET = jax.random.split(jax.random.key(23))
+RESOURCES = attacks.Resources(30, 4e-3, 4e-2)
+KNOWLEDGE = Knowledge(
+  jnp.float32(9), pool_size=40, num_classes=5, spec=Spec.of(0.6, 3.0)
+)
+BUDGET = 45
+
+
+def deployed(name, value, zoo=ZOO):
+  """A server of the zoo behind a mechanism."""
+  parts = defenses.deploy(name, zoo, value)
+  return servers.table(
+    parts.router or routers.uniform(zoo),
+    zoo.latency_ms,
+    OUTPUTS,
+    defense=parts.defense,
+    reply=parts.reply,
+  )
+
+
+def strong(name):
+  """A value in the middle of the knob's range."""
+  return float(defenses.MECHANISMS[name].knob.at(jnp.float32(0.6)))
+
+
+def make_query(size=60):
+  rng = np.random.default_rng(1)
+  return Query.of(
+    rng.integers(0, 40, size),
+    Spec.of(rng.uniform(0.2, 1.0, size), rng.uniform(1.0, 9.0, size)),
+    client=rng.integers(0, 5, size),
+    sent=rng.random(size) < 0.9,
+  )
+
+
+def serve(server, query):
+  return server.serve(server.init(SECRET), query)
+
+
+def plain(tree):
+  """The leaves as arrays, keys as their data."""
+  return [
+    np.asarray(jax.random.key_data(leaf))
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    else np.asarray(leaf)
+    for leaf in jax.tree.leaves(tree)
+  ]
+
+
+def same(one, other):
+  for a, b in zip(plain(one), plain(other), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def close(one, other):
+  for a, b in zip(plain(one), plain(other), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture(scope='module')
+def compilations():
+  events = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, *_, **__: (
+      events.append(event) if event.endswith('backend_compile_duration') else None
+    )
+  )
+  return events
+
+
+class TestMechanisms:
+  @pytest.fixture(params=list(defenses.MECHANISMS))
+  def name(self, request):
+    return request.param
+
+  def test_strength_0_is_the_identity(self, name):
+    off = defenses.MECHANISMS[name].knob.at(jnp.float32(0))
+    bare = servers.table(routers.uniform(ZOO), ZOO.latency_ms, OUTPUTS)
+    _, seen, told = serve(deployed(name, off), make_query())
+    _, wanted, truth = serve(bare, make_query())
+    if defenses.deploy(name, ZOO, off).router is None:
+      close((seen, told), (wanted, truth))
+    feasible = np.asarray(ZOO.meets(make_query().spec))
+    for met, model, sent in zip(feasible, told.model, told.sent, strict=True):
+      assert met[model] if sent and met.any() else model == -1
+
+  def test_a_strong_one_changes_something(self, name):
+    off = defenses.MECHANISMS[name].knob.off
+    _, seen, _ = serve(deployed(name, strong(name)), make_query())
+    _, undefended, _ = serve(deployed(name, off), make_query())
+    strongest = deployed(name, defenses.MECHANISMS[name].knob.strongest)
+    _, most, _ = serve(strongest, make_query())
+    changed = [
+      any((a != b).any() for a, b in zip(plain(one), plain(undefended), strict=True))
+      for one in (seen, most)
+    ]
+    assert any(changed)
+
+  def test_jit_equals_no_jit(self, name):
+    server, query = deployed(name, strong(name)), make_query(8)
+    with jax.disable_jit():
+      eager = serve(server, query)
+    close(jax.jit(lambda query: serve(server, query))(query), eager)
+
+  def test_a_batch_equals_single_queries(self, name):
+    server, query = deployed(name, strong(name)), make_query()
+    state, seen, told = serve(server, query)
+    single, parts = server.init(SECRET), []
+    for i in range(len(query.sent)):
+      one = jax.tree.map(lambda field, i=i: field[i : i + 1], query)
+      single, *part = server.serve(single, one)
+      parts.append(part)
+    joined = jax.tree.map(lambda *each: jnp.concatenate(each), *parts)
+    close(joined, [seen, told])
+    close(single, state)
+
+  def test_vmap_equals_loop(self, name):
+    query = make_query(6)
+    values = defenses.MECHANISMS[name].knob.at(jnp.array([0.3, 0.6]))
+    batched = jax.vmap(lambda value: serve(deployed(name, value), query))(values)
+    for i, value in enumerate(values):
+      one = jax.tree.map(lambda leaf, i=i: leaf[i], batched)
+      close(one, serve(deployed(name, value), query))
+
+  def test_another_value_and_zoo_compile_nothing(self, name, compilations):
+    query = make_query()
+    first = serve(deployed(name, strong(name)), query)
+    other = jax.block_until_ready(deployed(name, 0.9 * strong(name), SAME_SIZE))
+    before = len(compilations)
+    jax.block_until_ready(serve(other, query))
+    assert len(compilations) == before
+    assert first[1].served.shape == query.sent.shape
+
+  def test_a_spec_of_nan_is_refused(self, name):
+    spec = Spec(jnp.array([jnp.nan, 0.5]), jnp.array([9.0, jnp.nan]))
+    query = Query.of(jnp.zeros(2, int), spec)
+    off = defenses.MECHANISMS[name].knob.off
+    assert not serve(deployed(name, off), query)[1].served.any()
+
+  def test_calibration_meets_its_target(self, name):
+    spec = goodput.uniform_workload(jax.random.key(2), ZOO, 500)
+    query = Query.of(jnp.zeros(500, int), spec, client=jnp.arange(500))
+
+    def kept(key, value):
+      server = deployed(name, value)
+      transcript = server.serve(server.init(key), query)[2]
+      route = routers.Route(transcript.model, transcript.model)
+      return goodput.goodput(ZOO, spec, route)
+
+    knob = defenses.MECHANISMS[name].knob
+    found = goodput.calibrate(KEY, kept, knob, target=0.7)
+    assert found.goodput.low >= 0.7
+    assert knob.allows(found.value)
+    again = [float(kept(jax.random.key(i), found.value)) for i in range(8)]
+    assert np.mean(again) >= 0.7
+    if found.value != knob.strongest:
+      assert found.goodput.mean < 0.8
+
+
+class TestAttacks:
+  @pytest.fixture(params=list(attacks.ATTACKS))
+  def attack(self, request):
+    return attacks.make(request.param, RESOURCES)
+
+  @pytest.fixture(params=['off', 'laplace', 'quota'])
+  def server(self, request):
+    if request.param == 'off':
+      return deployed('laplace', 0.0)
+    return deployed(request.param, {'laplace': 0.1, 'quota': 20.0}[request.param])
+
+  def run(self, attack, server, budget=BUDGET):
+    return session.run(
+      KEY, attack, server, server.init(SECRET), KNOWLEDGE, budget=budget
+    )
+
+  @pytest.mark.parametrize('budget', [0, 3, BUDGET])
+  def test_its_bill_is_the_log_and_within_the_budget(self, attack, server, budget):
+    found = self.run(attack, server, budget)
+    assert int(found.bill.queries) <= budget
+    same(found.bill, found.log)
+
+  def test_run_equals_run_live(self, attack, server):
+    pure = self.run(attack, server)
+    client = servers.Client(server, SECRET)
+    live = session.run_live(KEY, attack, client, KNOWLEDGE, budget=BUDGET)
+    close((pure.harvest, pure.bills), (live.harvest, live.bills))
+    same(pure.log, client.log)
+
+  def test_vmap_equals_loop(self, attack):
+    server, keys = deployed('laplace', 0.1), jax.random.split(KEY, 2)
+
+    def one(key):
+      found = session.run(
+        key, attack, server, server.init(key), KNOWLEDGE, budget=BUDGET
+      )
+      return found.harvest, found.bills, found.answers
+
+    batched = jax.vmap(one)(keys)
+    for i, key in enumerate(keys):
+      close(jax.tree.map(lambda leaf, i=i: leaf[i], batched), one(key))
+
+  def test_it_harvests_what_was_served(self, attack, server):
+    found = self.run(attack, server)
+    assert int(found.harvest.count) == int(found.bills[-1].served)
+    inputs = found.harvest.inputs[: int(found.harvest.count)]
+    assert len(set(inputs.tolist())) == len(inputs)
+
+
+@pytest.mark.parametrize('name', list(routers.POLICIES))
+def test_a_policy_answers_with_feasible_models(name):
+  router, query = routers.POLICIES[name](ZOO), make_query()
+  route = router(KEY, query.spec)
+  for met, model in zip(np.asarray(ZOO.meets(query.spec)), route.model, strict=True):
+    assert met[model] if met.any() else model == -1
+
+
+@pytest.mark.parametrize(
+  ('name', 'fields'), [('uniform', {'size': 50}), ('demanding', {'size': 50})]
+)
+def test_a_workload_can_be_served(name, fields):
+  spec = workloads.make(name, **fields)(KEY, ZOO)
+  again = workloads.make(name, **fields)(KEY, ZOO)
+  same(spec, again)
+  assert spec.min_accuracy.shape == spec.max_latency_ms.shape == (50,)
+  assert np.asarray(ZOO.meets(spec)).any(-1).all()
+
+
+@pytest.mark.parametrize(
+  ('call', 'message'),
+  [
+    (
+      lambda: defenses.deploy('laplac', ZOO, 1.0),
+      "is 'laplac' .did you mean",
+    ),
+    (lambda: attacks.make('naiv', RESOURCES), "attack is 'naiv' .did you mean 'naive'"),
+    (lambda: workloads.make('unifrm'), "workload is 'unifrm' .did you mean 'uniform'"),
+    (lambda: workloads.make('uniform', sise=3), r'fields of workload .*sise'),
+    (lambda: attacks.make('naive', RESOURCES, x=1), r'fields of attack .*x'),
+    (lambda: defenses.deploy('laplace', ZOO, 1.0, x=1), r'fields of mechanism .*x'),
+    (lambda: defenses.MECHANISMS.register('laplace', None), 'is registered already'),
+    (lambda: attacks.ATTACKS.register('a b', None), "attack is 'a b'; it must be let"),
+    (lambda: attacks.Entry(None, role='spy'), "role is 'spy'; it must be one of"),
+  ],
+)
+def test_mistakes_are_named(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()

@@ -1,0 +1,120 @@
+"""A user's own entries, named in a config, through a whole experiment."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from psml_jax import experiments
+from tests import toys
+
+SCRIPT = """
+import json, sys
+sys.path.insert(0, sys.argv[3])
+from tests import toys
+from psml_jax import experiments
+toys.register()
+fields = json.loads(open(sys.argv[1]).read())
+experiments.run(experiments.parse(fields), sys.argv[2])
+"""
+HYPER = {'steps': 10, 'batch_size': 16, 'learning_rate': 1e-2}
+FIELDS = {
+  'name': 'toys',
+  'seed': 0,
+  'seeds': 2,
+  'data': {'name': 'digits', 'zoo_size': 400, 'pool_size': 100, 'test_size': 100},
+  'zoo': {
+    'models': {
+      'linear': {'family': 'linear', 'size': 2},
+      'mlp': {'family': 'mlp', 'size': 4, 'widths': [32]},
+      'large': {'family': 'mlp', 'widths': [256, 256]},
+    },
+    'hyper': {'steps': 100, 'batch_size': 32, 'learning_rate': 1e-3},
+  },
+  'profiling': {'batch_size': 4, 'rounds': 3},
+  'fingerprint': {'accuracy_resolution': 0.02, 'latency_resolution': 0.05},
+  'extraction': {
+    'query_budgets': [30, 60],
+    'surrogate': {'family': 'linear'},
+    'hyper': HYPER,
+    'rows_per_chunk': 64,
+    'width': 1,
+  },
+  'attacks': {
+    'explicit': {},
+    'naive': {},
+    'fingerprint': {},
+    'informed': {},
+    'stopwatch': {'probes': 3},
+  },
+  'defense': {
+    'target_goodput': 0.7,
+    'mechanisms': {
+      'exponential': {'values': [2.0]},
+      'quota': {'values': [20]},
+      'sharpen': {},
+      'refusal': {},
+    },
+    'workload': {'name': 'demanding', 'size': 256},
+  },
+}
+
+
+@pytest.fixture(scope='module')
+def directory(tmp_path_factory):
+  """Run by a script outside the package, as a user would."""
+  folder = tmp_path_factory.mktemp('toys')
+  (folder / 'fields.json').write_text(json.dumps(FIELDS))
+  (folder / 'mine.py').write_text(SCRIPT)
+  root = str(pathlib.Path(experiments.__file__).parents[2])
+  subprocess.run(
+    [sys.executable, 'mine.py', 'fields.json', 'run', root], cwd=folder, check=True
+  )
+  return folder / 'run'
+
+
+def test_every_entry_is_in_the_report(directory):
+  summary = json.loads((directory / 'summary.json').read_text('utf-8'))
+  assert set(summary['roles']) == set(FIELDS['attacks'])
+  assert set(summary['knobs']) == set(FIELDS['defense']['mechanisms'])
+  attacked = {row['attack'] for row in summary['extraction']}
+  defended = {row['defense'] for row in summary['protection']}
+  assert attacked == set(FIELDS['attacks'])
+  assert defended == {'none', *FIELDS['defense']['mechanisms']}
+  measured = {row['defense'] for row in summary['goodput']}
+  assert measured == {'none', *FIELDS['defense']['mechanisms']}
+  text = (directory / 'results.md').read_text('utf-8')
+  for name in (*FIELDS['attacks'], *FIELDS['defense']['mechanisms']):
+    assert name in text
+  for phrase in ('epsilon', 'queries a client', 'of the probability'):
+    assert phrase in text
+
+
+def test_claims_are_of_every_attack_and_mechanism(directory):
+  summary = json.loads((directory / 'summary.json').read_text('utf-8'))
+  claims = [claim['claim'] for claim in summary['claims']]
+  for attack in ('fingerprint', 'stopwatch'):
+    assert sum(c.startswith(f'2a. The {attack} attack') for c in claims) == 2
+    assert sum(c.startswith(f'2b. The {attack} attack') for c in claims) == 2
+    for mechanism in ('exponential', 'quota', 'sharpen'):
+      assert (
+        f'3a. {mechanism} costs the {attack} attack, medium victim (points)' in claims
+      )
+  assert sum(c.startswith('4. ') for c in claims) == 3
+
+
+def test_a_memory_of_clients_serves_a_thief_no_more_than_its_budget(directory):
+  for line in (directory / 'extraction.jsonl').read_text('utf-8').splitlines():
+    record = json.loads(line)
+    if record['defense'] == 'quota':
+      assert record['queries_served'] <= record['value']
+      assert record['queries_billed'] == record['query_budget']
+
+
+def test_the_toys_are_short():
+  source = pathlib.Path(toys.__file__).read_text('utf-8')
+  parts = source[: source.index('def register()')].split('\n# ')[1:]
+  assert len(parts) == 5
+  assert all(len(part.splitlines()) <= 40 for part in parts)
