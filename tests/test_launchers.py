@@ -1,5 +1,6 @@
 """Launch scripts: mistakes end in one line at once, defects keep their traceback."""
 
+import functools
 import os
 import pathlib
 import signal
@@ -347,10 +348,15 @@ def test_an_interrupt_ends_in_one_line_and_the_same_command_continues(tmp_path):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
+    # A shell's background jobs ignore the signal, and their children with them.
+    preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
   ) as process:
     assert process.stdout.readline() == 'at work\n'
     process.send_signal(signal.SIGINT)
-    printed, errors = process.communicate(timeout=60)
+    try:
+      printed, errors = process.communicate(timeout=60)
+    finally:
+      process.kill()
   assert process.returncode == 130
   assert printed == ''
   assert errors.strip() == 'interrupted; the same command continues'
