@@ -12,6 +12,8 @@ import orbax.checkpoint as ocp
 from psml_jax import _files
 from psml_jax._validate import InputError
 
+_INDEX = 'manifest.ocdbt'  # Without it orbax leaves tracebacks of its threads behind.
+
 
 def save(path: str | os.PathLike[str], variables: Any) -> None:
   """Saves variables; the directory appears whole or not at all.
@@ -83,6 +85,8 @@ def require_same(directory: pathlib.Path, abstract: Any) -> None:
   Raises:
     InputError: other entries; call it within `whole` for damaged checkpoints.
   """
+  if not (directory / _INDEX).is_file():
+    raise FileNotFoundError(f'it has no {_INDEX}')
   with ocp.StandardCheckpointer() as checkpointer:
     found = checkpointer.metadata(directory).item_metadata
     if found is None:
