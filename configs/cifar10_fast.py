@@ -56,7 +56,7 @@ def get_config() -> ConfigDict:
         'target_goodput': 0.8,
         'mechanisms': {
           'laplace': {'values': (0.05, 0.1, 0.2)},
-          'refusal': {'values': ()},
+          'refusal': {},
         },
         'workload_csv': '',
         'workload_size': 4096,

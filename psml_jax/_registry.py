@@ -1,8 +1,9 @@
 """Registries: what configs may name, one entry a file."""
 
 import difflib
+import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 T = TypeVar('T')
@@ -64,6 +65,24 @@ class Registry(Mapping[str, T], Generic[T]):
 
   def __len__(self) -> int:
     return len(self._entries)
+
+
+def check_fields(what: str, make: Callable[..., Any], given: int, fields: Any) -> None:
+  """Checks that an entry takes the fields that a config gives it.
+
+  Args:
+    what: the entry, in the error.
+    make: it is called with `given` arguments and the fields.
+    given: how many.
+    fields: by name.
+
+  Raises:
+    ValueError: one that it does not take, or one that it lacks.
+  """
+  try:
+    inspect.signature(make).bind(*range(given), **fields)
+  except TypeError as error:
+    raise ValueError(f'fields of {what} are {fields}: {error}') from None
 
 
 def near(name: Any, known: Iterable[str]) -> str:

@@ -33,10 +33,8 @@ def make(name: str, **fields: Any) -> Workload:
   (3,)
   """
   entry = WORKLOADS.find(name)
-  try:
-    return entry(**fields)
-  except TypeError as error:
-    raise ValueError(f'fields of workload {name!r} are {fields}: {error}') from error
+  _registry.check_fields(f'workload {name!r}', entry, 0, fields)
+  return entry(**fields)
 
 
 def _uniform(size: int) -> Workload:

@@ -35,7 +35,8 @@ DEFENSES = {
   ),
 }
 REPLIES = {'ReplyTransform', 'labels_only', 'untouched'}
-COMBINE = {'SpecTransform', 'chain', 'defend', 'relative_scale'} | REPLIES
+REGISTRY = {'MECHANISMS', 'Deployment', 'Knob', 'Mechanism', 'deploy'}
+COMBINE = {'SpecTransform', 'chain', 'defend', 'relative_scale'} | REPLIES | REGISTRY
 
 
 def make_route(name):

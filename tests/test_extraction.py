@@ -174,7 +174,7 @@ def test_attacks_know_neither_routers_nor_zoo_nor_servers():
     ),
     ('from psml_jax.routers import uniform', {'routers', 'feasible'}),
     ('def f():\n  from psml_jax.zoo import model', {'zoo'}),
-    ('from psml_jax import goodput, pareto', set()),
+    ('from psml_jax import metrics, pareto', set()),
   ],
 )
 def test_the_walk_sees_forbidden_imports(tmp_path, source, expected):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from psml_jax import experiments, zoo
-from psml_jax.attacks import ATTACKS
 from psml_jax.core import Spec, ZooProfile
 from psml_jax.experiments import harness
 from tests import known_zoo
@@ -176,7 +175,7 @@ def test_random_refusal_refuses_its_share_and_nothing_else(world):
 
 @pytest.mark.parametrize('budget', [1, 7, 20])
 def test_no_more_than_the_budget_is_billed(world, budget):
-  for attack in ATTACKS:
+  for attack in world.setting.config.attacks:
     found = world(attack, budget=budget)
     np.testing.assert_array_equal(found.bill.queries, budget)
     np.testing.assert_array_equal(found.log.queries, budget)

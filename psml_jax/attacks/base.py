@@ -1,7 +1,7 @@
 """The interface of an attack, and attacks of several phases."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -109,11 +109,14 @@ def make(name: str, resources: Resources, **fields: Any) -> Attack | Phases:
   Raises:
     ValueError: an unknown name or field.
   """
+  check(name, fields)
+  return ATTACKS[name].make(resources, **fields)
+
+
+def check(name: str, fields: Mapping[str, Any]) -> None:
+  """Raises a ValueError for an unknown attack, or fields that it does not take."""
   entry = ATTACKS.find(name)
-  try:
-    return entry.make(resources, **fields)
-  except TypeError as error:
-    raise ValueError(f'fields of attack {name!r} are {fields}: {error}') from error
+  _registry.check_fields(f'attack {name!r}', entry.make, 1, fields)
 
 
 @struct.dataclass(eq=False)

@@ -1,7 +1,7 @@
 """Mechanisms: defenses that a config names, each with the knob of its strength."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -100,8 +100,11 @@ def deploy(name: str, profile: ZooProfile, value: Any, **fields: Any) -> Deploym
   Raises:
     ValueError: an unknown name or field.
   """
+  check(name, fields)
+  return MECHANISMS[name].make(profile, value, **fields)
+
+
+def check(name: str, fields: Mapping[str, Any]) -> None:
+  """Raises a ValueError for an unknown mechanism, or fields that it does not take."""
   entry = MECHANISMS.find(name)
-  try:
-    return entry.make(profile, value, **fields)
-  except TypeError as error:
-    raise ValueError(f'fields of mechanism {name!r} are {fields}: {error}') from error
+  _registry.check_fields(f'mechanism {name!r}', entry.make, 2, fields)

@@ -11,10 +11,11 @@ from jax.typing import ArrayLike
 from psml_jax import _validate
 from psml_jax.core import Query, Spec, ZooProfile
 from psml_jax.defenses.mechanisms import MECHANISMS, Deployment, Knob, Mechanism
+from psml_jax.defenses.transform import Stateless
 
 
 @struct.dataclass(eq=False)
-class Noise:
+class Noise(Stateless):
   """Independent noise of one distribution on each field of the spec.
 
   Attributes:
@@ -41,10 +42,6 @@ class Noise:
       jnp.asarray(latency_scale_ms, jnp.float32),
       draw,
     )
-
-  def init(self, key: jax.Array) -> tuple[()]:
-    del key
-    return ()
 
   def apply(
     self, key: jax.Array, query: Query, state: tuple[()]

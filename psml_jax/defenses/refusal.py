@@ -10,10 +10,11 @@ from jax.typing import ArrayLike
 from psml_jax import _validate
 from psml_jax.core import Query, Spec, ZooProfile
 from psml_jax.defenses.mechanisms import MECHANISMS, Deployment, Knob, Mechanism
+from psml_jax.defenses.transform import Stateless
 
 
 @struct.dataclass(eq=False)
-class Refusal:
+class Refusal(Stateless):
   """Random refusals.
 
   Attributes:
@@ -21,10 +22,6 @@ class Refusal:
   """
 
   share: jax.Array
-
-  def init(self, key: jax.Array) -> tuple[()]:
-    del key
-    return ()
 
   def apply(
     self, key: jax.Array, query: Query, state: tuple[()]

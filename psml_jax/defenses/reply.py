@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from psml_jax.core import Observation, Query
+from psml_jax.defenses.transform import Stateless
 
 
 class ReplyTransform(Protocol):
@@ -30,11 +31,7 @@ class ReplyTransform(Protocol):
 
 
 @struct.dataclass(eq=False)
-class _Untouched:
-  def init(self, key: jax.Array) -> tuple[()]:
-    del key
-    return ()
-
+class _Untouched(Stateless):
   def apply(
     self, key: jax.Array, query: Query, observation: Observation, state: tuple[()]
   ) -> tuple[Observation, tuple[()]]:

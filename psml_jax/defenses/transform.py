@@ -35,12 +35,17 @@ class SpecTransform(Protocol):
     """
 
 
-@struct.dataclass(eq=False)
-class _Identity:
+class Stateless:
+  """The `init` of a transform that keeps no state."""
+
   def init(self, key: jax.Array) -> tuple[()]:
+    """No state."""
     del key
     return ()
 
+
+@struct.dataclass(eq=False)
+class _Identity(Stateless):
   def apply(
     self, key: jax.Array, query: Query, state: tuple[()]
   ) -> tuple[Query, tuple[()]]:

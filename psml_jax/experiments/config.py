@@ -19,7 +19,8 @@ from psml_jax import (
   workloads,
   zoo,
 )
-from psml_jax.core import ZooProfile
+from psml_jax.attacks import base
+from psml_jax.defenses import mechanisms
 
 T = TypeVar('T')
 
@@ -280,7 +281,7 @@ def check(config: Config) -> None:
     _check_zoo(config.zoo)
   if config.extraction is not None and config.data is not None:
     _check_extraction(config.extraction, config.fingerprint, config.data)
-    _check_attacks(config.attacks, config.fingerprint)
+    _check_attacks(config.attacks)
 
 
 def _check_sizes(config: Config) -> None:
@@ -344,7 +345,6 @@ def _check_defense(defense: Defense) -> None:
       f'of {", ".join(workloads.WORKLOADS)}'
     )
   workloads.WORKLOADS.find(defense.clients()[0], 'config.defense.workload.name')
-  two = ZooProfile([0.5, 0.9], [1.0, 2.0], ('a', 'b'))  # type: ignore[arg-type]
   for name, fields in _named('config.defense.mechanisms', defense.mechanisms):
     path = f'config.defense.mechanisms.{name}'
     knob = defenses.MECHANISMS.find(name, 'config.defense.mechanisms').knob
@@ -359,23 +359,20 @@ def _check_defense(defense: Defense) -> None:
           f'{knob.off:g} and {knob.strongest:g} that float32 can hold'
         )
     try:
-      defenses.deploy(name, two, knob.off, **defense.fields(name))
+      mechanisms.check(name, defense.fields(name))
     except ValueError as error:
       raise ValueError(f'{path}: {error}') from None
 
 
-def _check_attacks(
-  listed: Mapping[str, Mapping[str, Any]], resolution: Fingerprint
-) -> None:
+def _check_attacks(listed: Mapping[str, Mapping[str, Any]]) -> None:
   if not listed:
     raise ValueError(
       f'config.attacks is empty; name at least one of {", ".join(attacks.ATTACKS)}'
     )
-  resources = attacks.Resources(1, **dataclasses.asdict(resolution))
   for name, fields in _named('config.attacks', listed):
     attacks.ATTACKS.find(name, 'config.attacks')
     try:
-      attacks.make(name, resources, **fields)
+      base.check(name, fields)
     except ValueError as error:
       raise ValueError(f'config.attacks.{name}: {error}') from None
 

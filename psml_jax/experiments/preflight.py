@@ -1,11 +1,16 @@
 """Checks of an experiment against its data, before anything is written or trained."""
 
+import contextlib
+import dataclasses
 import math
+from collections.abc import Iterator
 
 import jax
 
-from psml_jax import _validate, zoo
+from psml_jax import _validate, attacks, defenses, zoo
+from psml_jax.core import ZooProfile
 from psml_jax.experiments import defense_stage
+from psml_jax.experiments.config import Config
 from psml_jax.experiments.experiment import Experiment
 
 _MOST_NUMBERS = 2e9
@@ -25,6 +30,7 @@ def check(experiment: Experiment) -> None:
   """
   config = experiment.config
   workload = defense_stage.specs(config)
+  _make_entries(config)
   if config.published is not None:
     defense_stage.check_clients(config, workload, experiment.published())
     return
@@ -71,3 +77,25 @@ def check(experiment: Experiment) -> None:
         f'{path} is {dict(fields)}, a model of {numbers:.3g} numbers; it must have at '
         f'most {_MOST_NUMBERS:.3g}'
       )
+
+
+def _make_entries(config: Config) -> None:
+  """Makes what the config names once, so that values that entries refuse are told."""
+  two = ZooProfile([0.5, 0.9], [1.0, 2.0], ('a', 'b'))  # type: ignore[arg-type]
+  resources = attacks.Resources(1, **dataclasses.asdict(config.fingerprint))
+  for name in config.defense.mechanisms:
+    off = defenses.MECHANISMS[name].knob.off
+    with _named(f'config.defense.mechanisms.{name}'):
+      defenses.deploy(name, two, off, **config.defense.fields(name))
+  for name, fields in config.attacks.items():
+    with _named(f'config.attacks.{name}'):
+      attacks.make(name, resources, **fields)
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+  """Puts a field's place before an error."""
+  try:
+    yield
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
