@@ -36,12 +36,14 @@ def run(experiment: Experiment) -> None:
     router = deployment.as_router(deployment.serve(config, profile, name, value))
     return goodput.by_class(route_key, profile, router, workload(workload_key, profile))
 
+  @functools.partial(jax.jit, static_argnames='name')
+  def measure(name: str, value: jax.Array) -> dict[str, jax.Array]:
+    return jax.vmap(lambda key: measured(name, key, value))(keys)
+
   def shares(name: str, value: float) -> dict[str, Any]:
-    at = functools.partial(measured, name)
-    measure = jax.jit(jax.vmap(at, in_axes=(0, None)))
     classes = {
       kind: estimate(np.asarray(values))
-      for kind, values in measure(keys, jnp.float32(value)).items()
+      for kind, values in measure(name, jnp.float32(value)).items()
     }
     return {'value': value, 'goodput': classes.pop('all'), 'classes': classes}
 
