@@ -614,6 +614,15 @@ def test_eight_unknown_names_have_eight_styles():
   assert len({look.dashes for look in defenses.values()}) == 9
 
 
+def test_the_defense_that_is_shown_is_attacked_at_the_most_budgets(summary):
+  """Also where a stronger value that keeps the target was attacked at one budget."""
+  known = schema.shown_defenses(summary)['laplace']
+  row = extraction_row('linear', 0.8, 400, 'fingerprint', 'laplace', 0.141, 0.5)
+  summary['extraction'].append(row)
+  summary['goodput'].append(goodput_row('laplace', 0.141, 0.83))
+  assert schema.shown_defenses(summary)['laplace'] == known == label('laplace', 0.14)
+
+
 def test_a_knob_that_weakens_as_it_grows_is_sorted_by_strength(summary):
   epsilon = knob('epsilon', '', False) | {'weakest': 1e3, 'strongest': 1e-3}
   summary['knobs']['laplace'] = epsilon

@@ -98,6 +98,18 @@ def latency_axis(axes: Axes, latencies: Sequence[float]) -> tuple[float, float]:
   return limits
 
 
+def value_axis(axes: Axes, values: Sequence[float]) -> None:
+  """Makes x an axis of a knob's values, logarithmic where all are above 0."""
+  if not values or min(values) <= 0:
+    return
+  axes.set_xscale('log')
+  wide = max(values) / min(values) > 100
+  subs = (1.0,) if wide else (1.0, 2.0, 5.0)
+  axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
+  axes.xaxis.set_minor_locator(NullLocator())
+  axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+
+
 def query_ticks(axes: Axes, budgets: Sequence[int], billed: Sequence[float]) -> None:
   """At most five of the query budgets, on a logarithmic axis."""
   axes.set_xscale('log')

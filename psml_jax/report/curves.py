@@ -198,8 +198,7 @@ def _draw_goodput(
         marker='.',
       )
   axes.axhline(100 * summary['target_goodput'], **_TARGET)
-  if all(row['value'] > 0 for row in rows):
-    axes.set_xscale('log')
+  canvas.value_axis(axes, [row['value'] for row in rows])
   knobs = '\n'.join(_knob(summary, name) for name in summary['knobs'])
   axes.set_xlabel(labels.plain(knobs), fontsize=FONT - 1)
   axes.set_ylabel('Goodput (%)', fontsize=FONT)

@@ -206,17 +206,25 @@ def victim_order(summary: Summary, victim: str) -> int:
 def shown_defenses(summary: Summary) -> dict[str, str]:
   """The defenses of the extraction plot, by name: the strongest useful one of each.
 
-  Of all values of a defense that were attacked, the strongest whose mean goodput is at
-  least the target, or the weakest where none is. A cell is here as its label.
+  Of all values of a defense that were attacked, at the most budgets, the strongest
+  whose mean goodput is at least the target, or the weakest where none is. A cell is
+  here as its label.
   """
   useful = {
     row['label']
     for row in (*summary['goodput'], *summary['protection'])
     if number(row['goodput']['mean']) >= summary['target_goodput']
   }
+  budgets: dict[str, set[int]] = {}
+  for row in summary['extraction']:
+    budgets.setdefault(row['label'], set()).add(row['query_budget'])
+  most: dict[str, int] = {}
+  for row in summary['extraction']:
+    reached = len(budgets[row['label']])
+    most[row['defense']] = max(reached, most.get(row['defense'], 0))
   labels: dict[str, dict[float, str]] = {}
   for row in summary['extraction']:
-    if row['defense'] != 'none':
+    if row['defense'] != 'none' and len(budgets[row['label']]) == most[row['defense']]:
       values = labels.setdefault(row['defense'], {})
       values[strength(summary, row)] = row['label']
   return {
