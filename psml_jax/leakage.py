@@ -10,7 +10,7 @@ from psml_jax.servers.base import Server
 
 _STEPS = 2.0 ** np.linspace(-9, 0, 14)
 _STEPS = np.concatenate([-_STEPS[:12:2], [0.0], _STEPS])
-_SAMPLES, _FINALISTS = 128, 21
+_SAMPLES, _FINALISTS = 512, 21
 
 
 @jax.jit
@@ -19,7 +19,7 @@ def rates(key: jax.Array, server: Server, spec: Spec, victim: jax.Array) -> jax.
 
   Args:
     key: consumed; each spec meets a server of its own, from its first query to its
-      128th.
+      512th.
     server: the server; its image 0 is asked for.
     spec: S specs.
     victim: i32[], index into the zoo.

@@ -185,7 +185,7 @@ def test_the_informed_are_told_the_best_spec(run, value):
   found = known_zoo.kernel(*told(run, value), *scales)[victim]
   corner = known_zoo.kernel(0.7, 2.0, *scales)[victim]
   assert corner < 0.9 * best
-  assert found > 0.95 * best
+  assert found > 0.97 * best
 
 
 def test_noise_breaks_the_fingerprint(cells):
