@@ -14,7 +14,7 @@ from psml_jax._validate import InputError
 from psml_jax.experiments import lock
 from psml_jax.experiments.config import Config
 
-FORMAT = 2
+FORMAT = 3
 """Version of what a work directory holds; raised when older results must not be mixed
 with new ones."""
 
