@@ -4,6 +4,7 @@ Every program is compiled once: what one test, worker or process of a test compi
 others read from a folder of the checkout, or from the one that the environment names.
 """
 
+import fcntl
 import os
 import pathlib
 
@@ -29,3 +30,22 @@ def strict():
   """No silent promotion of types either; Flax's layers of half precision need it."""
   with jax.numpy_dtype_promotion('strict'):
     yield
+
+
+@pytest.fixture(scope='session')
+def once(tmp_path_factory):
+  """`(name, make) -> folder`: makes a folder once for the workers of a session."""
+  root = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    root = root.parent
+
+  def made(name, make):
+    folder = root / name
+    with (root / f'{name}.lock').open('w') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      if not folder.exists():
+        folder.mkdir()
+        make(folder)
+    return folder
+
+  return made

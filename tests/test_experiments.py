@@ -74,9 +74,11 @@ def without_time(summary):
 
 
 @pytest.fixture(scope='session')
-def tiny(tmp_path_factory):
-  directory = tmp_path_factory.mktemp('tiny') / 'run'
-  return experiments.run(experiments.parse(TINY), directory)
+def tiny(once):
+  def make(folder):
+    experiments.run(experiments.parse(TINY), folder / 'run')
+
+  return once('tiny', make) / 'run'
 
 
 @pytest.fixture

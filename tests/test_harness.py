@@ -39,34 +39,39 @@ def world():
     test_outputs=jnp.asarray(known_zoo.answers(test)),
   )
 
-  @functools.partial(jax.jit, static_argnames=('attack', 'defense'))
-  def outcomes(attack, defense, value, budget, told, latency_budget):
+  @jax.jit
+  def rows(value, budget, told):
     def row(seed):
-      run = harness.Run(
+      return harness.Run(
         victim=jnp.int32(known_zoo.MEDIUM),
         value=value,
         query_budget=budget,
-        latency_budget_ms=latency_budget,
+        latency_budget_ms=jnp.float32(known_zoo.BUDGET_MS),
         told=told,
         pairing_key=jax.random.fold_in(jax.random.key(1), seed),
         serving_key=jax.random.fold_in(jax.random.key(2), seed),
       )
-      spoils = harness.collect(attack, defense, setting, tables, run)
-      return spoils, harness.score(setting, tables, run, spoils.harvest)
 
-    return jax.lax.map(row, jnp.arange(SEEDS))
+    return jax.vmap(row)(jnp.arange(SEEDS))
+
+  @functools.partial(jax.jit, static_argnames=('attack', 'defense'))
+  def collect(attack, defense, runs):
+    one = functools.partial(harness.collect, attack, defense, setting, tables)
+    return jax.lax.map(one, runs)
+
+  @jax.jit
+  def score(runs, harvests):
+    def one(each):
+      return harness.score(setting, tables, *each)
+
+    return jax.lax.map(one, (runs, harvests))
 
   def run(attack, defense='none', value=0.0, budget=QUERIES, told=(0.7, 2.0)):
-    found = outcomes(
-      attack,
-      defense,
-      jnp.float32(value),
-      jnp.int32(budget),
-      Spec.of(*told),
-      jnp.float32(known_zoo.BUDGET_MS),
-    )
-    spoils, score = jax.tree.map(np.asarray, found)
-    return types.SimpleNamespace(**vars(spoils), **vars(score))
+    runs = rows(jnp.float32(value), jnp.int32(budget), Spec.of(*told))
+    spoils = collect(attack, defense, runs)
+    scores = score(runs, spoils.harvest)
+    spoils, scores = jax.tree.map(np.asarray, (spoils, scores))
+    return types.SimpleNamespace(**vars(spoils), **vars(scores))
 
   run.setting, run.tables = setting, tables
   return run

@@ -28,8 +28,13 @@ def config():
 
 
 @pytest.fixture(scope='session')
-def run(tmp_path_factory):
-  return make_run(tmp_path_factory.mktemp('known'))
+def run(once):
+  return experiment_in(once('known', make_run))
+
+
+def experiment_in(folder):
+  parsed = experiments.parse(config())
+  return Experiment(parsed, folder / 'run', str(folder / 'images.npz'))
 
 
 def make_run(folder):
@@ -41,8 +46,8 @@ def make_run(folder):
     x_test=test[0],
     y_test=test[1],
   )
-  parsed = experiments.parse(config())
-  experiment = Experiment(parsed, folder / 'run', str(folder / 'images.npz'))
+  experiment = experiment_in(folder)
+  parsed = experiment.config
   workdir.open_workdir(experiment.directory, parsed)
   workdir.check_inputs(experiment.directory, experiment.inputs())
   images = experiment.images()

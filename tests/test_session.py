@@ -72,7 +72,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize('defense', DEFENSES)
-@pytest.mark.parametrize('name', ATTACKS)
+@pytest.mark.parametrize('name', ['bisection', 'sweep', 'recorded'])
 def test_the_two_ways_of_carrying_agree(name, defense):
   server = table(defense=DEFENSES[defense])
   pure = run(ATTACKS[name], 45, server)

@@ -63,16 +63,18 @@ FIELDS = {
 
 
 @pytest.fixture(scope='module')
-def directory(tmp_path_factory):
+def directory(once):
   """Run by a script outside the package, as a user would."""
-  folder = tmp_path_factory.mktemp('toys')
-  (folder / 'fields.json').write_text(json.dumps(FIELDS))
-  (folder / 'mine.py').write_text(SCRIPT)
-  root = str(pathlib.Path(experiments.__file__).parents[2])
-  subprocess.run(
-    [sys.executable, 'mine.py', 'fields.json', 'run', root], cwd=folder, check=True
-  )
-  return folder / 'run'
+
+  def make(folder):
+    (folder / 'fields.json').write_text(json.dumps(FIELDS))
+    (folder / 'mine.py').write_text(SCRIPT)
+    root = str(pathlib.Path(experiments.__file__).parents[2])
+    subprocess.run(
+      [sys.executable, 'mine.py', 'fields.json', 'run', root], cwd=folder, check=True
+    )
+
+  return once('toys', make) / 'run'
 
 
 def test_every_entry_is_in_the_report(directory):
