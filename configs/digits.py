@@ -6,7 +6,7 @@ Two minutes on two CPU cores. At revision a3f1cfc, at 400 queries: fingerprint a
 naive, medium victim, +12.1 +-0.6 points accuracy and +16.4 +-0.6 fidelity (large: +7.9
 and +9.0); within 1 point of explicit, but not at 100 and 200 queries, of which 18 are
 probes; at a goodput of 80 %, noise changes the fingerprint attack by -4.3 +-1.6 and
--12.0 +-1.4, and a thief who is told the corner by +1.2 +-0.5 and -7.9 +-0.4 (who is told
+-12.0 +-1.4, and a thief told the corner by +1.2 +-0.5 and -7.9 +-0.4 (who is told
 the best spec under the noise, as now, loses less). These intervals cover one zoo;
 docs/results/digits.md has five.
 """
