@@ -178,10 +178,8 @@ class TestAttacks:
   def attack(self, request):
     return attacks.make(request.param, RESOURCES)
 
-  @pytest.fixture(params=['off', 'laplace', 'quota'])
+  @pytest.fixture(params=['laplace', 'quota'])
   def server(self, request):
-    if request.param == 'off':
-      return deployed('laplace', 0.0)
     return deployed(request.param, {'laplace': 0.1, 'quota': 20.0}[request.param])
 
   def run(self, attack, server, budget=BUDGET):

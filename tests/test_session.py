@@ -31,10 +31,7 @@ ATTACKS = {
   'fingerprint': attacks.Phases((PROBING, extraction.replay('found', 30))),
   'recorded': attacks.Recorded(PROBING, 6),
 }
-DEFENSES = {
-  'none': defenses.identity(),
-  'noise': defenses.chain(defenses.laplace(0.02, 0.3), defenses.refusal(0.1)),
-}
+NOISE = defenses.chain(defenses.laplace(0.02, 0.3), defenses.refusal(0.1))
 
 
 @struct.dataclass(eq=False)
@@ -71,10 +68,9 @@ def same(one, other):
   jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-@pytest.mark.parametrize('defense', DEFENSES)
 @pytest.mark.parametrize('name', ['bisection', 'sweep', 'recorded'])
-def test_the_two_ways_of_carrying_agree(name, defense):
-  server = table(defense=DEFENSES[defense])
+def test_the_two_ways_of_carrying_agree(name):
+  server = table(defense=NOISE)
   pure = run(ATTACKS[name], 45, server)
   client = servers.Client(server, SECRET)
   live = session.run_live(KEY, ATTACKS[name], client, KNOWLEDGE, budget=45)
@@ -94,7 +90,7 @@ def test_a_live_server_is_attacked_as_a_table_is(name):
 
     return answer
 
-  noise = {'defense': DEFENSES['noise']}
+  noise = {'defense': NOISE}
   server = servers.live(routers.uniform(ZOO), [model(i) for i in range(3)], 5, **noise)
   client = servers.Client(server, SECRET)
   pool = np.arange(40, dtype=np.float32).reshape(40, 1, 1, 1)
@@ -107,7 +103,7 @@ def test_a_live_server_is_attacked_as_a_table_is(name):
 
 
 @pytest.mark.parametrize('budget', [0, 1, 7, 31, 32])
-@pytest.mark.parametrize('name', [*ATTACKS, 'endless'])
+@pytest.mark.parametrize('name', ['bisection', 'sweep', 'fingerprint', 'endless'])
 def test_no_more_than_the_budget_is_billed(name, budget):
   found = run({**ATTACKS, 'endless': Endless()}[name], budget)
   assert int(found.bill.queries) == int(found.log.queries) <= budget
@@ -144,7 +140,7 @@ def test_phases_send_the_same_images():
 
 
 def test_a_session_goes_on_where_another_ended():
-  server = table(defense=DEFENSES['noise'])
+  server = table(defense=NOISE)
   first = run(ATTACKS['naive'], 30, server)
   second = session.run(KEY, ATTACKS['naive'], server, first.state, KNOWLEDGE, budget=30)
   assert int(second.state.log.queries) == 60
@@ -163,7 +159,7 @@ def test_a_trail_keeps_the_first_queries():
 def test_vmapped_equals_one_at_a_time():
   keys = jax.random.split(KEY, 3)
   budgets, latencies = jnp.array([45, 3, 20]), jnp.array([9.0, 5.0, 1.0])
-  server = table(defense=DEFENSES['noise'])
+  server = table(defense=NOISE)
 
   def one(key, budget, latency):
     known = dataclasses.replace(KNOWLEDGE, latency_budget_ms=latency)
