@@ -127,6 +127,18 @@ def test_none_stands_for_a_part_that_is_not_given():
   assert parsed.published.name == 'cifar10_published'
 
 
+def test_one_mechanism_stands_for_itself_and_random_refusal():
+  short = fields()
+  short['defense'] |= {'mechanism': 'laplace', 'scales': (0.05, 0.1)}
+  with pytest.raises(ValueError, match="has mechanism 'laplace' and mechanisms"):
+    parse(short)
+  del short['defense']['mechanisms'], short['attacks']
+  assert parse(short) == parse(fields())
+  del short['defense']['mechanism'], short['defense']['scales']
+  with pytest.raises(ValueError, match='and mechanisms .*; give exactly one'):
+    parse(short)
+
+
 def test_not_a_mapping():
   with pytest.raises(ValueError, match='config is 3; it must be a mapping'):
     parse(3)
@@ -136,7 +148,7 @@ def test_not_a_mapping():
   ('path', 'hint'),
   [
     ('seeds_', r"config\.seeds_ is no field \(did you mean 'seeds'\?\)"),
-    ('defense.mechanism', r"defense\.mechanism is .*did you mean 'mechanisms'"),
+    ('defense.mecanisms', r"defense\.mecanisms is .*did you mean 'mechanisms'"),
     ('zoo.hyper.step', r"config\.zoo\.hyper\.step is .*did you mean 'steps'"),
     ('xyzzy', r'config\.xyzzy is no field; config has \['),
   ],
@@ -147,8 +159,7 @@ def test_unknown_field(path, hint):
 
 
 @pytest.mark.parametrize(
-  'path',
-  ['name', 'seed', 'defense', 'defense.mechanisms', 'zoo.hyper.steps', 'data.name'],
+  'path', ['name', 'seed', 'defense', 'zoo.hyper.steps', 'data.name']
 )
 def test_missing_field(path):
   with pytest.raises(ValueError, match=rf'config\.{path} is missing'):

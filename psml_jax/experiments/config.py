@@ -24,6 +24,9 @@ from psml_jax.defenses import mechanisms
 
 T = TypeVar('T')
 
+PAPER = ('explicit', 'fingerprint', 'informed', 'naive')
+"""The attacks of an experiment that lists none."""
+
 _FINEST = 2.0**-23
 
 
@@ -160,13 +163,16 @@ class Defense:
 
   `mechanisms` maps names of `defenses.MECHANISMS` to `values` of the knob, to be
   attacked beside the one that keeps `target_goodput`, and the mechanism's own fields.
+  `mechanism` and its `scales` stand for that one and random refusal beside it.
   The clients are those of `workload`, `name` of one of `workloads.WORKLOADS` and its
   fields. Where it is empty, `workload_csv` names a file of their specs; and where that
   is empty too, they ask for `workload_size` specs uniform over the feasible region.
   """
 
   target_goodput: float
-  mechanisms: Mapping[str, Mapping[str, Any]]
+  mechanisms: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+  mechanism: str = ''
+  scales: tuple[float, ...] = ()
   workload: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   workload_size: int = 65_536
   workload_csv: str = ''
@@ -206,7 +212,7 @@ class Config:
   Either `published` is given, or `data`, `zoo`, `profiling` and `extraction` are.
   All randomness comes from `seed`, in [0, 2 ** 32); `seeds` is how many runs each cell
   of the result has. `policy` is one of `routers.POLICIES`; `attacks` maps names of
-  `attacks.ATTACKS` to their fields.
+  `attacks.ATTACKS` to their fields; the paper's, unless it is given.
   """
 
   name: str
@@ -215,7 +221,9 @@ class Config:
   fingerprint: Fingerprint
   defense: Defense
   policy: str = 'uniform'
-  attacks: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+  attacks: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+    default_factory=lambda: {name: {} for name in PAPER}
+  )
   published: Published | None = None
   data: Data | None = None
   zoo: Zoo | None = None
@@ -237,8 +245,24 @@ def parse(fields: Mapping[str, Any]) -> Config:
       message names the field, the value and what is allowed.
   """
   config = _build(Config, fields, 'config')
+  config = dataclasses.replace(config, defense=_spelled_out(config.defense))
   check(config)
   return config
+
+
+def _spelled_out(defense: Defense) -> Defense:
+  """The defense with its one mechanism among its mechanisms."""
+  if bool(defense.mechanism) == bool(defense.mechanisms):
+    raise ValueError(
+      f'config.defense has mechanism {defense.mechanism!r} and mechanisms '
+      f'{sorted(defense.mechanisms)}; give exactly one'
+    )
+  if not defense.mechanism:
+    return defense
+  mechanisms = {defense.mechanism: {'values': list(defense.scales)}}
+  if defense.mechanism != 'refusal':
+    mechanisms['refusal'] = {}
+  return dataclasses.replace(defense, mechanisms=mechanisms, mechanism='', scales=())
 
 
 def check(config: Config) -> None:
