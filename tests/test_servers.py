@@ -1,6 +1,7 @@
 """Both servers against a loop, their memory, and what a client gets to see of them."""
 
 import dataclasses
+import pickle
 import time
 
 import jax
@@ -221,6 +222,15 @@ def test_live_runs_nothing_if_refused_or_not_sent(accuracy, sent):
   assert not observation.served.any()
   assert not observation.outputs.any()
   assert not observation.latency_ms.any()
+
+
+def test_a_server_that_was_pickled_serves_the_same():
+  server = table(routers.uniform(ZOO), **DEFENSES['noise and labels'])
+  copy = pickle.loads(pickle.dumps(server))
+  query = make_query()
+  _, one, _ = server.serve(server.init(KEY), query)
+  _, other, _ = copy.serve(copy.init(KEY), query)
+  jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def test_labels_alone():
