@@ -259,10 +259,8 @@ def _spelled_out(defense: Defense) -> Defense:
     )
   if not defense.mechanism:
     return defense
-  mechanisms = {defense.mechanism: {'values': list(defense.scales)}}
-  if defense.mechanism != 'refusal':
-    mechanisms['refusal'] = {}
-  return dataclasses.replace(defense, mechanisms=mechanisms, mechanism='', scales=())
+  listed = {'refusal': {}, defense.mechanism: {'values': list(defense.scales)}}
+  return dataclasses.replace(defense, mechanisms=listed, mechanism='', scales=())
 
 
 def check(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import warnings
+import zlib
 from typing import Any
 
 import jax
@@ -49,7 +50,7 @@ def run(experiment: Experiment) -> None:
 
   without = shares(NONE, 0.0)
   found: dict[str, Any] = {}
-  for i, name in enumerate(sorted(config.defense.mechanisms)):
+  for name in sorted(config.defense.mechanisms):
     knob = defenses.MECHANISMS[name].knob
     calibrated, monotone = knob.off, True  # where clients miss the target anyway
     if without['goodput']['mean'] > config.defense.target_goodput:
@@ -58,7 +59,7 @@ def run(experiment: Experiment) -> None:
         return measured(name, key, value)['all']
 
       calibrated, _, monotone = goodput.calibrate(
-        jax.random.fold_in(calibration_key, i),
+        jax.random.fold_in(calibration_key, np.uint32(zlib.crc32(name.encode()))),
         kept,
         knob,
         target=config.defense.target_goodput,
