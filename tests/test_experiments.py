@@ -527,6 +527,16 @@ def test_clients_who_ask_too_much_leave_no_room_for_noise(tmp_path):
   assert [found['calibrated'] for found in mechanisms.values()] == [None, None]
 
 
+def test_a_mechanism_more_changes_no_others_numbers(tmp_path):
+  found = []
+  for listed in ({'laplace': {}}, {'gaussian': {}, 'laplace': {}}):
+    fields = {**PUBLISHED, 'defense': {**DEFENSE, 'mechanisms': listed}}
+    directory = tmp_path / str(len(listed))
+    experiments.run(experiments.parse(fields), directory, until='defense')
+    found.append(read(directory, 'defense.json')['mechanisms']['laplace'])
+  assert found[0] == found[1]
+
+
 def test_stored_latencies_are_taken(tiny, tmp_path):
   """A new zoo, its own accuracies, the latencies of the run before."""
   stored = {**TINY['profiling'], 'stored': str(tiny / 'profile.csv')}
