@@ -5,6 +5,8 @@ import importlib.metadata
 import pathlib
 import platform
 import subprocess
+from collections.abc import Mapping
+from typing import Any
 
 import psml_jax
 from psml_jax import _device
@@ -35,6 +37,10 @@ def collect(config: Config, directory: pathlib.Path) -> dict[str, str]:
     'device': _device.name(),
     'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
   }
+  if (surrogates := config.extraction) is not None:
+    facts['surrogates'] = _written(surrogates.surrogate, 'family')
+    facts['recipe of surrogates'] = repr(surrogates.hyper or surrogates.recipe)
+    facts['objective of surrogates'] = _written(surrogates.objective, 'name')
   measured = directory / 'profile.json'
   if measured.exists():
     profile = workdir.read_json(measured, remedy=workdir.PROFILE_ANEW)
@@ -47,6 +53,12 @@ def collect(config: Config, directory: pathlib.Path) -> dict[str, str]:
       if field in profile:
         facts[label] = str(profile[field])
   return facts
+
+
+def _written(fields: Mapping[str, Any], name: str) -> str:
+  """The name of an entry and its fields, as a call."""
+  rest = ', '.join(f'{k}={v}' for k, v in fields.items() if k != name)
+  return f'{fields[name]}({rest})'
 
 
 def revision() -> str:
