@@ -2,23 +2,21 @@
 
 import collections
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from psml_jax import metrics
 from psml_jax.defenses import MECHANISMS
 from psml_jax.experiments import plan
+from psml_jax.experiments.artifacts import Defenses, Fingerprints, Record
 from psml_jax.experiments.config import Config
 from psml_jax.experiments.plan import NONE, Cell
+from psml_jax.report.schema import METRICS, Claim
 
-METRICS = ('accuracy', 'fidelity')
 MARGIN = 0.01
 """What the paper calls as good as: one point."""
 
-Record = Mapping[str, Any]
 Runs = Mapping[Cell, Sequence[Record]]
-Claim = dict[str, Any]
 
 
 class Difference(dict[str, metrics.Interval]):
@@ -68,10 +66,10 @@ def difference(runs: Runs, one: Cell, other: Cell) -> Difference:
     One minus the other; without the pairs of which a surrogate diverged, or was never
     trained because nothing was served.
   """
-  by_seed = {record['seed']: record for record in runs.get(other, ())}
+  by_seed = {record.seed: record for record in runs.get(other, ())}
   kept, left_out = [], collections.Counter[str]()
   for a in runs.get(one, ()):
-    if (b := by_seed.get(a['seed'])) is None:
+    if (b := by_seed.get(a.seed)) is None:
       continue
     if why := _flaw(a) or _flaw(b):
       left_out[why] += 1
@@ -80,29 +78,30 @@ def difference(runs: Runs, one: Cell, other: Cell) -> Difference:
   found = Difference(left_out)
   if len(kept) >= 2:
     for name in METRICS:
-      found[name] = metrics.interval([a[name] - b[name] for a, b in kept])
+      one_minus_other = [getattr(a, name) - getattr(b, name) for a, b in kept]
+      found[name] = metrics.interval(one_minus_other)
   return found
 
 
 def _flaw(record: Record) -> str:
-  if record['diverged']:
+  if record.diverged:
     return 'diverged'
-  return '' if record['queries_served'] else 'with nothing served'
+  return '' if record.queries_served else 'with nothing served'
 
 
-def fingerprinting(fingerprints: Mapping[str, Any]) -> Claim:
+def fingerprinting(fingerprints: Fingerprints) -> Claim:
   """Claim 1: every corner is found."""
-  entries, sweep = fingerprints['victims'], fingerprints['frontier']
-  found = [entry['identified'] for entry in entries]
-  return {
-    'claim': '1. Fingerprinting finds the corner of every Pareto-optimal model',
-    'paper': 'every victim',
-    'measured': f'{sum(found)} of {len(found)}, at most '
-    f'{max(entry["probes"] for entry in entries)} probes each (lower bound '
-    f'{max(entry["bound"] for entry in entries):.1f}); the whole frontier, '
-    f'{sweep["corners_found"]} of {sweep["corners"]}, in {sweep["probes"]}',
-    'holds': all(found),
-  }
+  entries, sweep = fingerprints.victims, fingerprints.frontier
+  found = [entry.identified for entry in entries]
+  return Claim(
+    claim='1. Fingerprinting finds the corner of every Pareto-optimal model',
+    paper='every victim',
+    measured=f'{sum(found)} of {len(found)}, at most '
+    f'{max(entry.probes for entry in entries)} probes each (lower bound '
+    f'{max(entry.bound for entry in entries):.1f}); the whole frontier, '
+    f'{sweep.corners_found} of {sweep.corners}, in {sweep.probes}',
+    holds=all(found),
+  )
 
 
 def extraction(
@@ -148,36 +147,35 @@ def extraction(
   return found
 
 
-def goodput(defense: Mapping[str, Any], mechanism: str, target: float) -> Claim:
+def goodput(defenses: Defenses, mechanism: str, target: float) -> Claim:
   """Claim 4: the defense can be set to keep goodput, and who pays for it.
 
   Args:
-    defense: the content of defense.json.
+    defenses: of the defense stage.
     mechanism: of the defense.
     target: the goodput to keep, a fraction.
   """
-  found, knob = defense['mechanisms'][mechanism], MECHANISMS[mechanism].knob
-  without, value = defense['without'], found['calibrated']
-  kept = next((row for row in found['rows'] if row['value'] == value), without)
-  mean = kept['goodput']['mean']
-  low, high = kept['goodput']['ci95']
+  found, knob = defenses.mechanisms[mechanism], MECHANISMS[mechanism].knob
+  without, value = defenses.without, found.calibrated
+  kept = next((row for row in found.rows if row.value == value), without)
+  mean, low, high = kept.goodput.times()
+  keeps = (kept.goodput.mean or 0.0) >= target
   classes = ', '.join(
-    f'{name} {100 * share["mean"]:.0f} %'
-    for name, share in kept['classes'].items()
-    if share['mean'] is not None
+    f'{name} {100 * share.mean:.0f} %'
+    for name, share in kept.classes.items()
+    if share.mean is not None
   )
-  most = 100 * without['goodput']['mean']
+  most = without.goodput.times().mean
   classes += '' if most == 100 else f'; without a defense {most:.1f} %'
-  if not found['monotone']:
+  if not found.monotone:
     classes += f'; goodput is no monotone function of the {knob.name}'
   at = f'a {knob.name} of {value:.3g} ({knob.unit})' if value is not None else 'none'
-  return {
-    'claim': f'4. {mechanism} can be set to keep goodput',
-    'paper': f'above {100 * target:.0f} %',
-    'measured': f'{100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}] at {at}; by '
-    f'client: {classes}',
-    'holds': mean >= target and value is not None,
-  }
+  return Claim(
+    claim=f'4. {mechanism} can be set to keep goodput',
+    paper=f'above {100 * target:.0f} %',
+    measured=f'{mean:.1f} % [{low:.1f}, {high:.1f}] at {at}; by client: {classes}',
+    holds=keeps and value is not None,
+  )
 
 
 def _as_reference(
@@ -192,7 +190,7 @@ def _as_reference(
     for size, victim in victims.items()
   }
   probes = [
-    record['probes']
+    record.probes
     for victim in victims.values()
     for record in runs.get(Cell(victim, attack, NONE, 0.0, budget), ())
   ]
@@ -200,14 +198,14 @@ def _as_reference(
     by_size,
     key=lambda size: min((v.low for v in by_size[size].values()), default=-np.inf),
   )
-  return {
-    'claim': f'2a. The {attack} attack is as good as the {reference} one, which names '
+  return Claim(
+    claim=f'2a. The {attack} attack is as good as the {reference} one, which names '
     f'its victim ({budget} queries, up to {max(probes, default=0)} of them probes, in '
     'points)',
-    'paper': 'within 1',
-    'measured': f'worst victim, {worst}: {by_size[worst]}',
-    'holds': all(found.above(-MARGIN) for found in by_size.values()),
-  }
+    paper='within 1',
+    measured=f'worst victim, {worst}: {by_size[worst]}',
+    holds=all(found.above(-MARGIN) for found in by_size.values()),
+  )
 
 
 def _beyond_baseline(
@@ -218,13 +216,13 @@ def _beyond_baseline(
     Cell(victim, attack, NONE, 0.0, budget),
     Cell(victim, baseline, NONE, 0.0, budget),
   )
-  return {
-    'claim': f'2b. The {attack} attack is better than the {baseline} one, {size} '
+  return Claim(
+    claim=f'2b. The {attack} attack is better than the {baseline} one, {size} '
     'victim (points)',
-    'paper': 'accuracy up to +14.6, fidelity up to +7.7',
-    'measured': str(gain),
-    'holds': gain.above(0.0),
-  }
+    paper='accuracy up to +14.6, fidelity up to +7.7',
+    measured=str(gain),
+    holds=gain.above(0.0),
+  )
 
 
 def _protection(
@@ -257,12 +255,12 @@ def _protection(
 
   costs = costs_of(mechanism)
   claims = [
-    {
-      'claim': f'3a. {mechanism} costs the {attack} attack, medium victim (points)',
-      'paper': 'accuracy up to -9.8, fidelity up to -4.8',
-      'measured': '; '.join(f'{name}: {cost}' for name, cost in costs.items()),
-      'holds': costs.get(attack, Difference()).below(0.0),
-    }
+    Claim(
+      claim=f'3a. {mechanism} costs the {attack} attack, medium victim (points)',
+      paper='accuracy up to -9.8, fidelity up to -4.8',
+      measured='; '.join(f'{name}: {cost}' for name, cost in costs.items()),
+      holds=costs.get(attack, Difference()).below(0.0),
+    )
   ]
   for control in plan.controls(calibrated):
     alone = costs_of(control)
@@ -275,13 +273,13 @@ def _protection(
       Cell(victim, other, control, calibrated[control], budget),
     )
     claims.append(
-      {
-        'claim': f'3b. {mechanism} costs the best attacker tried more than {control} '
+      Claim(
+        claim=f'3b. {mechanism} costs the best attacker tried more than {control} '
         'at the same goodput (points)',
-        'paper': 'not tested',
-        'measured': f'{one}, against {other} under {control}: {beyond}; {control} '
+        paper='not tested',
+        measured=f'{one}, against {other} under {control}: {beyond}; {control} '
         f'alone costs {other}: {alone[other]}',
-        'holds': beyond.below(0.0) and all(c.sound for c in costs.values()),
-      }
+        holds=beyond.below(0.0) and all(c.sound for c in costs.values()),
+      )
     )
   return claims

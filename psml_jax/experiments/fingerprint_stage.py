@@ -10,9 +10,11 @@ import numpy as np
 from psml_jax import attacks, pareto, servers, session
 from psml_jax.attacks import fingerprint
 from psml_jax.core import Knowledge, Spec, ZooProfile
-from psml_jax.experiments import deployment, workdir
+from psml_jax.experiments import deployment
+from psml_jax.experiments.artifacts import FINGERPRINTS, Fingerprint, Fingerprints
 from psml_jax.experiments.experiment import Experiment, latency_budget
 from psml_jax.experiments.plan import NONE
+from psml_jax.report.schema import Frontier, Trail
 
 
 def run(experiment: Experiment) -> None:
@@ -47,24 +49,22 @@ def run(experiment: Experiment) -> None:
   for i, victim in enumerate(victims):
     count = int(corners.probes[i])
     entries.append(
-      {
-        'victim': profile.names[victim],
-        'probes': count,
-        'bound': bound,
-        'min_accuracy': float(corners.spec.min_accuracy[i]),
-        'max_latency_ms': float(corners.spec.max_latency_ms[i]),
-        'identified': identified[i] == int(victim),
-        'trail': {
-          'min_accuracy': trails.min_accuracy[i, :count].tolist(),
-          'max_latency_ms': trails.max_latency_ms[i, :count].tolist(),
-          'served': trails.served[i, :count].tolist(),
-        },
-      }
+      Fingerprint(
+        victim=profile.names[victim],
+        probes=count,
+        bound=bound,
+        min_accuracy=float(corners.spec.min_accuracy[i]),
+        max_latency_ms=float(corners.spec.max_latency_ms[i]),
+        identified=identified[i] == int(victim),
+        trail=Trail(
+          min_accuracy=trails.min_accuracy[i, :count].tolist(),
+          max_latency_ms=trails.max_latency_ms[i, :count].tolist(),
+          served=trails.served[i, :count].tolist(),
+        ),
+      )
     )
-  workdir.write_json(
-    experiment.directory / 'fingerprint.json',
-    {'victims': entries, 'frontier': _sweep(sweep_key, profile, server, resolution)},
-  )
+  found = Fingerprints(entries, _sweep(sweep_key, profile, server, resolution))
+  FINGERPRINTS.write(experiment.directory, found)
 
 
 def _sweep(
@@ -72,7 +72,7 @@ def _sweep(
   profile: ZooProfile,
   server: servers.Server,
   resolution: dict[str, float],
-) -> dict[str, Any]:
+) -> Frontier:
   """Finds the whole frontier from the largest latency alone."""
   corners = pareto.corners(profile).tolist()
   attacker_key, server_key = jax.random.split(key)
@@ -86,11 +86,11 @@ def _sweep(
   )
   count = int(swept.harvest.count)
   found = set(_identified(profile, swept.harvest.spec)[:count])
-  return {
-    'corners_found': len(found & set(corners)),
-    'corners': len(corners),
-    'probes': int(swept.bill.queries),
-  }
+  return Frontier(
+    corners_found=len(found & set(corners)),
+    corners=len(corners),
+    probes=int(swept.bill.queries),
+  )
 
 
 def _identified(profile: ZooProfile, spec: Spec) -> list[int]:

@@ -6,8 +6,8 @@ import math
 import re
 from typing import Any
 
+from psml_jax.metrics import Interval
 from psml_jax.report.columns import Table
-from psml_jax.report.schema import Estimate
 
 _LONG = 40
 _LATEX = {
@@ -40,7 +40,7 @@ def to_csv(table: Table) -> str:
 
   >>> from psml_jax.report.columns import Column
   >>> columns = (Column('model'), Column('accuracy (%)'))
-  >>> table = Table('Zoo', columns, [('a,b', Estimate(90.5, 90.0, 91.0))])
+  >>> table = Table('Zoo', columns, [('a,b', Interval(90.5, 90.0, 91.0))])
   >>> print(to_csv(table), end='')
   model,accuracy (%),accuracy (%) low,accuracy (%) high
   "a,b",90.5,90,91
@@ -50,7 +50,7 @@ def to_csv(table: Table) -> str:
   header: list[str] = []
   for column, value in zip(table.columns, table.rows[0], strict=True):
     header.append(column.header)
-    if isinstance(value, Estimate):
+    if isinstance(value, Interval):
       header += [f'{column.header} low', f'{column.header} high']
   writer.writerow(header)
   for row in table.rows:
@@ -58,7 +58,7 @@ def to_csv(table: Table) -> str:
       plain
       for value in row
       for plain in (
-        map(_plain, value) if isinstance(value, Estimate) else (_plain(value),)
+        map(_plain, value) if isinstance(value, Interval) else (_plain(value),)
       )
     )
   return file.getvalue()
