@@ -2,6 +2,7 @@
 
 import collections
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -127,24 +128,36 @@ def extraction(
     less than the best of those tried on the control at the same goodput.
   """
   budgets = sorted({cell.query_budget for cell in runs})
-  largest, found = budgets[-1], []
+  made = _Made(runs, config, victims, calibrated, budgets[-1])
+  controls, found = plan.controls(calibrated), []
   for attack in plan.names(config, 'attack'):
     for reference in plan.names(config, 'reference'):
-      found += [
-        _as_reference(runs, victims, attack, reference, budget) for budget in budgets
-      ]
+      found += [_as_reference(made, attack, reference, budget) for budget in budgets]
     for baseline in plan.names(config, 'baseline'):
       found += [
-        _beyond_baseline(runs, size, victims[size], attack, baseline, largest)
-        for size in ('medium', 'large')
+        _beyond_baseline(made, attack, baseline, size) for size in ('medium', 'large')
       ]
-    controls = plan.controls(calibrated)
     for mechanism in calibrated:
       if mechanism not in controls:
-        found += _protection(
-          runs, config, victims['medium'], attack, mechanism, calibrated, largest
-        )
+        found += _protection(made, attack, mechanism, controls)
   return found
+
+
+class _Made(NamedTuple):
+  """What `extraction` is given, and the largest budget."""
+
+  runs: Runs
+  config: Config
+  victims: Mapping[str, str]
+  calibrated: Mapping[str, float]
+  largest: int
+
+  def cell(
+    self, attack: str, defense: str = NONE, size: str = 'medium', budget: int = 0
+  ) -> Cell:
+    """The cell at a defense's calibrated value, by default at the largest budget."""
+    value = self.calibrated.get(defense, 0.0)
+    return Cell(self.victims[size], attack, defense, value, budget or self.largest)
 
 
 def goodput(defenses: Defenses, mechanism: str, target: float) -> Claim:
@@ -178,44 +191,28 @@ def goodput(defenses: Defenses, mechanism: str, target: float) -> Claim:
   )
 
 
-def _as_reference(
-  runs: Runs, victims: Mapping[str, str], attack: str, reference: str, budget: int
-) -> Claim:
-  by_size = {
-    size: difference(
-      runs,
-      Cell(victim, attack, NONE, 0.0, budget),
-      Cell(victim, reference, NONE, 0.0, budget),
-    )
-    for size, victim in victims.items()
-  }
-  probes = [
-    record.probes
-    for victim in victims.values()
-    for record in runs.get(Cell(victim, attack, NONE, 0.0, budget), ())
-  ]
+def _as_reference(made: _Made, attack: str, reference: str, budget: int) -> Claim:
+  by_size, probes = {}, [0]
+  for size in made.victims:
+    one = made.cell(attack, NONE, size, budget)
+    by_size[size] = difference(made.runs, one, made.cell(reference, NONE, size, budget))
+    probes += [record.probes for record in made.runs.get(one, ())]
   worst = min(
     by_size,
     key=lambda size: min((v.low for v in by_size[size].values()), default=-np.inf),
   )
   return Claim(
     claim=f'2a. The {attack} attack is as good as the {reference} one, which names '
-    f'its victim ({budget} queries, up to {max(probes, default=0)} of them probes, in '
-    'points)',
+    f'its victim ({budget} queries, up to {max(probes)} of them probes, in points)',
     paper='within 1',
     measured=f'worst victim, {worst}: {by_size[worst]}',
     holds=all(found.above(-MARGIN) for found in by_size.values()),
   )
 
 
-def _beyond_baseline(
-  runs: Runs, size: str, victim: str, attack: str, baseline: str, budget: int
-) -> Claim:
-  gain = difference(
-    runs,
-    Cell(victim, attack, NONE, 0.0, budget),
-    Cell(victim, baseline, NONE, 0.0, budget),
-  )
+def _beyond_baseline(made: _Made, attack: str, baseline: str, size: str) -> Claim:
+  one, other = made.cell(attack, size=size), made.cell(baseline, size=size)
+  gain = difference(made.runs, one, other)
   return Claim(
     claim=f'2b. The {attack} attack is better than the {baseline} one, {size} '
     'victim (points)',
@@ -226,25 +223,13 @@ def _beyond_baseline(
 
 
 def _protection(
-  runs: Runs,
-  config: Config,
-  victim: str,
-  attack: str,
-  mechanism: str,
-  calibrated: Mapping[str, float],
-  budget: int,
+  made: _Made, attack: str, mechanism: str, controls: Sequence[str]
 ) -> list[Claim]:
-  undefended = Cell(victim, attack, NONE, 0.0, budget)
-
   def costs_of(defense: str) -> dict[str, Difference]:
-    cells = {
-      name: Cell(victim, name, defense, calibrated[defense], budget)
-      for name in config.attacks
-    }
     return {
-      name: difference(runs, cell, undefended)
-      for name, cell in cells.items()
-      if cell in runs
+      name: difference(made.runs, made.cell(name, defense), made.cell(attack))
+      for name in made.config.attacks
+      if made.cell(name, defense) in made.runs
     }
 
   def best(costs: Mapping[str, Difference]) -> str:
@@ -262,24 +247,21 @@ def _protection(
       holds=costs.get(attack, Difference()).below(0.0),
     )
   ]
-  for control in plan.controls(calibrated):
+  for control in controls:
     alone = costs_of(control)
-    if not (costs and alone):
-      continue
-    one, other = best(costs), best(alone)
-    beyond = difference(
-      runs,
-      Cell(victim, one, mechanism, calibrated[mechanism], budget),
-      Cell(victim, other, control, calibrated[control], budget),
-    )
-    claims.append(
-      Claim(
-        claim=f'3b. {mechanism} costs the best attacker tried more than {control} '
-        'at the same goodput (points)',
-        paper='not tested',
-        measured=f'{one}, against {other} under {control}: {beyond}; {control} '
-        f'alone costs {other}: {alone[other]}',
-        holds=beyond.below(0.0) and all(c.sound for c in costs.values()),
+    if costs and alone:
+      one, other = best(costs), best(alone)
+      beyond = difference(
+        made.runs, made.cell(one, mechanism), made.cell(other, control)
       )
-    )
+      claims.append(
+        Claim(
+          claim=f'3b. {mechanism} costs the best attacker tried more than {control} '
+          'at the same goodput (points)',
+          paper='not tested',
+          measured=f'{one}, against {other} under {control}: {beyond}; {control} '
+          f'alone costs {other}: {alone[other]}',
+          holds=beyond.below(0.0) and all(c.sound for c in costs.values()),
+        )
+      )
   return claims

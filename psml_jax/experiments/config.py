@@ -19,7 +19,7 @@ from psml_jax import (
   workloads,
   zoo,
 )
-from psml_jax.attacks import base
+from psml_jax.attacks import base, fingerprint
 from psml_jax.defenses import mechanisms
 
 T = TypeVar('T')
@@ -285,12 +285,7 @@ def check(config: Config) -> None:
     _check_published(config.published)
   if config.data is not None:
     _check_data(config.data)
-  accuracy_resolution = config.fingerprint.accuracy_resolution
-  latency_resolution = config.fingerprint.latency_resolution
-  for name, value in (
-    ('accuracy_resolution', accuracy_resolution),
-    ('latency_resolution', latency_resolution),
-  ):
+  for name, value in vars(config.fingerprint).items():
     if not _FINEST <= value < 1:
       raise ValueError(
         f'config.fingerprint.{name} is {value}; it must be in [2**-23, 1), of which '
@@ -458,17 +453,12 @@ def _check_module(path: str, fields: Any) -> None:
 def _check_extraction(
   extraction: Extraction, fingerprint_config: Fingerprint, images: Data
 ) -> None:
-  from psml_jax.attacks import fingerprint
-
   _check_module('config.extraction.surrogate', extraction.surrogate)
   _validate.positive_int('config.extraction.rows_per_chunk', extraction.rows_per_chunk)
   _validate.positive_int('config.extraction.width', extraction.width)
   if not extraction.query_budgets:
     raise ValueError('config.extraction.query_budgets is empty; give at least one')
-  probes = fingerprint.max_probes(
-    accuracy_resolution=fingerprint_config.accuracy_resolution,
-    latency_resolution=fingerprint_config.latency_resolution,
-  )
+  probes = fingerprint.max_probes(**vars(fingerprint_config))
   for budget in extraction.query_budgets:
     _validate.positive_int('config.extraction.query_budgets', budget)
     if budget <= probes:

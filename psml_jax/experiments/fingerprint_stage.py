@@ -45,26 +45,24 @@ def run(experiment: Experiment) -> None:
   )
   identified = _identified(profile, corners.spec)
   bound = fingerprint.lower_bound(**resolution)
-  entries = []
-  for i, victim in enumerate(victims):
-    count = int(corners.probes[i])
-    entries.append(
-      Fingerprint(
-        victim=profile.names[victim],
-        probes=count,
-        bound=bound,
-        min_accuracy=float(corners.spec.min_accuracy[i]),
-        max_latency_ms=float(corners.spec.max_latency_ms[i]),
-        identified=identified[i] == int(victim),
-        trail=Trail(
-          min_accuracy=trails.min_accuracy[i, :count].tolist(),
-          max_latency_ms=trails.max_latency_ms[i, :count].tolist(),
-          served=trails.served[i, :count].tolist(),
-        ),
-      )
+  found = [
+    Fingerprint(
+      victim=profile.names[victim],
+      probes=(count := int(corners.probes[i])),
+      bound=bound,
+      min_accuracy=float(corners.spec.min_accuracy[i]),
+      max_latency_ms=float(corners.spec.max_latency_ms[i]),
+      identified=identified[i] == int(victim),
+      trail=Trail(
+        min_accuracy=trails.min_accuracy[i, :count].tolist(),
+        max_latency_ms=trails.max_latency_ms[i, :count].tolist(),
+        served=trails.served[i, :count].tolist(),
+      ),
     )
-  found = Fingerprints(entries, _sweep(sweep_key, profile, server, resolution))
-  FINGERPRINTS.write(experiment.directory, found)
+    for i, victim in enumerate(victims)
+  ]
+  sweep = _sweep(sweep_key, profile, server, resolution)
+  FINGERPRINTS.write(experiment.directory, Fingerprints(found, sweep))
 
 
 def _sweep(

@@ -41,21 +41,18 @@ def extraction(summary: Summary) -> Figure:
 
 def _draw_extraction(axes: Axes, summary: Summary, victim: str, metric: str) -> None:
   rows = [row for row in summary.extraction if row.victim == victim]
+  alone = len({row.query_budget for row in rows}) == 1
+  rows = [row for row in rows if getattr(row, metric).known]
+  rows.sort(key=lambda row: row.query_budget)
   shown = {'none': 'none'} | schema.shown_defenses(summary)
   looks = styles.defenses(summary.knobs, shown)
-  alone = len({row.query_budget for row in rows}) == 1
   for attack, look in _attacks(summary).items():
     for defense, label in shown.items():
-      wanted = (attack, defense, label)
-      line = sorted(
-        (
-          row
-          for row in rows
-          if (row.attack, row.defense, row.label) == wanted
-          and getattr(row, metric).known
-        ),
-        key=lambda row: row.query_budget,
-      )
+      line = [
+        row
+        for row in rows
+        if (row.attack, row.defense, row.label) == (attack, defense, label)
+      ]
       if len(line) > 1 or (line and alone):
         canvas.error_line(
           axes,
@@ -96,12 +93,7 @@ def protection(summary: Summary) -> Figure:
     for attack, look in _attacks(summary).items()
     if any(row.attack == attack for row in rows)
   }
-  entries |= {
-    f'{name} defense': _entry(look, look.dashes)
-    for name, look in looks.items()
-    if name != 'none'
-  }
-  _legend(figure, summary, entries, clients)
+  _legend(figure, summary, entries, looks, clients)
   canvas.freeze(figure)
   for axes, (data, texts) in zip(panels, written, strict=True):
     data = [*data, ([100 * summary.target_goodput] * 2, axes.get_ylim())]
@@ -141,31 +133,21 @@ def _draw_protection(
 
 def _by_defense(summary: Summary, rows: Sequence[_Row]) -> dict[str, list[_Row]]:
   """Rows by defense, weakest first; the one without a defense starts each of them."""
-  names = {row.defense for row in rows}
-  without = [row for row in rows if row.defense == 'none']
-  return {
-    name: without * (name != 'none')
-    + sorted(
-      (row for row in rows if row.defense == name),
-      key=lambda row: schema.strength(summary.knobs, row),
-    )
-    for name in sorted(
-      names - {'none'} or names,
-      key=lambda name: schema.defense_order(summary.knobs, name),
-    )
-  }
+  rows = sorted(rows, key=lambda row: schema.strength(summary.knobs, row))
+  names = list(styles.defenses(summary.knobs, (row.defense for row in rows)))
+  groups = {name: [row for row in rows if row.defense == name] for name in names}
+  if list(groups) != ['none']:
+    without = groups.pop('none', [])
+    groups = {name: without + group for name, group in groups.items()}
+  return groups
 
 
 def goodput(summary: Summary) -> Figure:
   """The goodput that each defense leaves, against the value of its knob."""
   figure, ((axes,),) = canvas.subplots(1, 1, (8, 5))
   looks, clients = _draw_goodput(axes, summary)
-  entries = {
-    f'{name} defense': _entry(look, '-')
-    for name, look in looks.items()
-    if name != 'none'
-  }
-  _legend(figure, summary, entries, clients)
+  looks = {name: look._replace(dashes='-') for name, look in looks.items()}
+  _legend(figure, summary, {}, looks, clients)
   canvas.freeze(figure)
   return figure
 
@@ -208,24 +190,26 @@ def _knob(summary: Summary, defense: str) -> str:
   return f'{knob.name if knob else "value"} of {defense}{unit}'
 
 
-def _entry(look: styles.Defense, dashes: Dashes) -> Line2D:
-  return Line2D([], [], color=look.color, marker=look.marker, ls=dashes, lw=1.8)
-
-
 def _legend(
   figure: Figure,
   summary: Summary,
   entries: dict[str, Line2D],
+  looks: Mapping[str, styles.Defense],
   clients: Mapping[str, Dashes],
 ) -> None:
-  """The entries, then the target and the clients."""
-  entries = dict(entries)
-  target = f'goodput target, {100 * summary.target_goodput:g} %'
-  entries[target] = Line2D([], [], **_TARGET)
+  """The entries, then the defenses, the target and the clients."""
+
+  def line(**look: Any) -> Line2D:
+    return Line2D([], [], **{'lw': 1.8, 'color': '#444444', **look})
+
+  for name, look in looks.items():
+    if name != 'none':
+      entries[f'{name} defense'] = line(
+        color=look.color, marker=look.marker, ls=look.dashes
+      )
+  entries[f'goodput target, {100 * summary.target_goodput:g} %'] = line(**_TARGET)
   if clients:
-    entries['goodput, all clients'] = Line2D([], [], color='#444444', lw=1.8)
+    entries['goodput, all clients'] = line()
   for name, dashes in clients.items():
-    entries[f'goodput, {name} clients'] = Line2D(
-      [], [], color='#444444', lw=1, marker='.', ls=dashes
-    )
+    entries[f'goodput, {name} clients'] = line(lw=1, marker='.', ls=dashes)
   canvas.legend(figure, entries, 5)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import math
 import re
 from typing import Any
@@ -47,20 +48,14 @@ def to_csv(table: Table) -> str:
   """
   file = io.StringIO()
   writer = csv.writer(file, lineterminator='\n')
-  header: list[str] = []
-  for column, value in zip(table.columns, table.rows[0], strict=True):
-    header.append(column.header)
-    if isinstance(value, Interval):
-      header += [f'{column.header} low', f'{column.header} high']
-  writer.writerow(header)
+  writer.writerow(
+    f'{name}{end}'
+    for name, value in zip(table.header, table.rows[0], strict=True)
+    for end in (('', ' low', ' high') if isinstance(value, Interval) else ('',))
+  )
   for row in table.rows:
-    writer.writerow(
-      plain
-      for value in row
-      for plain in (
-        map(_plain, value) if isinstance(value, Interval) else (_plain(value),)
-      )
-    )
+    parts = (value if isinstance(value, Interval) else (value,) for value in row)
+    writer.writerow(map(_plain, itertools.chain.from_iterable(parts)))
   return file.getvalue()
 
 
