@@ -15,7 +15,7 @@ import torch_surrogates
 from records import Row, rates, seconds
 from sklearn.linear_model import LogisticRegression
 
-from psml_jax import _compile, data, surrogates, training, zoo
+from psml_jax import _compile, data, train
 from psml_jax.attacks import extraction
 from psml_jax.core import Harvest
 from psml_jax.experiments.config import Config
@@ -49,26 +49,27 @@ def measure(config: Config) -> list[Row]:
   victim.fit(images.zoo_x.reshape(len(images.zoo_x), -1), images.zoo_y)
   outputs = victim.predict_proba(images.pool_x.reshape(len(images.pool_x), -1))
   pool, targets = jnp.asarray(images.pool_x), jnp.asarray(outputs, jnp.float32)
-  module = zoo.create(num_classes=images.num_classes, **config.extraction.surrogate)
-  hyper = config.extraction.hyper
+  training = config.extraction.training(images.num_classes)
+  steps = training.recipe
+  assert isinstance(steps, train.Steps)
 
   on_cpu = jax.default_backend() == 'cpu'
   width = config.extraction.width if on_cpu else NUM_SURROGATES
 
-  def train(pool: jax.Array, targets: jax.Array, keys: jax.Array) -> jax.Array:
-    def row(key: jax.Array) -> jax.Array:
+  def population(pool: jax.Array, targets: jax.Array, keys: jax.Array) -> Any:
+    def row(key: jax.Array) -> Any:
       query_key, fit_key = jax.random.split(key)
       sent = extraction.choose_inputs(query_key, len(pool), NUM_QUERIES)
       harvest = Harvest(sent, targets[sent], jnp.int32(NUM_QUERIES))
-      return surrogates.fit(fit_key, module, pool, harvest, hyper)
+      return train.pure_fit(fit_key, training, pool, harvest)
 
-    return surrogates.over_population(row, keys, width=width)
+    return train.over_population(row, keys, width=width)
 
   keys = jax.random.split(jax.random.key(config.seed), NUM_SURROGATES)
 
   def compiled(options: dict[str, str | bool]) -> tuple[Work, float]:
     began = time.perf_counter()
-    lowered = jax.jit(train, compiler_options=options).lower(pool, targets, keys)
+    lowered = jax.jit(population, compiler_options=options).lower(pool, targets, keys)
     program = lowered.compile()
     spent = time.perf_counter() - began
     return (lambda: program(pool, targets, keys), NUM_SURROGATES), spent
@@ -82,8 +83,8 @@ def measure(config: Config) -> list[Row]:
   inputs = torch.from_numpy(centred[np.stack(sent)])
   soft = torch.from_numpy(outputs.astype(np.float32)[np.stack(sent)])
   widths = (inputs.shape[2], *config.extraction.surrogate['widths'], images.num_classes)
-  one_by_one, loop_name = _one_by_one(widths, inputs, soft, hyper)
-  stacked, stacked_name = _stacked(widths, inputs, soft, hyper)
+  one_by_one, loop_name = _one_by_one(widths, inputs, soft, steps)
+  stacked, stacked_name = _stacked(widths, inputs, soft, steps)
 
   def row(name: str, ours: Work, peer: Work, peer_name: str, bar: str) -> Row:
     return rates(
@@ -117,20 +118,20 @@ def _one_by_one(
   widths: Sequence[int],
   inputs: torch.Tensor,
   targets: torch.Tensor,
-  hyper: training.Hyper,
+  recipe: train.Steps,
 ) -> tuple[Work, str]:
   """PyTorch's loop over surrogates, with its default number of threads or one."""
 
-  def work(threads: int, hyper: training.Hyper) -> None:
+  def work(threads: int, recipe: train.Steps) -> None:
     torch.set_num_threads(threads)
     for row in range(PEER_SURROGATES):
-      draws = torch.randint(NUM_QUERIES, (hyper.steps, hyper.batch_size))
+      draws = torch.randint(NUM_QUERIES, (recipe.steps, recipe.batch_size))
       model = torch_surrogates.create(widths)
-      torch_surrogates.fit(model, inputs[row], targets[row], draws, hyper)
+      torch_surrogates.fit(model, inputs[row], targets[row], draws, recipe)
 
-  threads = _fastest(work, {(n,): PEER_SURROGATES for n in _thread_counts()}, hyper)[0]
+  threads = _fastest(work, {(n,): PEER_SURROGATES for n in _thread_counts()}, recipe)[0]
   return (
-    (lambda: work(threads, hyper), PEER_SURROGATES),
+    (lambda: work(threads, recipe), PEER_SURROGATES),
     f'PyTorch, one by one, {threads} threads',
   )
 
@@ -139,7 +140,7 @@ def _stacked(
   widths: Sequence[int],
   inputs: torch.Tensor,
   targets: torch.Tensor,
-  hyper: training.Hyper,
+  recipe: train.Steps,
 ) -> tuple[Work, str]:
   """PyTorch's batched matrix products; rows at once and threads by trial.
 
@@ -148,16 +149,16 @@ def _stacked(
   cores = os.cpu_count() or 1
   pool = futures.ThreadPoolExecutor(cores)
 
-  def fit(num_rows: int, hyper: training.Hyper) -> None:
-    draws = torch.randint(NUM_QUERIES, (hyper.steps, num_rows, hyper.batch_size))
+  def fit(num_rows: int, recipe: train.Steps) -> None:
+    draws = torch.randint(NUM_QUERIES, (recipe.steps, num_rows, recipe.batch_size))
     parameters = torch_surrogates.create_stacked(widths, num_rows)
     torch_surrogates.fit_stacked(
-      parameters, inputs[:num_rows], targets[:num_rows], draws, hyper
+      parameters, inputs[:num_rows], targets[:num_rows], draws, recipe
     )
 
-  def work(num_rows: int, threads: int, workers: int, hyper: training.Hyper) -> None:
+  def work(num_rows: int, threads: int, workers: int, recipe: train.Steps) -> None:
     torch.set_num_threads(threads)
-    list(pool.map(lambda _: fit(num_rows, hyper), range(workers)))
+    list(pool.map(lambda _: fit(num_rows, recipe), range(workers)))
 
   layouts = {(n, 1) for n in _thread_counts()} | {(1, cores)}
   trials = {
@@ -165,10 +166,10 @@ def _stacked(
     for num_rows in STACKED
     for threads, workers in sorted(layouts)
   }
-  best = _fastest(work, trials, hyper)
+  best = _fastest(work, trials, recipe)
   num_rows, threads, workers = best
   return (
-    (lambda: work(*best, hyper), trials[best]),
+    (lambda: work(*best, recipe), trials[best]),
     f'PyTorch, {num_rows} stacked, {threads} threads, {workers} workers',
   )
 
@@ -178,12 +179,12 @@ def _thread_counts() -> list[int]:
 
 
 def _fastest(
-  work: Callable[[*Arguments, training.Hyper], None],
+  work: Callable[[*Arguments, train.Steps], None],
   trials: dict[tuple[*Arguments], int],
-  hyper: training.Hyper,
+  recipe: train.Steps,
 ) -> tuple[*Arguments]:
   """The arguments whose short trainings give the most surrogates a second."""
-  trial = dataclasses.replace(hyper, steps=min(hyper.steps, _TRIAL_STEPS))
+  trial = dataclasses.replace(recipe, steps=min(recipe.steps, _TRIAL_STEPS))
   spent = {}
   for arguments, count in trials.items():
     work(*arguments, trial)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
-from psml_jax import training
+from psml_jax import train
 
 
 def create(widths: Sequence[int]) -> nn.Sequential:
@@ -23,22 +23,22 @@ def fit(
   inputs: torch.Tensor,
   targets: torch.Tensor,
   draws: torch.Tensor,
-  hyper: training.Hyper,
+  recipe: train.Steps,
 ) -> None:
-  """Trains a model as `training.fit` does: same loss, steps and schedule.
+  """Trains a model as `train.pure_fit` does: same loss, steps and schedule.
 
   Args:
     model: changed in place.
     inputs: f32[N, F].
     targets: f32[N, K], class probabilities.
     draws: i64[steps, batch], the rows of each minibatch.
-    hyper: the settings.
+    recipe: the settings.
   """
   optimiser = torch.optim.AdamW(
-    model.parameters(), lr=hyper.learning_rate, weight_decay=hyper.weight_decay
+    model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
   )
   schedule = torch.optim.lr_scheduler.LambdaLR(
-    optimiser, lambda step: _share(step, hyper.steps)
+    optimiser, lambda step: _share(step, recipe.steps)
   )
   for drawn in draws:
     loss = nn.functional.cross_entropy(model(inputs[drawn]), targets[drawn])
@@ -73,7 +73,7 @@ def fit_stacked(
   inputs: torch.Tensor,
   targets: torch.Tensor,
   draws: torch.Tensor,
-  hyper: training.Hyper,
+  recipe: train.Steps,
 ) -> None:
   """Trains R models at once by batched matrix products; each as `fit` does.
 
@@ -82,17 +82,17 @@ def fit_stacked(
     inputs: f32[R, N, F].
     targets: f32[R, N, K], class probabilities.
     draws: i64[steps, R, batch], the rows of each model's minibatch.
-    hyper: the settings.
+    recipe: the settings.
   """
   num_rows, num_inputs, _ = inputs.shape
   leaves = [values.requires_grad_() for values in parameters]
   optimiser = torch.optim.AdamW(
-    leaves, lr=hyper.learning_rate, weight_decay=hyper.weight_decay, fused=True
+    leaves, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
   )
   inputs, targets = inputs.flatten(0, 1), targets.flatten(0, 1)
   draws = (draws + num_inputs * torch.arange(num_rows)[:, None]).flatten(1)
   for step, drawn in enumerate(draws):
-    optimiser.param_groups[0]['lr'] = hyper.learning_rate * _share(step, hyper.steps)
+    optimiser.param_groups[0]['lr'] = recipe.learning_rate * _share(step, recipe.steps)
     hidden = inputs.index_select(0, drawn).unflatten(0, (num_rows, -1))
     for layer, (kernel, bias) in enumerate(_pairs(leaves)):
       hidden = torch.baddbmm(bias, torch.relu(hidden) if layer else hidden, kernel)
@@ -100,7 +100,7 @@ def fit_stacked(
       hidden.flatten(0, 1), targets.index_select(0, drawn), reduction='sum'
     )
     optimiser.zero_grad()
-    (loss / hyper.batch_size).backward()
+    (loss / recipe.batch_size).backward()
     optimiser.step()
 
 

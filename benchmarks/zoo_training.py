@@ -14,8 +14,8 @@ import torch
 from jax.sharding import Mesh, PartitionSpec
 from records import Row, rates, seconds
 
-from psml_jax import _compile, training, zoo
-from psml_jax.zoo import recipe as recipes
+from psml_jax import _compile, train, zoo
+from psml_jax.core import Harvest
 
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
 from tests import torch_models
@@ -65,16 +65,16 @@ def _ours(
 ) -> Callable[[], Any]:
   """Some steps of the zoo's own training, as one compiled program."""
   module = zoo.create('resnet20', num_classes=10, **fields)
-  recipe = zoo.Recipe(epochs=2, batch_size=BATCH)
+  training = train.Training(module, train.Epochs(epochs=2, batch_size=BATCH))
+  size = len(images)
+  examples = Harvest(jnp.arange(size), jnp.asarray(labels), jnp.int32(size))
   key = jax.random.key(0)
-  state = recipes.start(key, module, images.shape[1:], recipe, STEPS)
+  state = train.start(key, training, images.shape[1:], size)
   program = jax.jit(
-    lambda state, images, labels: recipes.epoch(
-      key, state, module, images, labels, recipe
-    ),
+    lambda state, images, examples: train.epoch(key, state, training, images, examples),
     compiler_options=_compile.options('training') if options is None else options,
   )
-  return functools.partial(program, state, jnp.asarray(images), jnp.asarray(labels))
+  return functools.partial(program, state, jnp.asarray(images), examples)
 
 
 def _data_parallel(images: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
@@ -84,12 +84,14 @@ def _data_parallel(images: np.ndarray, labels: np.ndarray) -> Callable[[], Any]:
   batches = images.reshape(STEPS, BATCH, *images.shape[1:]), labels.reshape(STEPS, -1)
 
   def loss(params: Any, stats: Any, images: jax.Array, labels: jax.Array) -> Any:
-    logits, stats = training.apply(module, params, stats, images, jax.random.key(0))
+    logits, stats = module.apply(
+      {'params': params, **stats}, images, train=True, mutable=['batch_stats']
+    )
     chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)
     return -chosen.mean(), stats
 
   def step(variables: Any, batch: Any) -> tuple[Any, None]:
-    params, stats = training.split(variables)
+    params, stats = variables['params'], {'batch_stats': variables['batch_stats']}
     slope, stats = jax.grad(loss, has_aux=True)(params, stats, *batch)
     slope = jax.lax.pmean(slope, 'batch')
     params = jax.tree.map(lambda p, g: p - 0.1 * g, params, slope)

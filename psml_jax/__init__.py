@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     routers,
     servers,
     session,
-    surrogates,
+    train,
     zoo,
   )
   from psml_jax.core import (
@@ -65,7 +65,7 @@ __all__ = [
   'routers',
   'servers',
   'session',
-  'surrogates',
+  'train',
   'zoo',
 ]
 

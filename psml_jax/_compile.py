@@ -1,10 +1,14 @@
 """Options that every long-running program is compiled with."""
 
 import functools
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+
+P = ParamSpec('P')
+T = TypeVar('T')
 
 _LIBRARY = 'xla_cpu_experimental_ynn_fusion_type'
 # The richest first; an older jaxlib knows fewer kinds, or none.
@@ -46,3 +50,32 @@ def _accepted(of: str, backend: str) -> dict[str, str | bool]:
       continue
     return {**chosen}
   return {}
+
+
+def jit(
+  of: Literal['training', 'surrogates', 'serving'], **arguments: Any
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+  """`jax.jit` with the `options` of the backend that is there when it is called.
+
+  Args:
+    of: what the program mostly does.
+    **arguments: of `jax.jit`.
+
+  Returns:
+    A decorator. The function keeps its compiled programs for the whole process, by the
+    values of its static arguments.
+  """
+
+  def decorate(function: Callable[P, T]) -> Callable[P, T]:
+    @functools.cache
+    def program(backend: str) -> Callable[P, T]:
+      del backend
+      return jax.jit(function, compiler_options=options(of), **arguments)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+      return program(jax.default_backend())(*args, **kwargs)
+
+    return call
+
+  return decorate

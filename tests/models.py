@@ -1,4 +1,4 @@
-"""A model that compiles in a second, for tests of what trains it."""
+"""Models that compile quickly, for tests of what trains them."""
 
 import flax.linen as nn
 import jax
@@ -22,3 +22,19 @@ class Small(nn.Module):
     x = Conv(self.width, name='conv')(images)
     x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
     return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+class Normed(nn.Module):
+  """BatchNorm of the pixels and a dense layer.
+
+  Attributes:
+    num_classes: K.
+  """
+
+  num_classes: int
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    x = images.reshape(len(images), -1)
+    x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+    return nn.Dense(self.num_classes)(x)

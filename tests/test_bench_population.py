@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psml_jax import training, zoo
+from psml_jax import train, zoo
+from psml_jax.core import Harvest
 
 WIDTHS = (5, 8, 3)
 NUM_ROWS, NUM_INPUTS = 3, 20
-HYPER = training.Hyper(steps=40, batch_size=6, learning_rate=1e-2, weight_decay=0.1)
+RECIPE = train.Steps(steps=40, batch_size=6, learning_rate=1e-2, weight_decay=0.1)
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def population(torch, peers):
     [peers.create(WIDTHS) for _ in range(NUM_ROWS)],
     torch.rand(NUM_ROWS, NUM_INPUTS, WIDTHS[0]),
     torch.softmax(torch.randn(NUM_ROWS, NUM_INPUTS, WIDTHS[-1]), -1),
-    torch.randint(NUM_INPUTS, (HYPER.steps, NUM_ROWS, HYPER.batch_size)),
+    torch.randint(NUM_INPUTS, (RECIPE.steps, NUM_ROWS, RECIPE.batch_size)),
   )
 
 
@@ -46,9 +47,9 @@ def trained(peers, population):
   models, inputs, targets, draws = population
   stacked = peers.stack(models)
   initial = [values.clone() for values in stacked]
-  peers.fit_stacked(stacked, inputs, targets, draws, HYPER)
+  peers.fit_stacked(stacked, inputs, targets, draws, RECIPE)
   for row, model in enumerate(models):
-    peers.fit(model, inputs[row], targets[row], draws[:, row], HYPER)
+    peers.fit(model, inputs[row], targets[row], draws[:, row], RECIPE)
   return initial, stacked, peers.stack(models)
 
 
@@ -66,7 +67,7 @@ def test_rows_have_draws_of_their_own(torch, peers, population):
   ends = []
   for drawn in (draws, others):
     ends.append(peers.stack(models))
-    peers.fit_stacked(ends[-1], inputs, targets, drawn, HYPER)
+    peers.fit_stacked(ends[-1], inputs, targets, drawn, RECIPE)
   same = [torch.equal(a[row], b[row]) for a, b in zip(*ends) for row in range(NUM_ROWS)]
   assert same == [True, False, True] * 4
 
@@ -76,32 +77,18 @@ def test_the_peer_trains_as_the_library_does(torch, peers, population):
   module = zoo.create('mlp', num_classes=WIDTHS[-1], widths=WIDTHS[1:-1])
   images = jnp.asarray(inputs[0].numpy())[:, None, :, None]
   key = jax.random.key(0)
-  state = training.start(key, module, images.shape[1:], HYPER)
+  training = train.Training(module, RECIPE)
+  state = train.start(key, training, images.shape[1:], NUM_INPUTS)
   leaves = jax.tree.leaves(state.variables)
   with torch.no_grad():
     for values, ours in zip(models[0].parameters(), by_torch(leaves), strict=True):
       values.copy_(torch.from_numpy(ours))
-  draws = [
-    jax.random.randint(
-      jax.random.split(jax.random.fold_in(key, step))[0],
-      (HYPER.batch_size,),
-      0,
-      NUM_INPUTS,
-    )
-    for step in range(HYPER.steps)
-  ]
-  drawn = torch.from_numpy(np.stack(draws).astype(np.int64))
-  peers.fit(models[0], 4 * inputs[0] - 2, targets[0], drawn, HYPER)
-  state, _ = training.advance(
-    key,
-    state,
-    module,
-    images,
-    jnp.asarray(targets[0].numpy()),
-    jnp.int32(NUM_INPUTS),
-    HYPER,
-    HYPER.steps,
-  )
+  count = jnp.int32(NUM_INPUTS)
+  draws, _ = RECIPE.draw(key, state.step, RECIPE.steps, NUM_INPUTS, count)
+  drawn = torch.from_numpy(np.array(draws, np.int64))
+  peers.fit(models[0], 4 * inputs[0] - 2, targets[0], drawn, RECIPE)
+  examples = Harvest(jnp.arange(NUM_INPUTS), jnp.asarray(targets[0].numpy()), count)
+  state, _ = train.epoch(key, state, training, images, examples)
   trained = by_torch(jax.tree.leaves(state.variables))
   for values, ours in zip(models[0].parameters(), trained, strict=True):
     np.testing.assert_allclose(values.detach().numpy(), ours, rtol=1e-3, atol=1e-4)

@@ -402,11 +402,11 @@ def test_a_chunk_holds_no_more_rows_than_there_are(before_extraction, monkeypatc
   (before_extraction / 'config.json').write_text(workdir.to_json(config))
   sizes = []
 
-  def count(row, rows, width):
-    sizes.append(rows[0].victim.size)
+  def count(training, tables, runs, *others):
+    sizes.append(runs.victim.size)
     raise KeyboardInterrupt
 
-  monkeypatch.setattr(extraction_stage.surrogates, 'over_population', count)
+  monkeypatch.setattr(extraction_stage, 'scores', count)
   with pytest.raises(KeyboardInterrupt):
     experiments.run(config, before_extraction)
   cells = extraction_stage.cells(Experiment(config, before_extraction))

@@ -22,8 +22,7 @@ from psml_jax import (
   routers,
   servers,
   session,
-  surrogates,
-  training,
+  train,
   zoo,
 )
 from psml_jax.attacks import fingerprint
@@ -126,12 +125,11 @@ def surrogate():
     jax.nn.one_hot(images.zoo_y, 10),
     jnp.int32(CONFIG['queries']),
   )
-  variables = surrogates.fit(
+  variables, _ = train.pure_fit(
     jax.random.key(CONFIG['seed']),
-    module,
+    train.Training(module, train.Steps(**CONFIG['hyper'])),
     jnp.asarray(images.zoo_x),
     harvest,
-    training.Hyper(**CONFIG['hyper']),
   )
   logits = module.apply(variables, images.test_x)
   return float(metrics.accuracy(logits, jnp.asarray(images.test_y)))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psml_jax import experiments, zoo
+from psml_jax import experiments, train
 from psml_jax.core import Spec, ZooProfile
 from psml_jax.experiments import harness
 from tests import known_zoo
@@ -26,11 +26,8 @@ def world():
   pool, _ = known_zoo.images(0, 500)
   test, labels = known_zoo.images(1, 200)
   profile = ZooProfile(known_zoo.ACCURACY, known_zoo.LATENCY, known_zoo.NAMES)
-  setting = harness.Setting(
-    config=experiments.parse(known_zoo.fields((100, QUERIES), RESOLUTION)),
-    profile=profile,
-    surrogate=zoo.create('linear', num_classes=known_zoo.CLASSES),
-  )
+  config = experiments.parse(known_zoo.fields((100, QUERIES), RESOLUTION))
+  training = config.extraction.training(known_zoo.CLASSES)
   tables = harness.Tables(
     pool=jnp.asarray(pool),
     pool_outputs=jnp.asarray(known_zoo.answers(pool)),
@@ -56,24 +53,19 @@ def world():
 
   @functools.partial(jax.jit, static_argnames=('attack', 'defense'))
   def collect(attack, defense, runs):
-    one = functools.partial(harness.collect, attack, defense, setting, tables)
+    one = functools.partial(harness.collect, attack, defense, config, profile, tables)
     return jax.lax.map(one, runs)
-
-  @jax.jit
-  def score(runs, harvests):
-    def one(each):
-      return harness.score(setting, tables, *each)
-
-    return jax.lax.map(one, (runs, harvests))
 
   def run(attack, defense='none', value=0.0, budget=QUERIES, told=(0.7, 2.0)):
     runs = rows(jnp.float32(value), jnp.int32(budget), Spec.of(*told))
     spoils = collect(attack, defense, runs)
-    scores = score(runs, spoils.harvest)
+    scores = harness.scores(
+      training, tables, runs, spoils.harvest, 64, 1, train.local_mesh()
+    )
     spoils, scores = jax.tree.map(np.asarray, (spoils, scores))
     return types.SimpleNamespace(**vars(spoils), **vars(scores))
 
-  run.setting, run.tables = setting, tables
+  run.config, run.profile, run.tables = config, profile, tables
   return run
 
 
@@ -180,7 +172,7 @@ def test_random_refusal_refuses_its_share_and_nothing_else(world):
 
 @pytest.mark.parametrize('budget', [1, 7, 20])
 def test_no_more_than_the_budget_is_billed(world, budget):
-  for attack in world.setting.config.attacks:
+  for attack in world.config.attacks:
     found = world(attack, budget=budget)
     np.testing.assert_array_equal(found.bill.queries, budget)
     np.testing.assert_array_equal(found.log.queries, budget)
@@ -199,9 +191,10 @@ def test_a_surrogate_that_diverged_has_no_loss(world):
   )
   fields = known_zoo.fields((100, QUERIES), RESOLUTION)
   fields['extraction']['hyper'] = {'steps': 5, 'batch_size': 8, 'learning_rate': 1e38}
-  setting = world.setting._replace(config=experiments.parse(fields))
-  spoils = harness.collect('explicit', 'none', setting, world.tables, row)
-  found = jax.jit(functools.partial(harness.score, setting))(
-    world.tables, row, spoils.harvest
+  config = experiments.parse(fields)
+  spoils = harness.collect('explicit', 'none', config, world.profile, world.tables, row)
+  training = config.extraction.training(known_zoo.CLASSES)
+  found = jax.jit(harness.score, static_argnums=(0, 4))(
+    training, world.tables, row, spoils.harvest, 64
   )
   assert np.isnan(found.loss)

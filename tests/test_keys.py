@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psml_jax import _keys, data, defenses, goodput, profiles, routers, training, zoo
-from psml_jax.zoo import recipe as recipes
+from psml_jax import _keys, data, defenses, goodput, profiles, routers, train, zoo
+from psml_jax.core import Harvest
 
 DRAWS = (
   'bernoulli',
@@ -70,18 +70,19 @@ def test_split_and_fold_in_are_the_same_function():
   np.testing.assert_array_equal(split, folded)
 
 
-def test_a_training_by_steps(uses):
-  module = zoo.create('mlp', num_classes=3, widths=(4,))
+@pytest.mark.parametrize(
+  ('recipe', 'least'),
+  [
+    (train.Steps(steps=3, batch_size=2, learning_rate=1e-3), 9),
+    (train.Epochs(epochs=2, batch_size=2, crop_padding=1), 15),
+  ],
+)
+def test_a_training(uses, recipe, least):
+  training = train.Training(zoo.create('mlp', num_classes=3, widths=(4,)), recipe)
+  examples = Harvest(jnp.arange(6), jnp.ones((6, 3)) / 3, jnp.int32(6))
   with jax.disable_jit():
-    training.fit(
-      jax.random.key(1),
-      module,
-      jnp.zeros((6, 2, 2, 1)),
-      jnp.ones((6, 3)) / 3,
-      jnp.int32(6),
-      training.Hyper(steps=3, batch_size=2, learning_rate=1e-3),
-    )
-  assert_one_use(uses, 2)
+    train.pure_fit(jax.random.key(1), training, jnp.zeros((6, 2, 2, 1)), examples)
+  assert_one_use(uses, least)
 
 
 def test_draws_and_dropout_of_a_step_have_keys_of_their_own():
@@ -94,35 +95,12 @@ def test_draws_and_dropout_of_a_step_have_keys_of_their_own():
         used.append(self.make_rng('dropout'))
       return super().__call__(images, train)
 
-  key = jax.random.key(1)
-  state = training.start(key, Spy(num_classes=3, widths=(4,)), (2, 2, 1), HYPER)
+  recipe = train.Steps(steps=3, batch_size=2, learning_rate=1e-3)
+  training = train.Training(Spy(num_classes=3, widths=(4,)), recipe)
+  examples = Harvest(jnp.arange(6), jnp.ones((6, 3)) / 3, jnp.int32(6))
   with jax.disable_jit():
-    training.advance(
-      key,
-      state,
-      Spy(num_classes=3, widths=(4,)),
-      jnp.zeros((6, 2, 2, 1)),
-      jnp.ones((6, 3)) / 3,
-      jnp.int32(6),
-      HYPER,
-      3,
-    )
+    train.pure_fit(jax.random.key(1), training, jnp.zeros((6, 2, 2, 1)), examples)
   assert len({str(k) for k in used}) == len(used) == 3
-
-
-HYPER = training.Hyper(steps=3, batch_size=2, learning_rate=1e-3)
-
-
-def test_a_training_by_epochs(uses):
-  module = zoo.create('linear', num_classes=3)
-  recipe = zoo.Recipe(epochs=2, batch_size=2, crop_padding=1)
-  images, labels = jnp.zeros((6, 2, 2, 1)), jnp.zeros(6, jnp.int32)
-  start_key, key = jax.random.split(jax.random.key(1))
-  with jax.disable_jit():
-    state = recipes.start(start_key, module, (2, 2, 1), recipe, 3)
-    for _ in range(2):
-      state, _ = recipes.epoch(key, state, module, images, labels, recipe)
-  assert_one_use(uses, 10)
 
 
 def test_defended_routes_and_workloads(uses):

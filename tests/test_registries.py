@@ -1,13 +1,25 @@
 """What every entry of a registry must keep, a user's own included."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psml_jax import attacks, defenses, goodput, routers, servers, session, workloads
-from psml_jax.core import Knowledge, Query, Spec
+from psml_jax import (
+  attacks,
+  defenses,
+  goodput,
+  routers,
+  servers,
+  session,
+  train,
+  workloads,
+)
+from psml_jax.core import Harvest, Knowledge, Query, Spec
 from tests import references, toys
+from tests.models import Normed
 
 toys.register()
 
@@ -259,3 +271,85 @@ def test_a_workload_can_be_served(name, fields):
 def test_mistakes_are_named(call, message):
   with pytest.raises(ValueError, match=message):
     call()
+
+
+class TestObjectives:
+  """Of a registry's objectives with their fields as they are unless given."""
+
+  IMAGES = np.random.default_rng(2).random((30, 6, 6, 1)).astype(np.float32)
+  MODULE = Normed(num_classes=5)
+
+  @pytest.fixture(params=list(train.OBJECTIVES))
+  def training(self, request):
+    recipe = train.Steps(steps=2, batch_size=6, learning_rate=0.01, flip=True)
+    objective = train.objectives.make(request.param)
+    assert hash(objective) == hash(train.objectives.make(request.param))
+    return train.Training(self.MODULE, recipe, objective)
+
+  def harvest(self, count=12):
+    targets = jax.nn.softmax(jnp.asarray(OUTPUTS[0, :12]))
+    return Harvest(jnp.arange(0, 24, 2), targets, jnp.int32(count))
+
+  def fit(self, training, key=KEY, harvest=None):
+    images, harvest = jnp.asarray(self.IMAGES), harvest or self.harvest()
+    return jax.jit(train.pure_fit, static_argnums=1)(key, training, images, harvest)
+
+  def test_the_same_key_gives_the_same_and_another_another(self, training):
+    same(self.fit(training), self.fit(training))
+    other = self.fit(training, SECRET)
+    assert any((a != b).any() for a, b in zip(plain(other), plain(self.fit(training))))
+
+  def test_jit_is_no_jit(self, training):
+    with jax.disable_jit():
+      eager = train.pure_fit(KEY, training, jnp.asarray(self.IMAGES), self.harvest())
+    for a, b in zip(plain(eager), plain(self.fit(training)), strict=True):
+      np.testing.assert_allclose(a, b, atol=1e-4)
+
+  def test_a_population_is_its_rows(self, training):
+    keys = jax.random.split(KEY, 3)
+    images, harvest = jnp.asarray(self.IMAGES), self.harvest()
+    rows = jax.jit(
+      lambda keys: train.over_population(
+        lambda key: train.pure_fit(key, training, images, harvest), keys, width=3
+      )
+    )(keys)
+    for a, b in zip(plain(rows), plain(self.fit(training, keys[1])), strict=True):
+      np.testing.assert_allclose(a[1], b, atol=1e-4)
+
+  def test_classes_are_their_one_hot_rows(self, training):
+    classes = jnp.arange(12) % 5
+    soft = jax.nn.one_hot(classes, 5)
+    both = [
+      self.fit(training, harvest=Harvest(jnp.arange(12), targets, jnp.int32(12)))
+      for targets in (classes, soft)
+    ]
+    close(*both)
+
+  def test_padding_changes_nothing(self, training):
+    harvest = self.harvest(5)
+    other = Harvest(
+      harvest.inputs.at[5:].set(1), harvest.targets.at[5:].set(jnp.nan), harvest.count
+    )
+    same(self.fit(training, harvest=harvest), self.fit(training, harvest=other))
+
+  def test_it_learns(self, training):
+    recipe = train.Steps(steps=60, batch_size=12, learning_rate=0.03)
+    longer = dataclasses.replace(training, recipe=recipe)
+    harvest = Harvest(jnp.arange(12), jnp.arange(12) % 5, jnp.int32(12))
+    _, metrics = self.fit(longer, harvest=harvest)
+    assert metrics.loss[-10:].mean() < 0.5 * metrics.loss[:10].mean()
+    assert ((metrics.accuracy >= 0) & (metrics.accuracy <= 1)).all()
+
+
+def test_a_second_objective_of_equal_fields_compiles_nothing(compilations):
+  """The library's programs are cached by the values of what is trained."""
+  recipe = train.Epochs(epochs=1, batch_size=6)
+  labels = np.arange(30) % 5
+  images = TestObjectives.IMAGES
+  for _ in range(2):
+    before = len(compilations)
+    train.fit(
+      KEY, Normed(5), images, labels, num_classes=5, recipe=recipe,
+      objective=train.objectives.make('cross_entropy', label_smoothing=0.25),
+    )  # fmt: skip
+  assert len(compilations) == before

@@ -250,7 +250,7 @@ def test_a_cell_keeps_its_keys_when_others_come_or_go(run):
 
 
 def test_the_attackers_images_are_of_the_pool(run):
-  _, tables = extraction_stage._setting(run, run.profile())
+  _, tables = extraction_stage._setting(run)
   images = run.images()
   np.testing.assert_array_equal(tables.pool, images.pool_x)
   np.testing.assert_array_equal(tables.test, images.test_x)

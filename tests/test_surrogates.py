@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
-from psml_jax import surrogates, training
+from psml_jax import train
 from psml_jax.core import Harvest
 from psml_jax.zoo.models import CNN, Linear
 
 NUM_ROWS = 5
 ORDER = np.array([3, 0, 4, 1, 2])
-HYPER = training.Hyper(steps=6, batch_size=8, learning_rate=1e-2)
+RECIPE = train.Steps(steps=6, batch_size=8, learning_rate=1e-2)
 SHAPE = (4, 4, 1)
 MODULE = Linear(num_classes=3)
 
@@ -38,18 +39,22 @@ def rows():
   return keys, Harvest(inputs.astype(jnp.int32), targets, count)
 
 
-def population(pool, width, module=MODULE):
+def population(pool, width, module=MODULE, mesh=None):
   def one(row):
-    key, harvest = row
-    return surrogates.fit(key, module, pool, harvest, HYPER)
+    return fit(row, module, pool)
 
-  return jax.jit(lambda rows: surrogates.over_population(one, rows, width=width))
+  return jax.jit(lambda rows: train.over_population(one, rows, width=width, mesh=mesh))
+
+
+def fit(row, module, pool):
+  training = train.Training(module, RECIPE)
+  return train.pure_fit(row[0], training, pool, row[1])[0]
 
 
 @pytest.fixture(scope='module')
 def trained(pool, rows):
   """The population, each row trained alone."""
-  one = jax.jit(lambda row: surrogates.fit(row[0], MODULE, pool, row[1], HYPER))
+  one = jax.jit(lambda row: fit(row, MODULE, pool))
   alone = [one(jax.tree.map(lambda x, i=i: x[i], rows)) for i in range(NUM_ROWS)]
   return jax.tree.map(lambda *leaves: np.stack(leaves), *alone)
 
@@ -66,10 +71,15 @@ def test_neither_width_nor_neighbours_matter(pool, rows, trained, width):
   close(first, jax.tree.map(lambda leaf: leaf[ORDER[0]], trained))
 
 
-def test_the_number_of_devices_does_not_matter(pool, rows, trained, monkeypatch):
-  first = jax.devices()[:1]
-  monkeypatch.setattr(jax, 'devices', lambda: first)
-  close(population(pool, 2)(rows), trained)
+def test_the_number_of_devices_does_not_matter(pool, rows, trained):
+  one = Mesh(jax.devices()[:1], ('any',))
+  close(population(pool, 2, mesh=one)(rows), trained)
+
+
+def test_a_mesh_has_one_axis():
+  mesh = Mesh(np.reshape(jax.devices(), (1, 2)), ('a', 'b'))
+  with pytest.raises(ValueError, match=r"mesh has the axes \('a', 'b'\); it must have"):
+    train.over_population(lambda x: x, jnp.arange(3), mesh=mesh)
 
 
 def test_convolutions_train_under_vmap_as_alone(pool, rows):
@@ -81,19 +91,20 @@ def test_convolutions_train_under_vmap_as_alone(pool, rows):
 @pytest.mark.parametrize('width', [1, 3])
 def test_any_number_of_rows(num_rows, width):
   rows = {'x': jnp.arange(num_rows, dtype=jnp.float32), 'y': jnp.ones((num_rows, 2))}
-  run = functools.partial(surrogates.over_population, width=width)
+  run = functools.partial(train.over_population, width=width)
   found = jax.jit(lambda rows: run(lambda row: row['x'] + row['y'], rows))(rows)
   np.testing.assert_array_equal(found, np.arange(num_rows)[:, None] + np.ones((1, 2)))
 
 
 def test_an_empty_harvest_leaves_the_initial_parameters(pool, rows):
   key, harvest = rows[0][2], jax.tree.map(lambda leaf: leaf[2], rows[1])
-  fitted = surrogates.fit(key, MODULE, pool, harvest, HYPER)
-  started = training.start(jax.random.split(key)[0], MODULE, SHAPE, HYPER)
+  fitted = fit((key, harvest), MODULE, pool)
+  training = train.Training(MODULE, RECIPE)
+  started = train.start(jax.random.split(key)[0], training, SHAPE, 12)
   close(fitted, started.variables)
 
 
 @pytest.mark.parametrize('width', [0, -1, 1.0, True])
 def test_width_must_be_a_whole_number(width):
   with pytest.raises(ValueError, match=f'width is {width}'):
-    surrogates.over_population(lambda x: x, jnp.arange(3), width=width)
+    train.over_population(lambda x: x, jnp.arange(3), width=width)

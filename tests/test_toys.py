@@ -39,6 +39,7 @@ FIELDS = {
     'query_budgets': [30, 60],
     'surrogate': {'family': 'linear'},
     'hyper': HYPER,
+    'objective': {'name': 'sure', 'weight': 0.2},
     'rows_per_chunk': 64,
     'width': 1,
   },
@@ -83,7 +84,12 @@ def test_every_entry_is_in_the_report(directory):
   text = (directory / 'results.md').read_text('utf-8')
   for name in (*FIELDS['attacks'], *FIELDS['defense']['mechanisms']):
     assert name in text
-  for phrase in ('epsilon', 'queries a client', 'of the probability'):
+  for phrase in (
+    'epsilon',
+    'queries a client',
+    'of the probability',
+    'sure(weight=0.2)',
+  ):
     assert phrase in text
 
 
@@ -109,5 +115,5 @@ def test_a_memory_of_clients_serves_a_thief_no_more_than_its_budget(directory):
 def test_the_toys_are_short():
   source = pathlib.Path(toys.__file__).read_text('utf-8')
   parts = source[: source.index('def register()')].split('\n# ')[1:]
-  assert len(parts) == 5
+  assert len(parts) == 6
   assert all(len(part.splitlines()) <= 40 for part in parts)

@@ -15,12 +15,12 @@ import jax
 import numpy as np
 import pytest
 
-from psml_jax import zoo
+from psml_jax import train, zoo
 from tests.models import Small
 
 ROOT = pathlib.Path(__file__).parents[1]
 JOB = str(ROOT / 'tests' / 'trainer_job.py')
-RECIPE = zoo.Recipe(epochs=2, batch_size=8, learning_rate=0.05, crop_padding=1)
+RECIPE = train.Epochs(epochs=2, batch_size=8, learning_rate=0.05, crop_padding=1)
 MODULE = Small(num_classes=3)
 
 

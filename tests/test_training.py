@@ -1,5 +1,6 @@
 """Training: a pure function of its key, its data and its settings."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from psml_jax import training, zoo
+from psml_jax import train
+from psml_jax.core import Harvest
+from psml_jax.train import Steps, Training
 from psml_jax.zoo.models import MLP, Linear
 
-HYPER = training.Hyper(steps=12, batch_size=8, learning_rate=1e-2, weight_decay=1e-3)
+RECIPE = Steps(steps=12, batch_size=8, learning_rate=1e-2, weight_decay=1e-3)
 MODULE = Linear(num_classes=3)
 
 
@@ -32,41 +35,58 @@ def rows():
   return inputs, targets
 
 
-@functools.partial(jax.jit, static_argnames='hyper')
-def fit(key, inputs, targets, count, hyper=HYPER):
-  return training.fit(key, MODULE, inputs, targets, count, hyper)
+def harvest(targets, count):
+  return Harvest(jnp.arange(len(targets)), targets, jnp.int32(count))
 
 
-def test_two_halves_are_the_whole_bit_for_bit(rows):
-  hyper = training.Hyper(12, 8, 1e-2, 1e-3)
-  key, count = jax.random.key(0), jnp.int32(20)
-  whole, losses = fit(key, *rows, count, hyper)
+@functools.partial(jax.jit, static_argnames='training')
+def pure_fit(key, inputs, targets, count, training=Training(MODULE, RECIPE)):  # noqa: B008
+  variables, metrics = train.pure_fit(key, training, inputs, harvest(targets, count))
+  return variables, metrics.loss
+
+
+@pytest.mark.parametrize(
+  'recipe',
+  [
+    dataclasses.replace(RECIPE, epochs=2),
+    dataclasses.replace(RECIPE, epochs=2, ema_decay=0.5, accumulate=2, flip=True),
+    train.Epochs(epochs=2, batch_size=8),
+  ],
+)
+def test_two_halves_are_the_whole_bit_for_bit(rows, recipe):
+  training = Training(MODULE, recipe)
+  key, examples = jax.random.key(0), harvest(rows[1], 20)
+  whole, losses = pure_fit(key, *rows, 20, training)
   start_key, steps_key = jax.random.split(key)
-  state = training.start(start_key, MODULE, (8, 8, 1), hyper)
-  advance = jax.jit(training.advance, static_argnums=(2, 6, 7))
+  state = train.start(start_key, training, (8, 8, 1), 20)
+  epoch = jax.jit(train.epoch, static_argnums=2)
   parts = []
   for _ in range(2):
-    state, part = advance(steps_key, state, MODULE, *rows, count, hyper, 6)
-    parts.append(part)
-  assert int(state.step) == 12
-  assert_identical(state.variables, whole)
+    state, metrics = epoch(steps_key, state, training, rows[0], examples)
+    parts.append(metrics.loss)
+  assert int(state.step) == len(losses)
+  assert_identical(state.result, whole)
   np.testing.assert_array_equal(np.concatenate(parts), losses)
 
 
 def test_the_same_key_gives_the_same_model_and_another_another(rows):
-  count = jnp.int32(20)
-  one, _ = fit(jax.random.key(1), *rows, count)
-  again, _ = fit(jax.random.key(1), *rows, count)
-  other, _ = fit(jax.random.key(2), *rows, count)
+  count = 20
+  one, _ = pure_fit(jax.random.key(1), *rows, count)
+  again, _ = pure_fit(jax.random.key(1), *rows, count)
+  other, _ = pure_fit(jax.random.key(2), *rows, count)
   assert_identical(one, again)
   assert any((a != b).any() for a, b in zip(leaves(one), leaves(other), strict=True))
+
+
+def begun(key):
+  return train.start(jax.random.split(key)[0], Training(MODULE, RECIPE), (8, 8, 1), 20)
 
 
 def test_without_data_the_parameters_stay_at_their_start(rows):
   key = jax.random.key(3)
   inputs, targets = rows
-  fitted, _ = fit(key, inputs * jnp.nan, targets, jnp.int32(0))
-  started = training.start(jax.random.split(key)[0], MODULE, (8, 8, 1), HYPER)
+  fitted, _ = pure_fit(key, inputs * jnp.nan, targets, 0)
+  started = begun(key)
   assert_identical(fitted, started.variables)
 
 
@@ -74,8 +94,8 @@ def test_without_data_the_parameters_stay_at_their_start(rows):
 def test_padding_is_never_drawn(rows, count):
   inputs, targets = rows
   poisoned = inputs.at[count:].set(jnp.nan), targets.at[count:].set(jnp.nan)
-  clean, clean_losses = fit(jax.random.key(4), inputs, targets, jnp.int32(count))
-  fitted, losses = fit(jax.random.key(4), *poisoned, jnp.int32(count))
+  clean, clean_losses = pure_fit(jax.random.key(4), inputs, targets, count)
+  fitted, losses = pure_fit(jax.random.key(4), *poisoned, count)
   assert np.isfinite(losses).all()
   assert_identical(fitted, clean)
   np.testing.assert_array_equal(losses, clean_losses)
@@ -84,41 +104,45 @@ def test_padding_is_never_drawn(rows, count):
 def test_the_loss_is_the_cross_entropy_of_soft_labels(rows):
   inputs, targets = rows
   key = jax.random.key(5)
-  _, losses = fit(key, inputs[:1], targets[:1], jnp.int32(1))
-  started = training.start(jax.random.split(key)[0], MODULE, (8, 8, 1), HYPER)
+  _, losses = pure_fit(key, inputs[:1], targets[:1], 1)
+  started = begun(key)
   logits = np.asarray(MODULE.apply(started.variables, inputs[:1]), np.float64)[0]
   wanted = np.log(np.exp(logits).sum()) - np.asarray(targets[0]) @ logits
   np.testing.assert_allclose(losses[0], wanted, rtol=1e-5)
 
 
+@pytest.mark.parametrize('count', [1, 7, 20])
+def test_epochs_pass_over_what_was_answered(count):
+  """As often as there is room for, each time in a new order."""
+  recipe = train.Epochs(epochs=3, batch_size=4)
+  rows, keys = recipe.draw(jax.random.key(0), jnp.int32(5), 10, 20, jnp.int32(count))
+  assert rows.shape == (10, 4)
+  assert len(keys) == len(set(map(str, jax.random.key_data(keys).tolist()))) == 10
+  for epoch in np.asarray(rows).reshape(2, 20):
+    seen = np.bincount(epoch, minlength=20)
+    assert not seen[count:].any()
+    assert seen[:count].max() - seen[:count].min() <= 1
+  assert count == 1 or (rows[:5] != rows[5:]).any()
+
+
 def test_the_loss_falls_on_digits():
   images, labels = load_digits(return_X_y=True)
   images = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
-  model, losses = zoo.train(
+  module = MLP(num_classes=10, widths=(64,))
+  trained = train.fit(
     jax.random.key(0),
-    MLP(num_classes=10, widths=(64,)),
+    module,
     images[:800],
     labels[:800].astype(np.int32),
     num_classes=10,
-    hyper=training.Hyper(steps=150, batch_size=32, learning_rate=3e-3),
+    recipe=Steps(steps=150, batch_size=32, learning_rate=3e-3, epochs=10),
   )
-  assert losses.shape == (150,)
-  assert losses[-20:].mean() < 0.25 * losses[:10].mean()
-  found = zoo.predict(model, images[800:1200]).argmax(-1)
+  losses = [record['loss'] for record in trained.records]
+  assert len(losses) == 10
+  assert losses[-1] < 0.25 * losses[0]
+  model = train.Model(module, trained.variables)
+  found = train.predict(model, images[800:1200]).argmax(-1)
   assert (found == labels[800:1200]).mean() > 0.85
-
-
-@pytest.mark.parametrize('labels', [[0, 3], [-1, 2]])
-def test_labels_outside_the_classes(labels):
-  with pytest.raises(ValueError, match=r'labels span .*must be in \[0, 2\]'):
-    zoo.train(
-      jax.random.key(0),
-      MODULE,
-      np.zeros((2, 8, 8, 1), np.float32),
-      np.array(labels, np.int32),
-      num_classes=3,
-      hyper=HYPER,
-    )
 
 
 @pytest.mark.parametrize(
@@ -127,6 +151,8 @@ def test_labels_outside_the_classes(labels):
     ('steps', 0),
     ('steps', 1.5),
     ('steps', True),
+    ('epochs', 0),
+    ('ema_decay', 1.0),
     ('batch_size', -1),
     ('learning_rate', 0.0),
     ('learning_rate', float('nan')),
@@ -137,6 +163,11 @@ def test_labels_outside_the_classes(labels):
 )
 def test_settings_outside_their_range(name, value):
   good = {'steps': 1, 'batch_size': 1, 'learning_rate': 0.1, 'weight_decay': 0.0}
-  training.Hyper(**good)
+  Steps(**good)
   with pytest.raises(ValueError, match=f'{name} is {value}'):
-    training.Hyper(**(good | {name: value}))
+    Steps(**(good | {name: value}))
+
+
+def test_epochs_divide_the_steps():
+  with pytest.raises(ValueError, match='epochs is 5; it must divide steps 12'):
+    dataclasses.replace(RECIPE, epochs=5)

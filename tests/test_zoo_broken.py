@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psml_jax import zoo
+from psml_jax import train, zoo
 from psml_jax._validate import InputError
 
 # Where one entry of a checkpoint cannot be read, orbax leaves the others' reads behind.
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 MODULE = zoo.create('linear', num_classes=3)
-RECIPE = zoo.Recipe(epochs=3, batch_size=8, learning_rate=0.05, crop_padding=0)
+RECIPE = train.Epochs(epochs=3, batch_size=8, learning_rate=0.05, crop_padding=0)
 
 
 def cut(folder):

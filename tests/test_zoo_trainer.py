@@ -1,4 +1,4 @@
-"""What `zoo.train` and `zoo.fit` ask of keys and modules; strict promotion and x64."""
+"""What `train.fit` asks of keys and modules; strict promotion and x64."""
 
 import contextlib
 import warnings
@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psml_jax import training, zoo
+from psml_jax import train, zoo
 from psml_jax._validate import InputError
 
-HYPER = training.Hyper(steps=2, batch_size=4, learning_rate=1e-3)
-RECIPE = zoo.Recipe(epochs=1, batch_size=4, crop_padding=1, ema_decay=0.9)
+STEPS = train.Steps(steps=2, batch_size=4, learning_rate=1e-3)
+EPOCHS = train.Epochs(epochs=1, batch_size=4, crop_padding=1, ema_decay=0.9)
 LINEAR = zoo.create('linear', num_classes=3)
 RESNET = zoo.create('resnet', num_classes=3, depth=8, width=2)
 
@@ -24,35 +24,23 @@ def data():
   return rng.random((8, 8, 8, 3), np.float32), rng.integers(0, 3, 8, np.int32)
 
 
-def train(data, module=LINEAR, key=None, hyper=HYPER):
+def fit(data, module=LINEAR, key=None, recipe=EPOCHS, **settings):
   key = jax.random.key(0) if key is None else key
-  return zoo.train(key, module, *data, num_classes=3, hyper=hyper)
-
-
-def fit(data, module=LINEAR, key=None, recipe=RECIPE, **settings):
-  key = jax.random.key(0) if key is None else key
-  return zoo.fit(key, module, *data, num_classes=3, recipe=recipe, **settings)
-
-
-BOTH = pytest.mark.parametrize('call', [train, fit])
+  return train.fit(key, module, *data, num_classes=3, recipe=recipe, **settings)
 
 
 class TestKeys:
-  @BOTH
-  def test_keys_of_the_old_kind_are_refused(self, call, data):
+  def test_keys_of_the_old_kind_are_refused(self, data):
     with pytest.raises(ValueError, match='key is of type uint32; .* jax.random.key'):
-      call(data, key=jax.random.PRNGKey(0))
+      fit(data, key=jax.random.PRNGKey(0))
 
-  @BOTH
-  def test_a_seed_is_no_key(self, call, data):
+  def test_a_seed_is_no_key(self, data):
     with pytest.raises(ValueError, match='key is 3; it must be made by'):
-      call(data, key=3)
+      fit(data, key=3)
 
   def test_how_many(self, data):
     keys = jax.random.split(jax.random.key(0), 4)
-    with pytest.raises(ValueError, match=r'key has shape \(4,\); it must be one key'):
-      train(data, key=keys)
-    with pytest.raises(ValueError, match=r'key has shape \(2, 2\)'):
+    with pytest.raises(ValueError, match=r'key has shape \(2, 2\); it must be one key'):
       fit(data, key=keys.reshape(2, 2))
     with pytest.raises(ValueError, match=r'key has shape \(0,\)'):
       fit(data, key=keys[:0])
@@ -71,7 +59,6 @@ class Half(nn.Module):
 
 
 class TestModules:
-  @BOTH
   @pytest.mark.parametrize(
     ('module', 'message'),
     [
@@ -80,27 +67,32 @@ class TestModules:
       (lambda images: images, 'must be a flax.linen.Module'),
     ],
   )
-  def test_what_cannot_be_trained(self, call, data, module, message):
+  def test_what_cannot_be_trained(self, data, module, message):
     with pytest.raises(ValueError, match=message):
-      call(data, module)
+      fit(data, module)
 
-  @BOTH
   @pytest.mark.parametrize(
     ('factor', 'hint'), [(255, r'\(divide by 255\)'), (-1, 'standardised')]
   )
-  def test_pixels_of_another_range_are_refused(self, call, data, factor, hint):
+  def test_pixels_of_another_range_are_refused(self, data, factor, hint):
     images, labels = data
     with pytest.raises(ValueError, match=rf'images span .*in \[0, 1\].*{hint}'):
-      call((factor * images, labels))
+      fit((factor * images, labels))
 
-  @BOTH
-  def test_a_loss_that_is_not_finite_is_an_error_of_the_input(self, call, data):
-    steep = {
-      train: {'hyper': training.Hyper(steps=30, batch_size=4, learning_rate=1e38)},
-      fit: {'recipe': zoo.Recipe(epochs=9, batch_size=4, learning_rate=1e38)},
-    }
+  @pytest.mark.parametrize(
+    'steep',
+    [
+      train.Steps(steps=30, batch_size=4, learning_rate=1e38),
+      train.Epochs(epochs=9, batch_size=4, learning_rate=1e38),
+    ],
+  )
+  def test_a_loss_that_is_not_finite_is_an_error_of_the_input(self, data, steep):
     with pytest.raises(InputError, match='the loss .*is (nan|inf).*lower'):
-      call(data, **steep[call])
+      fit(data, recipe=steep)
+
+  def test_fields_must_be_hashable(self, data):
+    with pytest.raises(ValueError, match='module Network has fields that are not hash'):
+      fit(data, Network(own, np.zeros(1)))
 
 
 class Network(nn.Module):
@@ -131,12 +123,11 @@ def own():
 
 
 class TestWarning:
-  @BOTH
   @pytest.mark.parametrize('depth', [1, 2])
-  def test_convolutions_of_flax_are_slow_on_cpus(self, call, data, depth):
+  def test_convolutions_of_flax_are_slow_on_cpus(self, data, depth):
     with warnings.catch_warnings(record=True) as caught:
       warnings.simplefilter('always')
-      call(data, Network(plain, depth))
+      fit(data, Network(plain, depth))
     (warning,) = caught
     message = str(warning.message)
     assert 'module Network holds flax.linen.Conv (Inner_0/Conv_0' in message
@@ -144,13 +135,11 @@ class TestWarning:
     assert 'psml_jax.zoo.Conv' in message
     assert warning.filename == __file__
 
-  @BOTH
-  def test_those_of_the_library_are_not(self, call, data):
-    call(data, Network(own))
+  def test_those_of_the_library_are_not(self, data):
+    fit(data, Network(own))
 
-  @BOTH
-  def test_elsewhere_they_are_not(self, call, data, monkeypatch):
-    from psml_jax.zoo import contract
+  def test_elsewhere_they_are_not(self, data, monkeypatch):
+    from psml_jax.train import contract
 
     module = Network(plain)
     monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
@@ -158,10 +147,10 @@ class TestWarning:
 
   def test_wrapped_ones_are_found(self, data):
     with pytest.warns(UserWarning, match='flax.linen.Conv'):
-      train(data, Network(lambda: nn.remat(nn.Conv)(4, (3, 3))))
+      fit(data, Network(lambda: nn.remat(nn.Conv)(4, (3, 3))))
 
   def test_no_architecture_of_the_library_is_warned_of(self):
-    from psml_jax.zoo import contract
+    from psml_jax.train import contract
 
     for name in ('vgg11_bn', 'mobilenetv2_x0_5', 'shufflenetv2_x0_5', 'repvgg_a0'):
       contract.warn_of_slow_layers(zoo.create(name, num_classes=3), (32, 32, 3))
@@ -190,19 +179,23 @@ class TestModes:
 
   def test_train_and_predict(self, data):
     module = zoo.create('cnn', num_classes=3, widths=[4, 4], size=4)
-    model, losses = train(data, module)
+    model = zoo.Model(module, fit(data, module, recipe=STEPS).variables)
     assert self.is_float32(model.variables)
-    assert losses.dtype == np.float32
     assert zoo.predict(model, data[0]).dtype == np.float32
 
   @pytest.mark.parametrize(
     ('module', 'resident'), [(RESNET, None), (LINEAR, 1)], ids=['resident', 'streamed']
   )
   def test_fit(self, data, module, resident):
-    recipe = zoo.Recipe(
-      epochs=1, batch_size=4, ema_decay=0.9, label_smoothing=0.1, accumulate=2
+    recipe = train.Epochs(epochs=1, batch_size=4, ema_decay=0.9, accumulate=2)
+    trained = fit(
+      data,
+      module,
+      recipe=recipe,
+      objective=train.CrossEntropy(0.1),
+      held_out=data,
+      resident_bytes=resident,
     )
-    trained = fit(data, module, recipe=recipe, held_out=data, resident_bytes=resident)
     assert self.is_float32(trained.variables)
     assert np.isfinite(trained.records[-1]['loss'])
     model = zoo.Model(module, trained.variables)
@@ -231,8 +224,10 @@ class TestModes:
     assert self.is_float32(variables)
 
     def loss(variables, images):
-      params, stats = training.split(variables)
-      logits, _ = training.apply(module, params, stats, images, jax.random.key(0))
+      rngs = {'dropout': jax.random.key(0)}
+      logits, _ = module.apply(
+        variables, images, train=True, mutable=['batch_stats'], rngs=rngs
+      )
       return logits.sum()
 
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
@@ -248,24 +243,41 @@ class TestModes:
     zoo.predict(fused, data[0])
 
 
-def test_a_streamed_training_takes_its_key_as_an_argument(data, monkeypatch):
-  """No program holds a key: two trainings compile to the same text."""
-  texts = []
-  compiled = jax.jit
+@pytest.fixture
+def compiled(monkeypatch):
+  """The names of the programs that are compiled while the test runs."""
+  names = []
 
-  def watched(function, **settings):
-    program = compiled(function, **settings)
-    if function.__name__ != 'job' or 'donate_argnums' not in settings:
-      return program
+  def listen(event, seconds, **details):
+    if event == '/jax/core/compile/jaxpr_to_mlir_module_duration':
+      names.append(details['fun_name'])
 
-    def call(*arguments):
-      texts.append(program.lower(*arguments).as_text())
-      return program(*arguments)
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  yield names
+  jax.monitoring.unregister_event_duration_listener(listen)
 
-    return call
 
-  monkeypatch.setattr(jax, 'jit', watched)
+@pytest.mark.parametrize(
+  ('keys', 'settings'),
+  [
+    (1, {'recipe': STEPS}),
+    (1, {'resident_bytes': 1, 'directory': None}),
+    (3, {'held_out': True}),
+  ],
+)
+def test_a_second_training_of_equal_shapes_compiles_nothing(
+  data, compiled, keys, settings
+):
+  """Keys, images, labels and weights are arguments of the programs."""
   for seed in (1, 2):
-    fit(data, key=jax.random.key(seed), resident_bytes=1)
-  assert len(texts) == 4
-  assert len(set(texts)) == 1
+    key = jax.random.key(seed)
+    key = jax.random.split(key, keys) if keys > 1 else key
+    other = data[0] * seed / 2, np.roll(data[1], seed)
+    module = zoo.create('linear', num_classes=3, size=2 + 2 * keys)
+    arguments = dict(settings)
+    if 'held_out' in arguments:
+      arguments['held_out'] = other
+    first = [*compiled]
+    fit(other, module, key=key, **arguments)
+  assert first
+  assert compiled == first

@@ -13,6 +13,7 @@ from flax import struct
 from psml_jax.attacks import ATTACKS, Entry, Phases, extraction
 from psml_jax.core import Query, Route, Spec
 from psml_jax.defenses import MECHANISMS, Deployment, Knob, Mechanism
+from psml_jax.train import CROSS_ENTROPY, OBJECTIVES
 from psml_jax.workloads import WORKLOADS
 
 
@@ -125,6 +126,21 @@ def demanding(size):
   return workload
 
 
+# An objective: be right where answers are known, and sure of all other images.
+@dataclasses.dataclass(frozen=True)
+class Sure:
+  weight: float = 0.1
+  unlabelled: int = 2
+
+  def __call__(self, learner, params, rest, labelled, unlabelled, key):
+    key, augment_key, other_key = jax.random.split(key, 3)
+    loss, aux = CROSS_ENTROPY(learner, params, rest, labelled, None, key)
+    images = learner.augment(augment_key, unlabelled)
+    logits, rest = learner.apply(params, aux.rest, images, other_key)
+    surprise = -jnp.sum(jax.nn.softmax(logits) * jax.nn.log_softmax(logits), -1)
+    return loss + self.weight * surprise.mean(), aux._replace(rest=rest)
+
+
 def register():
   """Once a process, as a user's script would at its top."""
   if 'exponential' in MECHANISMS:
@@ -137,3 +153,4 @@ def register():
   MECHANISMS.register('sharpen', Mechanism(share, sharpen))
   ATTACKS.register('stopwatch', Entry(stopwatch))
   WORKLOADS.register('demanding', demanding)
+  OBJECTIVES.register('sure', Sure)

@@ -5,6 +5,7 @@ import hashlib
 import jax
 import numpy as np
 
+from psml_jax import train as trainings
 from psml_jax import zoo
 
 
@@ -19,7 +20,7 @@ def train(directory, epochs):
     images,
     labels,
     num_classes=3,
-    recipe=zoo.Recipe(
+    recipe=trainings.Epochs(
       epochs=epochs, batch_size=8, learning_rate=0.05, crop_padding=1, ema_decay=0.9
     ),
     directory=directory,

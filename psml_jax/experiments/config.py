@@ -15,7 +15,7 @@ from psml_jax import (
   defenses,
   profiles,
   routers,
-  training,
+  train,
   workloads,
   zoo,
 )
@@ -62,31 +62,37 @@ class Data:
 
 @dataclasses.dataclass(frozen=True)
 class Zoo:
-  """Models to train, and how: by `hyper` (AdamW steps) or by `recipe` (SGD epochs).
+  """Models to train, and how: by `hyper` (`Steps`) or by `recipe` (`Epochs`).
 
   `models` maps names to the fields of `zoo.create`. Beside them a model may have, with
   a recipe, `recipe`, fields that replace the shared ones, and `copies`, how many of it
-  to train as one population (their names end in -0, -1, ...).
+  to train as one population (their names end in -0, -1, ...). `objective` is the `name`
+  of one of `train.OBJECTIVES` and its fields.
   """
 
   models: Mapping[str, Mapping[str, Any]]
-  hyper: training.Hyper | None = None
-  recipe: zoo.Recipe | None = None
+  hyper: train.Steps | None = None
+  recipe: train.Epochs | None = None
+  objective: Mapping[str, Any] = dataclasses.field(
+    default_factory=lambda: {'name': 'cross_entropy'}
+  )
 
   def module_fields(self, name: str) -> dict[str, Any]:
     """The fields of `zoo.create` of a model."""
     own = ('copies', 'recipe')
     return {k: value for k, value in self.models[name].items() if k not in own}
 
-  def recipe_of(self, name: str) -> zoo.Recipe:
-    """The recipe of a model; only where the zoo has one."""
-    assert self.recipe is not None
+  def recipe_of(self, name: str) -> train.Steps | train.Epochs:
+    """How a model is trained."""
+    if self.recipe is None:
+      assert self.hyper is not None
+      return self.hyper
     fields = self.models[name].get('recipe', {})
     path = f'config.zoo.models.{name}.recipe'
     if not isinstance(fields, Mapping):
       raise ValueError(f'{path} is {fields!r}; it must be a mapping of fields')
     return _build(
-      zoo.Recipe,
+      train.Epochs,
       {**dataclasses.asdict(self.recipe), **fields},
       path,
     )
@@ -146,15 +152,29 @@ class Fingerprint:
 class Extraction:
   """The surrogates: architecture, training, query budgets and how many run at once.
 
-  `rows_per_chunk` runs are trained by one call of the compiled program, between two
-  savings; `width` of them run under one vmap on a device (1 on CPUs).
+  They are trained by `hyper` (`Steps`) or by `recipe` (`Epochs`) on `objective`, the
+  `name` of one of `train.OBJECTIVES` and its fields. `rows_per_chunk` runs are trained
+  by one call of the compiled program, between two savings; `width` of them run under
+  one vmap on a device (1 on CPUs), and see `test_batch` test images at a time.
   """
 
   query_budgets: tuple[int, ...]
   surrogate: Mapping[str, Any]
-  hyper: training.Hyper
   rows_per_chunk: int
   width: int
+  hyper: train.Steps | None = None
+  recipe: train.Epochs | None = None
+  objective: Mapping[str, Any] = dataclasses.field(
+    default_factory=lambda: {'name': 'cross_entropy'}
+  )
+  test_batch: int = 256
+
+  def training(self, num_classes: int) -> train.Training:
+    """The training of a surrogate."""
+    module = zoo.create(num_classes=num_classes, **self.surrogate)
+    recipe = self.hyper or self.recipe
+    assert recipe is not None
+    return train.Training(module, recipe, objective(self.objective))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -405,13 +425,25 @@ def _named(path: str, entries: Any) -> list[tuple[str, Mapping[str, Any]]]:
   return list(entries.items())
 
 
-def _check_zoo(config: Zoo) -> None:
-  models = config.models
+def objective(fields: Mapping[str, Any]) -> train.Objective:
+  """The objective of a config's fields."""
+  return train.objectives.make(**{'name': None, **fields})
+
+
+def _check_training(path: str, config: Zoo | Extraction) -> None:
   if (config.hyper is None) == (config.recipe is None):
     raise ValueError(
-      f'config.zoo has hyper {config.hyper} and recipe {config.recipe}; give '
-      'exactly one'
+      f'{path} has hyper {config.hyper} and recipe {config.recipe}; give exactly one'
     )
+  try:
+    objective(config.objective)
+  except ValueError as error:
+    raise ValueError(f'{path}.objective: {error}') from None
+
+
+def _check_zoo(config: Zoo) -> None:
+  models = config.models
+  _check_training('config.zoo', config)
   if not isinstance(models, Mapping) or not models:
     raise ValueError(
       f'config.zoo.models is {models!r}; it must be a mapping of at least one model'
@@ -425,9 +457,8 @@ def _check_zoo(config: Zoo) -> None:
     path = f'config.zoo.models.{name}'
     if not isinstance(fields, Mapping):
       raise ValueError(f'{path} is {fields!r}; it must be a mapping with a family')
-    for own in ('copies', 'recipe'):
-      if own in fields and config.recipe is None:
-        raise ValueError(f'{path}.{own} needs config.zoo.recipe, which is absent')
+    if 'recipe' in fields and config.recipe is None:
+      raise ValueError(f'{path}.recipe needs config.zoo.recipe, which is absent')
     if 'copies' in fields:
       _validate.positive_int(f'{path}.copies', fields['copies'])
     if config.recipe is not None:
@@ -454,10 +485,18 @@ def _check_extraction(
   extraction: Extraction, fingerprint_config: Fingerprint, images: Data
 ) -> None:
   _check_module('config.extraction.surrogate', extraction.surrogate)
+  _check_training('config.extraction', extraction)
+  _validate.positive_int('config.extraction.test_batch', extraction.test_batch)
   _validate.positive_int('config.extraction.rows_per_chunk', extraction.rows_per_chunk)
   _validate.positive_int('config.extraction.width', extraction.width)
   if not extraction.query_budgets:
     raise ValueError('config.extraction.query_budgets is empty; give at least one')
+  recipe, most = extraction.hyper or extraction.recipe, max(extraction.query_budgets)
+  if recipe is not None and not recipe.epoch_steps(most):
+    raise ValueError(
+      f'config.extraction.recipe.batch_size is {recipe.batch_size}; it must be at most '
+      f'the largest query budget, {most}'
+    )
   probes = fingerprint.max_probes(**vars(fingerprint_config))
   for budget in extraction.query_budgets:
     _validate.positive_int('config.extraction.query_budgets', budget)

@@ -1,6 +1,5 @@
 """The extraction stage: every run of the experiment as a row of one population."""
 
-import functools
 import pathlib
 import time
 import warnings
@@ -12,20 +11,19 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from psml_jax import _compile, leakage, surrogates, zoo
+from psml_jax import leakage, train
 from psml_jax.attacks import ATTACKS
-from psml_jax.core import Harvest, Spec, ZooProfile
+from psml_jax.core import Spec, ZooProfile
 from psml_jax.experiments import deployment, plan, workdir
 from psml_jax.experiments.artifacts import DEFENSES, EXTRACTION, Record
 from psml_jax.experiments.experiment import Experiment, latency_budget
 from psml_jax.experiments.harness import (
   Run,
   Score,
-  Setting,
   Spoils,
   Tables,
   collect,
-  score,
+  scores,
 )
 from psml_jax.experiments.plan import Cell
 
@@ -45,19 +43,8 @@ def run(experiment: Experiment) -> None:
   done = {(record.cell, record.seed): record for record in records}
   missing = [row for row in described if row not in done]
   rows = _rows(experiment, profile, missing) if missing else None
-  setting, tables = _setting(experiment, profile)
+  training, tables = _setting(experiment)
   size = min(config.rows_per_chunk, len(described))
-
-  @functools.partial(jax.jit, static_argnames=('attack', 'defense'))
-  def spoils(attack: str, defense: str, tables: Tables, row: Run) -> Spoils:
-    return collect(attack, defense, setting, tables, row)
-
-  @functools.partial(jax.jit, compiler_options=_compile.options('surrogates'))
-  def scores(tables: Tables, chunk: tuple[Run, Harvest]) -> Score:
-    def row(each: tuple[Run, Harvest]) -> Score:
-      return score(setting, tables, *each)
-
-    return surrogates.over_population(row, chunk, width=config.width)
 
   progress = tqdm(
     total=len(described),
@@ -71,9 +58,11 @@ def run(experiment: Experiment) -> None:
     chunk = jax.tree.map(lambda leaf, i=indices: leaf[i], rows)
     new = missing[start : start + size]
     got = [
-      spoils(
+      collect(
         cell.attack,
         cell.defense,
+        experiment.config,
+        profile,
         tables,
         jax.tree.map(lambda leaf, i=i: leaf[i], chunk),
       )
@@ -81,7 +70,17 @@ def run(experiment: Experiment) -> None:
     ]
     got += [got[-1]] * (size - len(new))
     harvests = jax.tree.map(lambda *each: jnp.stack(each), *(g.harvest for g in got))
-    result = jax.tree.map(np.asarray, scores(tables, (chunk, harvests)))
+    result = train.gather(
+      scores(
+        training,
+        tables,
+        chunk,
+        harvests,
+        config.test_batch,
+        config.width,
+        train.global_mesh(),
+      )
+    )
     seconds = (time.perf_counter() - began) / len(new)
     for i, (cell, seed) in enumerate(new):
       one = jax.tree.map(lambda leaf, i=i: leaf[i], result)
@@ -160,12 +159,10 @@ def cells(experiment: Experiment) -> list[Cell]:
   return plan.cells(experiment.config, victims, calibrated)
 
 
-def _setting(experiment: Experiment, profile: ZooProfile) -> tuple[Setting, Tables]:
+def _setting(experiment: Experiment) -> tuple[train.Training, Tables]:
   config, images = experiment.config.extraction, experiment.images()
   assert config is not None
   pool_outputs, test_outputs = _predictions(experiment.directory / 'predictions.npz')
-  module = zoo.create(num_classes=images.num_classes, **config.surrogate)
-  setting = Setting(experiment.config, profile, module)
   tables = Tables(
     pool=jnp.asarray(images.pool_x),
     pool_outputs=jnp.asarray(pool_outputs),
@@ -173,7 +170,7 @@ def _setting(experiment: Experiment, profile: ZooProfile) -> tuple[Setting, Tabl
     test_labels=jnp.asarray(images.test_y),
     test_outputs=jnp.asarray(test_outputs),
   )
-  return setting, tables
+  return config.training(images.num_classes), tables
 
 
 def _predictions(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:

@@ -6,12 +6,12 @@ of its answers.
 
 from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import Mesh
 
-from psml_jax import attacks, metrics, routers, servers, session, training
+from psml_jax import _compile, attacks, metrics, routers, servers, session, train
 from psml_jax.core import Bill, Harvest, Knowledge, Spec, ZooProfile
 from psml_jax.experiments import deployment
 from psml_jax.experiments.config import Config
@@ -94,37 +94,28 @@ class Tables(NamedTuple):
   test_outputs: jax.Array
 
 
-class Setting(NamedTuple):
-  """What all runs of an experiment share.
-
-  Attributes:
-    config: of the experiment; it has `extraction`.
-    profile: the zoo.
-    surrogate: the surrogate's architecture.
-  """
-
-  config: Config
-  profile: ZooProfile
-  surrogate: nn.Module
-
-
 def collect(
-  attack: str, defense: str, setting: Setting, tables: Tables, run: Run
+  attack: str,
+  defense: str,
+  config: Config,
+  profile: ZooProfile,
+  tables: Tables,
+  run: Run,
 ) -> Spoils:
   """Runs one attack against its server.
 
   Args:
     attack: one of the config's; the server of a reference lets it name the victim.
     defense: 'none' or one of the config's mechanisms.
-    setting: the experiment.
-    tables: its images and the zoo's answers.
+    config: of the experiment; it has `extraction`.
+    profile: the zoo; concrete values.
+    tables: the experiment's images and the zoo's answers.
     run: one row, without leading axis. No more than its budget is billed: a fingerprint
       that needs more probes ends there, and no query is left.
 
   Returns:
     What it got.
   """
-  config, profile = setting.config, setting.profile
   assert config.extraction is not None
   role = attacks.ATTACKS[attack].role
   server = deployment.serve(config, profile, defense, run.value, tables.pool_outputs)
@@ -163,34 +154,55 @@ def collect(
   )
 
 
-def score(setting: Setting, tables: Tables, run: Run, harvest: Harvest) -> Score:
+def score(
+  training: train.Training,
+  tables: Tables,
+  run: Run,
+  harvest: Harvest,
+  test_batch: int,
+) -> Score:
   """Trains a surrogate on a harvest and examines it.
 
   Args:
-    setting: the experiment.
-    tables: its images and the zoo's answers.
+    training: of the surrogate.
+    tables: the experiment's images and the zoo's answers.
     run: the row that the harvest is of, without leading axis.
     harvest: the surrogate's training data.
+    test_batch: test images at a time.
 
   Returns:
     The score.
   """
-  assert setting.config.extraction is not None
   _, surrogate_key = jax.random.split(run.pairing_key)
-  variables, losses = training.fit(
-    surrogate_key,
-    setting.surrogate,
-    tables.pool[harvest.inputs],
-    harvest.targets,
-    harvest.count,
-    setting.config.extraction.hyper,
-  )
-  logits = setting.surrogate.apply(variables, tables.test)
-  assert isinstance(logits, jax.Array)
+  variables, fitted = train.pure_fit(surrogate_key, training, tables.pool, harvest)
+
+  def answer(images: jax.Array) -> jax.Array:
+    logits = training.module.apply(variables, images)
+    assert isinstance(logits, jax.Array)
+    return logits
+
+  logits = train.in_batches(answer, tables.test, test_batch)
+  finite = jnp.isfinite(fitted.loss).all() & jnp.isfinite(logits).all()
   return Score(
     accuracy=metrics.accuracy(logits, tables.test_labels),
     fidelity=metrics.fidelity(logits, tables.test_outputs[run.victim]),
-    loss=jnp.where(
-      jnp.isfinite(losses).all() & jnp.isfinite(logits).all(), losses[-1], jnp.nan
-    ),
+    loss=jnp.where(finite, fitted.loss[-1], jnp.nan),
   )
+
+
+@_compile.jit('surrogates', static_argnames=('training', 'test_batch', 'width', 'mesh'))
+def scores(
+  training: train.Training,
+  tables: Tables,
+  runs: Run,
+  harvests: Harvest,
+  test_batch: int,
+  width: int,
+  mesh: Mesh,
+) -> Score:
+  """The scores of a population, each field of shape [R]; one program for all calls."""
+
+  def row(each: tuple[Run, Harvest]) -> Score:
+    return score(training, tables, *each, test_batch)
+
+  return train.over_population(row, (runs, harvests), width=width, mesh=mesh)

@@ -5,6 +5,8 @@ import importlib.metadata
 import pathlib
 import platform
 import subprocess
+from collections.abc import Mapping
+from typing import Any
 
 import psml_jax
 from psml_jax import _device
@@ -35,6 +37,10 @@ def collect(config: Config, directory: pathlib.Path) -> dict[str, str]:
     'device': _device.name(),
     'date': datetime.datetime.now(datetime.UTC).date().isoformat(),
   }
+  if (surrogates := config.extraction) is not None:
+    facts['surrogates'] = _written(surrogates.surrogate, 'family')
+    facts['recipe of surrogates'] = repr(surrogates.hyper or surrogates.recipe)
+    facts['objective of surrogates'] = _written(surrogates.objective, 'name')
   if measured := PROFILE.found(directory):
     told = {
       'images in a request': measured.request_images,
@@ -44,6 +50,12 @@ def collect(config: Config, directory: pathlib.Path) -> dict[str, str]:
     }
     facts |= {label: str(value) for label, value in told.items() if value is not None}
   return facts
+
+
+def _written(fields: Mapping[str, Any], name: str) -> str:
+  """The name of an entry and its fields, as a call."""
+  rest = ', '.join(f'{k}={v}' for k, v in fields.items() if k != name)
+  return f'{fields[name]}({rest})'
 
 
 def revision() -> str:

@@ -16,6 +16,7 @@ from psml_jax import _files, data, zoo
 from psml_jax.core import ZooProfile
 from psml_jax.experiments import workdir
 from psml_jax.experiments.artifacts import PROFILE, Description
+from psml_jax.experiments.config import objective
 from psml_jax.experiments.experiment import Experiment
 from psml_jax.zoo.repvgg import RepVGG
 
@@ -37,10 +38,7 @@ def train(experiment: Experiment) -> None:
       continue
     key = jax.random.fold_in(experiment.key('zoo'), i)
     began = time.perf_counter()
-    if config.hyper is not None:
-      fitted, summary = _by_steps(experiment, key, name, images)
-    else:
-      fitted, summary = _by_epochs(experiment, key, name, images)
+    fitted, summary = _fit(experiment, key, name, images)
     records = [record for record in records if record['model'] != name]
     seconds = time.perf_counter() - began
     records.append({'model': name, **summary, 'seconds': seconds})
@@ -56,39 +54,25 @@ def train(experiment: Experiment) -> None:
   )
 
 
-def _by_steps(
+def _fit(
   experiment: Experiment, key: jax.Array, name: str, images: data.Splits
 ) -> tuple[list[Any], dict[str, Any]]:
-  config = experiment.config.zoo
-  assert config is not None
-  assert config.hyper is not None
-  model, losses = zoo.train(
-    key,
-    zoo.create(num_classes=images.num_classes, **config.module_fields(name)),
-    images.zoo_x,
-    images.zoo_y,
-    num_classes=images.num_classes,
-    hyper=config.hyper,
-  )
-  tenths = [float(part.mean()) for part in np.array_split(losses, 10)]
-  return [model.variables], {'loss_by_tenth': tenths}
-
-
-def _by_epochs(
-  experiment: Experiment, key: jax.Array, name: str, images: data.Splits
-) -> tuple[list[Any], dict[str, Any]]:
+  """The variables of an entry's members, and the last epoch's record."""
   config = experiment.config.zoo
   assert config is not None
   copies = len(config.members(name))
   population = 'copies' in config.models[name]
+  recipe = config.recipe_of(name)
+  kept = config.recipe is not None or recipe.epochs > 1
   trained = zoo.fit(
     jax.random.split(key, copies) if population else key,
     zoo.create(num_classes=images.num_classes, **config.module_fields(name)),
     images.zoo_x,
     images.zoo_y,
     num_classes=images.num_classes,
-    recipe=config.recipe_of(name),
-    directory=_training(experiment, name),
+    recipe=recipe,
+    objective=objective(config.objective),
+    directory=_training(experiment, name) if kept else None,
     held_out=(images.profile_x, images.profile_y),
     name=name,
   )

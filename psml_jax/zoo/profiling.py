@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from psml_jax import _compile, _device, _validate
 from psml_jax.core import ZooProfile
+from psml_jax.train.model import Model, predict
 from psml_jax.zoo import serving
-from psml_jax.zoo.model import Model, predict
 
 _SLICE_SECONDS = 0.004
 _CHECKED = 16

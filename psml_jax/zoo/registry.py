@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from psml_jax import _registry, _validate
-from psml_jax.zoo import contract
+from psml_jax.train import contract
 from psml_jax.zoo.mobilenetv2 import MobileNetV2
 from psml_jax.zoo.models import CNN, MLP, Linear
 from psml_jax.zoo.repvgg import RepVGG

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from psml_jax.train.model import Model
 from psml_jax.zoo.layers import Classifier, Conv, relu
-from psml_jax.zoo.model import Model
 
 _EPSILON = 1e-5
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from psml_jax._validate import InputError
-from psml_jax.zoo.model import Model, predict
+from psml_jax.train.model import Model, predict
 
 _OF_SPREAD = 0.7
 _OF_SIZE = 2.0**-5

@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from psml_jax import _files
 from psml_jax._validate import InputError
-from psml_jax.zoo.model import Model, abstract_variables
+from psml_jax.train.model import Model, abstract_variables
 from psml_jax.zoo.registry import create
 from psml_jax.zoo.serving import check_served, halves
 

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 
 from psml_jax import _files
 from psml_jax._validate import InputError
-from psml_jax.zoo import checkpoints
+from psml_jax.train import checkpoints
 
 METRICS = 'metrics.jsonl'
 SETTINGS = 'settings.json'

@@ -1,4 +1,4 @@
-"""Runs a recipe: one compiled program an epoch, checkpoints, metrics, resume."""
+"""Runs a training: one compiled program an epoch, checkpoints, metrics, resume."""
 
 import contextlib
 import dataclasses
@@ -6,22 +6,23 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from psml_jax import _files, _validate
 from psml_jax._validate import InputError
-from psml_jax.zoo import contract, feeding
-from psml_jax.zoo import recipe as recipes
-from psml_jax.zoo.log import Log
-from psml_jax.zoo.model import check_data, predictor
-from psml_jax.zoo.recipe import Recipe
+from psml_jax.train import contract, feeding
+from psml_jax.train.log import Log
+from psml_jax.train.loop import Training
+from psml_jax.train.model import Model, predict
+from psml_jax.train.objectives import CROSS_ENTROPY, Objective
+from psml_jax.train.recipes import Epochs, Steps
 
 
 class Trained(NamedTuple):
@@ -46,11 +47,13 @@ def fit(
   labels: np.ndarray,
   *,
   num_classes: int,
-  recipe: Recipe,
+  recipe: Steps | Epochs,
+  objective: Objective = CROSS_ENTROPY,
   directory: str | os.PathLike[str] | None = None,
   keep: int = 2,
   held_out: tuple[np.ndarray, np.ndarray] | None = None,
   resident_bytes: int | None = None,
+  mesh: Mesh | None = None,
   name: str = 'train',
 ) -> Trained:
   """Trains a model, or a population of one architecture, by a recipe.
@@ -69,13 +72,15 @@ def fit(
     images: f32[N, H, W, C].
     labels: i32[N], classes.
     num_classes: K.
-    recipe: the settings.
+    recipe: how it is trained.
+    objective: what is minimised.
     directory: of checkpoints and metrics; made where it does not exist. None keeps
       nothing.
     keep: how many checkpoints to keep.
     held_out: images and labels to measure after every epoch; nothing is chosen by it.
     resident_bytes: of images that may lie on the device; None takes half of the
       memory that it has free.
+    mesh: devices of a population, in one axis; all of this process unless given.
     name: shown beside the progress.
 
   Returns:
@@ -98,41 +103,36 @@ def fit(
   _check(module, images, labels, num_classes, recipe, held_out)
   _validate.positive_int('keep', keep)
   budget = feeding.budget(resident_bytes)
-  if key.ndim and images.nbytes > budget:
+  if images.nbytes > budget and (key.ndim or objective.unlabelled):
     raise ValueError(
       f'images holds {images.nbytes} bytes, too many to stay on the device; a '
-      'population needs them there, so train its members one by one'
+      'population, and an objective of unlabelled images, needs them there'
     )
   if directory is not None:
     directory = _files.local('directory', directory).absolute()
   contract.warn_of_slow_layers(module, images.shape[1:])
-  steps = len(images) // recipe.batch_size
+  training = Training(module, recipe, objective)
   start_key, epochs_key = _halves(key)
-  shape = tuple(images.shape[1:])
-  begin = jax.jit(
-    lambda key: recipes.over_members(
-      key, lambda key: recipes.start(key, module, shape, recipe, steps)
-    )
-  )
-  abstract = jax.eval_shape(begin, start_key)
+  begun = (start_key, training, tuple(images.shape[1:]), len(images), mesh)
   settings = {
-    'recipe': dataclasses.asdict(recipe),
+    'recipe': {type(recipe).__name__: dataclasses.asdict(recipe)},
+    'objective': repr(objective),
     'key': jax.random.key_data(key).tolist(),
     'num_classes': num_classes,
     'module': re.sub(r' at 0x[0-9a-f]+', '', repr(module)),
     'images': list(images.shape),
     'content': _digest(images, labels),
   }
+  abstract = jax.eval_shape(lambda key: feeding.begin(key, *begun[1:]), start_key)
   log = Log(directory, keep, abstract, settings)
   first = log.epoch
   # From the host, so that a population's state is spread over the devices anew.
-  state = jax.tree.map(np.asarray, log.state) if first else begin(start_key)
+  state = jax.tree.map(np.asarray, log.state) if first else _begin(*begun)
   if images.nbytes <= budget:
-    advance = feeding.resident(epochs_key, module, images, labels, recipe)
+    advance = feeding.resident(epochs_key, training, images, labels, mesh)
   else:
-    advance = feeding.streamed(epochs_key, module, images, labels, recipe, budget / 2)
-  accuracy = _accuracies(module, held_out, key.size if key.ndim else 0)
-  images_per_epoch = steps * recipe.batch_size
+    advance = feeding.streamed(epochs_key, training, images, labels, budget / 2)
+  images_per_epoch = recipe.epoch_steps(len(images)) * recipe.batch_size
   bar = tqdm(
     total=recipe.epochs * images_per_epoch,
     initial=first * images_per_epoch,
@@ -143,12 +143,12 @@ def fit(
   with contextlib.closing(log), bar:
     for epoch in range(first + 1, recipe.epochs + 1):
       began = time.perf_counter()
-      state, metrics = jax.block_until_ready(advance(state, epoch - 1))
+      state, metrics = jax.block_until_ready(advance(state))
       seconds = time.perf_counter() - began
       if not np.isfinite(metrics.loss).all():
         raise InputError(
           f'the loss of {name} is {np.asarray(metrics.loss)} in epoch {epoch}; lower '
-          'recipe.learning_rate or lengthen recipe.warmup_epochs'
+          f'the learning_rate of its {type(recipe).__name__}, {recipe.learning_rate}'
         )
       record = {
         'epoch': epoch,
@@ -157,13 +157,13 @@ def fit(
         'seconds': seconds,
         'images_per_second': key.size * images_per_epoch / seconds,
       }
-      if accuracy is not None:
-        record['held_out_accuracy'] = accuracy(recipes.result(state, recipe))
+      if held_out is not None:
+        record['held_out_accuracy'] = _accuracy(module, state.result, *held_out, key)
       log.write(record, state)
       bar.update(images_per_epoch)
       shown = np.mean(record['loss']), np.mean(record['accuracy'])
       bar.set_postfix_str('loss {:.3f}, accuracy {:.3f}'.format(*shown))
-  return Trained(recipes.result(state, recipe), log.records)
+  return Trained(state.result, log.records)
 
 
 def _halves(key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -172,22 +172,27 @@ def _halves(key: jax.Array) -> tuple[jax.Array, jax.Array]:
   return halves[..., 0], halves[..., 1]
 
 
-def _accuracies(
-  module: nn.Module, held_out: tuple[np.ndarray, np.ndarray] | None, members: int
-) -> Callable[[Any], Any] | None:
-  """Measures accuracies on held-out images, compiled once for all epochs."""
-  if held_out is None:
-    return None
-  images, labels = held_out
-  answers = predictor(module, images)
+_begin = jax.jit(feeding.begin, static_argnums=(1, 2, 3, 4))
 
-  def measure(variables: Any) -> Any:
-    if not members:
-      return float(np.mean(answers(variables).argmax(-1) == labels))
-    each = (jax.tree.map(lambda leaf, i=i: leaf[i], variables) for i in range(members))
-    return [float(np.mean(answers(member).argmax(-1) == labels)) for member in each]
 
-  return measure
+def _accuracy(
+  module: nn.Module,
+  variables: Any,
+  images: np.ndarray,
+  labels: np.ndarray,
+  key: jax.Array,
+) -> Any:
+  """The share of right answers, or a list of them for a population's keys."""
+
+  def one(member: Any) -> float:
+    answers = predict(Model(module, member), images)
+    return float(np.mean(answers.argmax(-1) == labels))
+
+  if not key.ndim:
+    return one(variables)
+  return [
+    one(jax.tree.map(lambda leaf, i=i: leaf[i], variables)) for i in range(key.size)
+  ]
 
 
 def _digest(*arrays: np.ndarray) -> str:
@@ -202,12 +207,12 @@ def _check(
   images: np.ndarray,
   labels: np.ndarray,
   num_classes: int,
-  recipe: Recipe,
+  recipe: Steps | Epochs,
   held_out: tuple[np.ndarray, np.ndarray] | None,
 ) -> None:
-  check_data(images, labels, num_classes)
+  contract.check_data(images, labels, num_classes)
   contract.check_logits(module, images.shape[1:], num_classes)
-  if len(images) < recipe.batch_size:
+  if not recipe.epoch_steps(len(images)):
     raise ValueError(
       f'images holds {len(images)}; it must hold at least the {recipe.batch_size} of a '
       'minibatch'
@@ -215,7 +220,7 @@ def _check(
   if held_out is None:
     return
   try:
-    check_data(*held_out, num_classes)
+    contract.check_data(*held_out, num_classes)
   except ValueError as error:
     raise ValueError(f'held_out: {error}') from None
   if held_out[0].shape[1:] != images.shape[1:]:

@@ -8,6 +8,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from psml_jax import _validate
+
+_ROUNDING = 1e-6
 
 
 def check_call(name: str, module: Any) -> None:
@@ -54,6 +59,13 @@ def check_logits(
       images are not f32[N, K].
   """
   check_call('module', module)
+  try:
+    hash(module)
+  except TypeError as error:
+    raise ValueError(
+      f'module {type(module).__name__} has fields that are not hashable; give tuples '
+      'for lists and arrays'
+    ) from error
   logits = _trace(module, image_shape)
   shape, dtype = getattr(logits, 'shape', None), getattr(logits, 'dtype', None)
   if shape != (1, num_classes):
@@ -65,6 +77,57 @@ def check_logits(
     raise ValueError(
       f'module gives logits of type {dtype}; they must be float32 (end __call__ with '
       '.astype(jnp.float32))'
+    )
+
+
+def check_data(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+  """Checks that images, labels and classes fit each other.
+
+  Args:
+    images: f[N, H, W, C], N >= 1.
+    labels: whole numbers [N], in [0, num_classes).
+    num_classes: K.
+
+  Raises:
+    ValueError: they do not.
+  """
+  if images.ndim != 4 or not len(images) or labels.shape != images.shape[:1]:
+    raise ValueError(
+      f'images are {images.shape} and labels {labels.shape}; they must be [N, H, W, C] '
+      'and [N], not empty'
+    )
+  if images.dtype.kind != 'f' or labels.dtype.kind not in 'iu':
+    raise ValueError(
+      f'images are of type {images.dtype} and labels of type {labels.dtype}; they must '
+      'be floats with pixels in [0, 1], and whole numbers'
+    )
+  check_pixels(images)
+  if labels.min() < 0 or labels.max() >= num_classes:
+    raise ValueError(
+      f'labels span [{labels.min()}, {labels.max()}]; they must be in '
+      f'[0, {num_classes - 1}]'
+    )
+
+
+def check_pixels(images: np.ndarray) -> None:
+  """Raises a ValueError where concrete images are no floats in [0, 1]."""
+  if not jnp.issubdtype(images.dtype, jnp.floating):
+    raise ValueError(
+      f'images are of type {images.dtype}; they must be floats with pixels in [0, 1]'
+    )
+  if not _validate.is_concrete(images) or not images.size:
+    return
+  low, high = float(images.min()), float(images.max())
+  if not np.isfinite([low, high]).all():
+    raise ValueError('images hold NaN or infinity; pixels must be in [0, 1]')
+  if low < -_ROUNDING or high > 1 + _ROUNDING:
+    hint = ''
+    if low < -_ROUNDING:
+      hint = ' (they may be standardised: undo it)'
+    elif high <= 255:
+      hint = ' (divide by 255)'
+    raise ValueError(
+      f'images span [{low:.6g}, {high:.6g}]; pixels must be in [0, 1]{hint}'
     )
 
 
