@@ -7,6 +7,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 
+Kind = Literal['training', 'surrogates', 'serving', 'once']
 P = ParamSpec('P')
 T = TypeVar('T')
 
@@ -19,7 +20,7 @@ _KINDS = {
 }
 
 
-def options(of: Literal['training', 'surrogates', 'serving']) -> dict[str, str | bool]:
+def options(of: Kind) -> dict[str, str | bool]:
   """Compiler options for the default backend, as it is in this call.
 
   On CPUs XLA gives operations to YNNPACK where its build has it. In a training, which
@@ -27,7 +28,8 @@ def options(of: Literal['training', 'surrogates', 'serving']) -> dict[str, str |
   ResNet then takes half the time. In a population of small surrogates products alone,
   for the chains are too short: with the others a step takes 1.6 times as long. In a
   program that serves, products alone too; with the others XLA no longer gives it every
-  convolution. Versions of jaxlib that refuse the option get none.
+  convolution. Versions of jaxlib that refuse the option get none. A program that runs
+  once, such as an initialisation, is not optimised, which is a fifth of the time.
 
   Args:
     of: what the program mostly does.
@@ -42,6 +44,8 @@ def options(of: Literal['training', 'surrogates', 'serving']) -> dict[str, str |
 def _accepted(of: str, backend: str) -> dict[str, str | bool]:
   if backend != 'cpu':
     return {}
+  if of == 'once':
+    return {'xla_backend_optimization_level': '0'}
   for kinds in _KINDS[of]:
     chosen = {_LIBRARY: ','.join(f'LIBRARY_FUSION_TYPE_{kind}' for kind in kinds)}
     try:
@@ -52,9 +56,7 @@ def _accepted(of: str, backend: str) -> dict[str, str | bool]:
   return {}
 
 
-def jit(
-  of: Literal['training', 'surrogates', 'serving'], **arguments: Any
-) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def jit(of: Kind, **arguments: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
   """`jax.jit` with the `options` of the backend that is there when it is called.
 
   Args:
@@ -76,6 +78,9 @@ def jit(
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
       return program(jax.default_backend())(*args, **kwargs)
 
+    call.lower = lambda *args, **kwargs: (  # type: ignore[attr-defined]
+      program(jax.default_backend()).lower(*args, **kwargs)  # type: ignore[attr-defined]
+    )
     return call
 
   return decorate

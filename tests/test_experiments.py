@@ -402,8 +402,8 @@ def test_a_chunk_holds_no_more_rows_than_there_are(before_extraction, monkeypatc
   (before_extraction / 'config.json').write_text(workdir.to_json(config))
   sizes = []
 
-  def count(training, tables, runs, *others):
-    sizes.append(runs.victim.size)
+  def count(training, tables, keys, *others):
+    sizes.append(keys.size)
     raise KeyboardInterrupt
 
   monkeypatch.setattr(extraction_stage, 'scores', count)

@@ -60,7 +60,14 @@ def world():
     runs = rows(jnp.float32(value), jnp.int32(budget), Spec.of(*told))
     spoils = collect(attack, defense, runs)
     scores = harness.scores(
-      training, tables, runs, spoils.harvest, 64, 1, train.local_mesh()
+      training,
+      tables,
+      runs.pairing_key,
+      runs.victim,
+      spoils.harvest,
+      64,
+      1,
+      train.local_mesh(),
     )
     spoils, scores = jax.tree.map(np.asarray, (spoils, scores))
     return types.SimpleNamespace(**vars(spoils), **vars(scores))
@@ -194,7 +201,7 @@ def test_a_surrogate_that_diverged_has_no_loss(world):
   config = experiments.parse(fields)
   spoils = harness.collect('explicit', 'none', config, world.profile, world.tables, row)
   training = config.extraction.training(known_zoo.CLASSES)
-  found = jax.jit(harness.score, static_argnums=(0, 4))(
-    training, world.tables, row, spoils.harvest, 64
+  found = jax.jit(harness.score, static_argnums=(0, 5))(
+    training, world.tables, row.pairing_key, row.victim, spoils.harvest, 64
   )
   assert np.isnan(found.loss)

@@ -220,33 +220,15 @@ def test_random_refusal_costs_what_the_defense_costs(run, cells):
 
 
 def test_attacks_of_a_seed_share_images_and_initialisation(run):
-  profile = run.profile()
-  listed = [
-    (cell, seed) for cell in extraction_stage.cells(run) for seed in range(SEEDS)
-  ]
-  rows = extraction_stage._rows(run, profile, listed)
-  pairing = jax.random.key_data(rows.pairing_key).tolist()
-  by_seed = {}
-  for (_, seed), key in zip(listed, pairing):
-    by_seed.setdefault(seed, set()).add(tuple(key))
-  assert [len(keys) for keys in by_seed.values()] == [1] * SEEDS
-  assert len(set.union(*by_seed.values())) == SEEDS
-  serving = {tuple(key) for key in jax.random.key_data(rows.serving_key).tolist()}
-  assert len(serving) == len(listed)
-
-
-def test_a_cell_keeps_its_keys_when_others_come_or_go(run):
-  profile = run.profile()
-  cell = Cell('medium', 'naive', 'none', 0.0, QUERIES)
-  for listed in ([(cell, 1)], [(cell._replace(victim='large'), 0), (cell, 1)]):
-    rows = extraction_stage._rows(run, profile, listed)
-    key = jax.random.key_data(rows.serving_key)[-1].tolist()
-    assert (
-      key
-      == jax.random.key_data(
-        extraction_stage._rows(run, profile, [(cell, 0), (cell, 1)]).serving_key
-      )[-1].tolist()
-    )
+  profile, cells = run.profile(), extraction_stage.cells(run)
+  pairing, serving = [], set()
+  for cell in cells:
+    runs = extraction_stage._runs(run, profile, cell, None)
+    pairing.append(jax.random.key_data(runs.pairing_key).tolist())
+    serving |= {tuple(key) for key in jax.random.key_data(runs.serving_key).tolist()}
+  assert all(keys == pairing[0] for keys in pairing)
+  assert len(set(map(tuple, pairing[0]))) == SEEDS
+  assert len(serving) == SEEDS * len(cells)
 
 
 def test_the_attackers_images_are_of_the_pool(run):

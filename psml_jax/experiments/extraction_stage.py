@@ -1,5 +1,6 @@
 """The extraction stage: every run of the experiment as a row of one population."""
 
+import functools
 import pathlib
 import time
 import warnings
@@ -42,9 +43,18 @@ def run(experiment: Experiment) -> None:
   records: list[Record] = workdir.read_jsonl(part, Record)
   done = {(record.cell, record.seed): record for record in records}
   missing = [row for row in described if row not in done]
-  rows = _rows(experiment, profile, missing) if missing else None
   training, tables = _setting(experiment)
   size = min(config.rows_per_chunk, len(described))
+  pairing, _ = jax.random.split(experiment.key('extraction'))
+  told = _told(experiment, profile, {cell for cell, _ in missing})
+
+  @functools.lru_cache(maxsize=1)
+  def collected(cell: Cell) -> Spoils:
+    runs = _runs(experiment, profile, cell, told.get(cell))
+    attack = functools.partial(
+      collect, cell.attack, cell.defense, experiment.config, profile, tables
+    )
+    return jax.tree.map(np.asarray, jax.vmap(attack)(runs))
 
   progress = tqdm(
     total=len(described),
@@ -54,28 +64,22 @@ def run(experiment: Experiment) -> None:
   )
   for start in range(0, len(missing), size):
     began = time.perf_counter()
-    indices = np.minimum(np.arange(start, start + size), len(missing) - 1)
-    chunk = jax.tree.map(lambda leaf, i=indices: leaf[i], rows)
     new = missing[start : start + size]
     got = [
-      collect(
-        cell.attack,
-        cell.defense,
-        experiment.config,
-        profile,
-        tables,
-        jax.tree.map(lambda leaf, i=i: leaf[i], chunk),
-      )
-      for i, (cell, _) in enumerate(new)
+      jax.tree.map(lambda leaf, seed=seed: leaf[seed], collected(cell))
+      for cell, seed in new
     ]
-    got += [got[-1]] * (size - len(new))
-    harvests = jax.tree.map(lambda *each: jnp.stack(each), *(g.harvest for g in got))
+    # The last chunk is filled up, so that all are of one shape.
+    whole = [*range(len(new)), *[-1] * (size - len(new))]
+    seeds = np.array([new[i][1] for i in whole], np.uint32)
+    victims = [profile.index(new[i][0].victim) for i in whole]
     result = train.gather(
       scores(
         training,
         tables,
-        chunk,
-        harvests,
+        jax.vmap(jax.random.fold_in, (None, 0))(pairing, seeds),
+        jnp.array(victims, jnp.int32),
+        jax.tree.map(lambda *each: np.stack(each), *(got[i].harvest for i in whole)),
         config.test_batch,
         config.width,
         train.global_mesh(),
@@ -100,33 +104,28 @@ def run(experiment: Experiment) -> None:
   part.replace(experiment.directory / EXTRACTION)
 
 
-def _rows(
-  experiment: Experiment, profile: ZooProfile, described: list[tuple[Cell, int]]
+def _runs(
+  experiment: Experiment,
+  profile: ZooProfile,
+  cell: Cell,
+  told: Spec | None,
 ) -> Run:
-  """The runs as one pytree; a run's keys follow from its cell and seed alone."""
-  pairing_root, serving_root = jax.random.split(experiment.key('extraction'))
-  fold_in = jax.vmap(jax.random.fold_in)
-  models = [profile.index(cell.victim) for cell, _ in described]
-  budgets = {model: latency_budget(profile, model) for model in set(models)}
-  victim = jnp.asarray(models, jnp.int32)
-  cell_number = np.array(
-    [zlib.crc32(repr(tuple(cell)).encode()) for cell, _ in described], np.uint32
-  )
-  seed = jnp.asarray([seed for _, seed in described], jnp.uint32)
-  pairing_roots = jnp.broadcast_to(pairing_root, seed.shape)
-  serving_roots = jnp.broadcast_to(serving_root, seed.shape)
-
-  told = _told(experiment, profile, {cell for cell, _ in described})
+  """All runs of a cell; their keys follow from the cell and the seed alone."""
+  pairing, serving = jax.random.split(experiment.key('extraction'))
+  seeds = jnp.arange(experiment.config.seeds, dtype=jnp.uint32)
+  number = np.uint32(zlib.crc32(repr(tuple(cell)).encode()))
+  victim = profile.index(cell.victim)
+  fold_in = jax.vmap(jax.random.fold_in, (None, 0))
+  told = Spec.of(jnp.inf, -jnp.inf) if told is None else told
+  every = functools.partial(jnp.broadcast_to, shape=seeds.shape)
   return Run(
-    victim=victim,
-    value=jnp.asarray([cell.value for cell, _ in described], jnp.float32),
-    query_budget=jnp.asarray([cell.query_budget for cell, _ in described], jnp.int32),
-    latency_budget_ms=jnp.asarray([budgets[model] for model in models], jnp.float32),
-    told=jax.tree.map(
-      lambda *specs: jnp.stack(specs), *(told[cell] for cell, _ in described)
-    ),
-    pairing_key=fold_in(pairing_roots, seed),
-    serving_key=fold_in(fold_in(serving_roots, jnp.asarray(cell_number)), seed),
+    victim=every(jnp.int32(victim)),
+    value=every(jnp.float32(cell.value)),
+    query_budget=every(jnp.int32(cell.query_budget)),
+    latency_budget_ms=every(jnp.float32(latency_budget(profile, victim))),
+    told=jax.tree.map(every, told),
+    pairing_key=fold_in(pairing, seeds),
+    serving_key=fold_in(jax.random.fold_in(serving, number), seeds),
   )
 
 
@@ -135,21 +134,19 @@ def _told(
 ) -> dict[Cell, Spec]:
   """What informed attackers are told: the best spec under the cell's defense."""
   key = experiment.key('leakage')
-  nothing = Spec.of(jnp.inf, -jnp.inf)
+  told: dict[Cell, Spec] = {}
   best: dict[tuple[str, str, float], Spec] = {}
   for cell in sorted(cells):
-    if ATTACKS[cell.attack].role == 'informed':
+    if ATTACKS[cell.attack].role != 'informed':
+      continue
+    place = (cell.victim, cell.defense, cell.value)
+    if place not in best:
       server = deployment.serve(experiment.config, profile, cell.defense, cell.value)
-      place = (cell.victim, cell.defense, cell.value)
       own = jax.random.fold_in(key, np.uint32(zlib.crc32(repr(place).encode())))
       victim = profile.index(cell.victim)
       best[place] = leakage.best_spec(own, profile, server, victim)
-  return {
-    cell: best[cell.victim, cell.defense, cell.value]
-    if ATTACKS[cell.attack].role == 'informed'
-    else nothing
-    for cell in cells
-  }
+    told[cell] = best[place]
+  return told
 
 
 def cells(experiment: Experiment) -> list[Cell]:

@@ -157,7 +157,8 @@ def collect(
 def score(
   training: train.Training,
   tables: Tables,
-  run: Run,
+  key: jax.Array,
+  victim: jax.Array,
   harvest: Harvest,
   test_batch: int,
 ) -> Score:
@@ -166,14 +167,15 @@ def score(
   Args:
     training: of the surrogate.
     tables: the experiment's images and the zoo's answers.
-    run: the row that the harvest is of, without leading axis.
+    key: a run's pairing key.
+    victim: i32[], index into the zoo.
     harvest: the surrogate's training data.
     test_batch: test images at a time.
 
   Returns:
     The score.
   """
-  _, surrogate_key = jax.random.split(run.pairing_key)
+  _, surrogate_key = jax.random.split(key)
   variables, fitted = train.pure_fit(surrogate_key, training, tables.pool, harvest)
 
   def answer(images: jax.Array) -> jax.Array:
@@ -185,7 +187,7 @@ def score(
   finite = jnp.isfinite(fitted.loss).all() & jnp.isfinite(logits).all()
   return Score(
     accuracy=metrics.accuracy(logits, tables.test_labels),
-    fidelity=metrics.fidelity(logits, tables.test_outputs[run.victim]),
+    fidelity=metrics.fidelity(logits, tables.test_outputs[victim]),
     loss=jnp.where(finite, fitted.loss[-1], jnp.nan),
   )
 
@@ -194,7 +196,8 @@ def score(
 def scores(
   training: train.Training,
   tables: Tables,
-  runs: Run,
+  keys: jax.Array,
+  victims: jax.Array,
   harvests: Harvest,
   test_batch: int,
   width: int,
@@ -202,7 +205,7 @@ def scores(
 ) -> Score:
   """The scores of a population, each field of shape [R]; one program for all calls."""
 
-  def row(each: tuple[Run, Harvest]) -> Score:
+  def row(each: tuple[jax.Array, jax.Array, Harvest]) -> Score:
     return score(training, tables, *each, test_batch)
 
-  return train.over_population(row, (runs, harvests), width=width, mesh=mesh)
+  return train.over_population(row, (keys, victims, harvests), width=width, mesh=mesh)

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from psml_jax import _files, _validate
+from psml_jax import _compile, _files, _validate
 from psml_jax._validate import InputError
 from psml_jax.train import contract, feeding
 from psml_jax.train.log import Log
@@ -172,7 +172,7 @@ def _halves(key: jax.Array) -> tuple[jax.Array, jax.Array]:
   return halves[..., 0], halves[..., 1]
 
 
-_begin = jax.jit(feeding.begin, static_argnums=(1, 2, 3, 4))
+_begin = _compile.jit('once', static_argnums=(1, 2, 3, 4))(feeding.begin)
 
 
 def _accuracy(
