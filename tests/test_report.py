@@ -1,6 +1,7 @@
 """The report: nothing clipped, nothing fetched, nothing taken for markup."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from psml_jax import report
+from psml_jax.experiments import workdir
 from psml_jax.report import plots, schema, styles
 from psml_jax.report.schema import checked
 
@@ -383,6 +385,27 @@ def test_names_are_never_markup(published, tmp_path):
   assert not re.search(r'(?<!\\)<', text)
   assert r'\<b\>$\\frac{1}{x}$ \| \`a\` \*b\*\_\</b\>' in text
   assert_nothing_clipped(plots.zoo(checked(hostile)))
+
+
+def test_estimates_count_numbers_alone():
+  known = [0.5, None, float('nan'), 0.7, float('inf')]
+  mean, low, high = schema.metrics.interval([0.5, 0.7]).within(0.0, 1.0)
+  assert schema.Estimate.of(known) == schema.Estimate(mean, (low, high))
+  assert schema.Estimate.of(np.array([0.5, np.nan])) == schema.Estimate(0.5)
+  assert schema.Estimate.of([None]) == schema.Estimate()
+  assert schema.Estimate(0.5).times() == (50.0, 50.0, 50.0)
+  assert np.isnan(schema.Estimate().times()).all()
+  assert schema.Estimate.of([0.0, 8.0], np.inf).ci95[1] > 8
+
+
+def test_a_summary_is_its_own_json(published, tmp_path):
+  made = checked(published)
+  assert checked(made) is made
+  workdir.write_json(tmp_path / 'summary.json', made)
+  assert workdir.read_json(tmp_path / 'summary.json', schema.Summary) == made
+  assert report.markdown(made) == report.markdown(published)
+  with pytest.raises(ValueError, match=r"twins has \['cnn'\]; each must name"):
+    dataclasses.replace(made, twins=[['cnn']])
 
 
 def test_claims_table(summary):
