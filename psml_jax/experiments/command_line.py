@@ -10,20 +10,31 @@ from absl import flags
 
 from psml_jax.experiments import config_file
 
+_FLAGS = (
+  'config',
+  'workdir',
+  'data_dir',
+  'coordinator',
+  'num_processes',
+  'process_id',
+)
 _HELP = ('-h', '-?', '-help', '--help', '-helpshort', '--helpshort')
 
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-  """What a command line says: the config's fields, and the two directories."""
+  """What a command line says: config, directories, and the processes to join."""
 
   fields: dict[str, Any]
   workdir: str
   data_dir: str | None
+  coordinator: str | None
+  num_processes: int | None
+  process_id: int | None
 
 
 def define(flag_values: flags.FlagValues) -> None:
-  """Defines `--config`, `--workdir` and `--data_dir`."""
+  """Defines the launchers' flags."""
   flags.DEFINE_string(
     'config',
     None,
@@ -43,6 +54,18 @@ def define(flag_values: flags.FlagValues) -> None:
     "Folder of the data set's files, for data sets that need one.",
     flag_values=flag_values,
   )
+  flags.DEFINE_string(
+    'coordinator',
+    None,
+    'HOST:PORT of the first of several processes that share the surrogates, started by '
+    'the same command on the same files; "auto" on a cluster that JAX knows.',
+    flag_values=flag_values,
+  )
+  for name, text in (
+    ('num_processes', 'How many processes there are.'),
+    ('process_id', 'Which of them this one is, from 0.'),
+  ):
+    flags.DEFINE_integer(name, None, text, flag_values=flag_values)
 
 
 def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Arguments | None:
@@ -81,7 +104,8 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Arguments | Non
     raise ValueError('--config is missing; it must be a file, e.g. configs/digits.py')
   if not flag_values.workdir:
     raise ValueError('--workdir is missing; it must be the directory of the results')
-  return Arguments(fields, flag_values.workdir, flag_values.data_dir)
+  others: dict[str, Any] = {name: flag_values[name].value for name in _FLAGS[1:]}
+  return Arguments(fields, **others)
 
 
 def _split(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
@@ -106,7 +130,7 @@ def _split(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]
 
 def _help(flag_values: flags.FlagValues, fields: dict[str, Any] | None) -> str:
   lines = [str(sys.modules['__main__'].__doc__ or '').strip(), '', 'Flags:']
-  for name in ('config', 'workdir', 'data_dir'):
+  for name in _FLAGS:
     text = flags.text_wrap(flag_values[name].help, indent='    ')
     lines += [f'  --{name}', text]
   if fields is None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def main(until: str) -> None:
-  """Runs a launch script: `--config`, `--workdir` and `--data_dir`.
+  """Runs a launch script by its flags, see `command_line.define`.
 
   A mistake of the user ends in one line and exit code 2, Ctrl-C in one line and 130.
 
@@ -76,6 +76,12 @@ def _run(until: str, arguments: 'Arguments') -> None:
   logging.set_verbosity(logging.WARNING)
   try:
     config = experiments.parse(arguments.fields)
+    if arguments.coordinator is not None:
+      from psml_jax.experiments import processes
+
+      processes.join(
+        arguments.coordinator, arguments.num_processes, arguments.process_id
+      )
   except ValueError as error:
     _fail(error)
   try:
