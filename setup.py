@@ -21,6 +21,7 @@ setuptools.setup(
     'jinja2>=3.1',
     'matplotlib>=3.9',
     'ml_collections>=1.0',
+    'msgspec>=0.19.0',
     'numpy>=2.0',
     'optax>=0.2.5',
     'orbax-checkpoint>=0.11.25',

@@ -101,6 +101,11 @@ def write(path: pathlib.Path, fill: Callable[[pathlib.Path], Any]) -> None:
     temporary.unlink(missing_ok=True)
 
 
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
+  """Writes a file's content, whole or not at all."""
+  write(path, lambda temporary: temporary.write_bytes(data))
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
   """Writes a text file, whole or not at all."""
-  write(path, lambda temporary: temporary.write_text(text, 'utf-8'))
+  write_bytes(path, text.encode())

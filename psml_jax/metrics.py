@@ -132,6 +132,6 @@ def interval(values: ArrayLike | Sequence[float]) -> Interval:
       f'values holds {sample[~np.isfinite(sample)][0]}; all must be finite'
     )
   mean = float(sample.mean())
-  error = float(sample.std(ddof=1)) / np.sqrt(sample.size)
+  error = float(sample.std(ddof=1) / np.sqrt(sample.size))
   half = float(stats.t.ppf(0.975, sample.size - 1)) * error
   return Interval(mean, mean - half, mean + half)

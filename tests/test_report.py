@@ -1,6 +1,7 @@
 """The report: nothing clipped, nothing fetched, nothing taken for markup."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import os
@@ -16,7 +17,9 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from psml_jax import report
+from psml_jax.experiments import workdir
 from psml_jax.report import plots, schema, styles
+from psml_jax.report.schema import checked
 
 NAMES = ('tiny', 'linear_8', 'linear', 'mlp_16', 'mlp_64', 'slow_mlp', 'cnn')
 ACCURACY = (0.43, 0.71, 0.874, 0.912, 0.953, 0.9, 0.972)
@@ -47,7 +50,7 @@ def label(defense, value):
 
 
 def knob(name, unit, control):
-  ends = {'off': 0.0, 'weakest': 1e-6, 'strongest': 64.0}
+  ends = {'weakest': 1e-6, 'strongest': 64.0}
   return {'name': name, 'unit': unit, 'control': control, **ends}
 
 
@@ -72,7 +75,7 @@ def extraction_rows(rng):
   for name in VICTIMS.values():
     top = ACCURACY[NAMES.index(name)]
     for budget in (100, 200, 400):
-      gain = 0.06 * np.log2(budget / 100) / 2
+      gain = 0.06 * float(np.log2(budget / 100)) / 2
       for attack, defense, scale, loss, purity in (
         ('explicit', 'none', 0.0, 0.0, 1.0),
         ('naive', 'none', 0.0, 0.09, 0.2),
@@ -85,7 +88,9 @@ def extraction_rows(rng):
           extraction_row(name, top, budget, attack, defense, scale, purity)
           | {
             'accuracy': estimate(min(top, 0.97 * top + gain / 2 - loss)),
-            'fidelity': estimate(0.92 + gain - loss + 0.004 * rng.normal(), 0.012),
+            'fidelity': estimate(
+              0.92 + gain - loss + 0.004 * float(rng.normal()), 0.012
+            ),
           }
         )
   return [*rows, extraction_row('linear', 0.8, 400, 'naive', 'refusal', 0.2, 0.2)]
@@ -95,6 +100,7 @@ def extraction_row(victim, score, budget, attack, defense, value, purity):
   return {
     'victim': victim,
     'attack': attack,
+    'knows': 'its latency budget',
     'defense': defense,
     'value': value,
     'label': label(defense, value),
@@ -113,12 +119,7 @@ def extraction_row(victim, score, budget, attack, defense, value, purity):
 def protection_row(attack, defense, value, goodput):
   top = {'fingerprint': 0.09, 'informed': 0.07, 'naive': 0.01}[attack]
   start = 0.78 if attack == 'naive' else 0.86
-  return {
-    'victim': 'linear',
-    'attack': attack,
-    'defense': defense,
-    'value': value,
-    'label': label(defense, value),
+  return extraction_row('linear', start, 400, attack, defense, value, None) | {
     'goodput': estimate(goodput),
     'accuracy': estimate(start - top * min(1, 4 * value), 0.005),
     'fidelity': estimate(start + 0.11 - 1.4 * top * min(1, 4 * value), 0.006),
@@ -262,7 +263,7 @@ def assert_legend_beside_axes(figure):
 
 @pytest.mark.parametrize('kind', ['summary', 'published', 'crowd'])
 def test_pictures_are_whole(kind, request):
-  figures = plots.figures(request.getfixturevalue(kind))
+  figures = plots.figures(checked(request.getfixturevalue(kind)))
   assert set(figures) == (
     {'zoo', 'extraction', 'protection'} if kind == 'summary' else {'zoo', 'goodput'}
   )
@@ -272,7 +273,7 @@ def test_pictures_are_whole(kind, request):
 
 
 def test_zoo_names_models_without_overlap(summary):
-  figure = plots.zoo(summary)
+  figure = plots.zoo(checked(summary))
   figure.draw_without_rendering()
   (axes,) = figure.axes
   boxes = [Text.get_window_extent(text) for text in axes.texts]
@@ -281,7 +282,7 @@ def test_zoo_names_models_without_overlap(summary):
 
 
 def test_large_zoo_names_only_the_victims(crowd):
-  (axes,) = plots.zoo(crowd).axes
+  (axes,) = plots.zoo(checked(crowd)).axes
   assert [text.get_text() for text in axes.texts] == [
     'tiny (small)',
     'linear (medium)',
@@ -290,7 +291,7 @@ def test_large_zoo_names_only_the_victims(crowd):
 
 
 def test_zoo_draws_every_probe_of_the_medium_victim(summary):
-  (axes,) = plots.zoo(summary).axes
+  (axes,) = plots.zoo(checked(summary)).axes
   lines = {line.get_label(): line for line in axes.lines}
   (served,) = (row['served'] for row in summary['probes'] if row['victim'] == 'linear')
   assert len(lines['probe for the medium victim, served'].get_xdata()) == sum(served)
@@ -301,7 +302,7 @@ def test_zoo_draws_every_probe_of_the_medium_victim(summary):
 
 def test_extraction_shows_the_strongest_defense_above_the_target(summary):
   def drawn():
-    (legend,) = plots.figures(summary)['extraction'].legends
+    (legend,) = plots.figures(checked(summary))['extraction'].legends
     return [text.get_text() for text in legend.get_texts()]
 
   assert drawn() == [
@@ -383,7 +384,28 @@ def test_names_are_never_markup(published, tmp_path):
   text = report.markdown(hostile)
   assert not re.search(r'(?<!\\)<', text)
   assert r'\<b\>$\\frac{1}{x}$ \| \`a\` \*b\*\_\</b\>' in text
-  assert_nothing_clipped(plots.zoo(hostile))
+  assert_nothing_clipped(plots.zoo(checked(hostile)))
+
+
+def test_estimates_count_numbers_alone():
+  known = [0.5, None, float('nan'), 0.7, float('inf')]
+  mean, low, high = schema.metrics.interval([0.5, 0.7]).within(0.0, 1.0)
+  assert schema.Estimate.of(known) == schema.Estimate(mean, (low, high))
+  assert schema.Estimate.of(np.array([0.5, np.nan])) == schema.Estimate(0.5)
+  assert schema.Estimate.of([None]) == schema.Estimate()
+  assert schema.Estimate(0.5).times() == (50.0, 50.0, 50.0)
+  assert np.isnan(schema.Estimate().times()).all()
+  assert schema.Estimate.of([0.0, 8.0], np.inf).ci95[1] > 8
+
+
+def test_a_summary_is_its_own_json(published, tmp_path):
+  made = checked(published)
+  assert checked(made) is made
+  workdir.write_json(tmp_path / 'summary.json', made)
+  assert workdir.read_json(tmp_path / 'summary.json', schema.Summary) == made
+  assert report.markdown(made) == report.markdown(published)
+  with pytest.raises(ValueError, match=r"twins has \['cnn'\]; each must name"):
+    dataclasses.replace(made, twins=[['cnn']])
 
 
 def test_claims_table(summary):
@@ -445,12 +467,11 @@ def test_markdown_lists_only_the_frontier_of_a_large_zoo(crowd):
   assert 'slow_mlp' not in text
 
 
-@pytest.mark.parametrize('interval', [None, [None, None], [np.nan, np.nan]])
-def test_a_single_seed_has_no_interval(summary, interval):
+def test_a_single_seed_has_no_interval(summary):
   for row in summary['goodput']:
-    row['goodput']['ci95'] = interval
+    row['goodput']['ci95'] = None
   assert '| laplace | 0.1 | 87.5 |' in report.markdown(summary)
-  assert_nothing_clipped(plots.figures(summary)['protection'])
+  assert_nothing_clipped(plots.figures(checked(summary))['protection'])
 
 
 def test_unknown_means_are_left_blank(summary):
@@ -459,12 +480,12 @@ def test_unknown_means_are_left_blank(summary):
     '| linear | fingerprint | none | 0 | 100.0 (99.2–100.8) | 320 (316–324) | 100.0 |'
   )
   assert f'{row} – |' in report.markdown(summary)
-  assert_nothing_clipped(plots.figures(summary)['protection'])
+  assert_nothing_clipped(plots.figures(checked(summary))['protection'])
 
 
 def test_target_is_the_configs(summary, tmp_path):
   summary['target_goodput'] = 0.9
-  figures = plots.figures(summary)
+  figures = plots.figures(checked(summary))
   (legend,) = figures['extraction'].legends
   shown = [text.get_text() for text in legend.get_texts()]
   assert 'fingerprint, defended by laplace(0.05)' in shown
@@ -484,7 +505,7 @@ def test_target_is_the_configs(summary, tmp_path):
 def test_twins_are_one_point_with_both_names(summary):
   twin = summary['zoo'][2] | {'name': 'linear_copy'}
   summary |= {'zoo': [*summary['zoo'], twin], 'twins': [['linear', 'linear_copy']]}
-  (axes,) = plots.zoo(summary).axes
+  (axes,) = plots.zoo(checked(summary)).axes
   texts = [text.get_text() for text in axes.texts]
   assert 'linear = linear_copy (medium)' in texts
   assert len(texts) == len(NAMES)
@@ -505,7 +526,7 @@ def free(summary, count):
 
 
 def test_free_models_are_drawn_at_zero(summary):
-  figure = plots.zoo(free(summary, 2))
+  figure = plots.zoo(checked(free(summary, 2)))
   assert_nothing_clipped(figure)
   (axes,) = figure.axes
   assert axes.get_xscale() == 'symlog'
@@ -514,14 +535,14 @@ def test_free_models_are_drawn_at_zero(summary):
   ticks = {text.get_text() for text in axes.get_xticklabels()}
   assert {'0', '0.1', '0.5'} <= ticks
   assert '| tiny | 43.00 | 0 | yes |' in report.markdown(free(summary, 2))
-  (axes,) = plots.zoo(summary).axes
+  (axes,) = plots.zoo(checked(summary)).axes
   assert axes.get_xscale() == 'log'
 
 
 @pytest.mark.parametrize('latency', [0.0, 3.7])
 def test_equal_latencies(published, latency):
   zoo = [model | {'latency_ms': latency} for model in published['zoo']]
-  figure = plots.zoo(published | {'zoo': zoo})
+  figure = plots.zoo(checked(published | {'zoo': zoo}))
   assert_nothing_clipped(figure)
   (axes,) = figure.axes
   low, high = axes.get_xlim()
@@ -547,7 +568,7 @@ def test_diverged_runs_are_reported(summary):
   assert sum(row.endswith('| 3 of 5 diverged |') for row in rows) == 1
   assert sum(row.endswith('| – | – | – | 5 of 5 diverged |') for row in rows) == 1
   assert '8 of all 275 surrogates diverged' in text
-  assert_nothing_clipped(plots.figures(summary)['extraction'])
+  assert_nothing_clipped(plots.figures(checked(summary))['extraction'])
 
 
 def test_pictures_without_one_number(summary):
@@ -555,7 +576,7 @@ def test_pictures_without_one_number(summary):
     row |= {
       name: UNKNOWN for name in ('accuracy', 'fidelity', 'goodput') if name in row
     }
-  for figure in plots.figures(summary).values():
+  for figure in plots.figures(checked(summary)).values():
     assert_nothing_clipped(figure)
 
 
@@ -563,30 +584,32 @@ def test_one_budget_and_one_value(summary):
   for name, kept in (('extraction', 'query_budget'), ('goodput', 'value')):
     value = summary[name][-1][kept]
     summary[name] = [row for row in summary[name] if row[kept] == value]
-  figures = plots.figures(summary | {'protection': summary['protection'][:1]})
+  figures = plots.figures(checked(summary | {'protection': summary['protection'][:1]}))
   for figure in figures.values():
     assert_nothing_clipped(figure)
   drawn = [axes.get_legend_handles_labels()[1] for axes in figures['extraction'].axes]
   assert 'naive, defended by refusal(0.2)' in drawn[1]
   assert 'explicit' in drawn[0]
-  figures = plots.figures(summary | {'protection': []})
+  figures = plots.figures(checked(summary | {'protection': []}))
   assert_nothing_clipped(figures['goodput'])
 
 
 def test_cells_at_one_of_many_budgets_are_left_to_the_protection_plot(summary):
-  drawn = plots.figures(summary)['extraction'].axes[1].get_legend_handles_labels()[1]
+  drawn = (
+    plots.figures(checked(summary))['extraction'].axes[1].get_legend_handles_labels()[1]
+  )
   assert not any('refusal' in name for name in drawn)
 
 
 def test_protection_shows_attacks_by_color_and_defenses_by_marker(summary):
-  figure = plots.figures(summary)['protection']
+  figure = plots.figures(checked(summary))['protection']
   lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) in (2, 7)]
   looks = {
     (line.get_color(), line.get_marker(), line.get_linestyle())
     for line in lines
     if line.get_marker() in ('o', 'X')
   }
-  found = styles.attacks(summary, summary['roles'])
+  found = styles.attacks(summary['roles'], summary['roles'])
   colors = {found[name].color for name in ('fingerprint', 'informed')}
   assert {('o', '--'), ('X', ':')} == {look[1:] for look in looks}
   assert len(looks) == 6
@@ -594,7 +617,7 @@ def test_protection_shows_attacks_by_color_and_defenses_by_marker(summary):
 
 
 def test_goodput_draws_classes_thin(summary):
-  axes = plots.figures(summary)['protection'].axes[2]
+  axes = plots.figures(checked(summary))['protection'].axes[2]
   thin = [line for line in axes.lines if line.get_linewidth() == 1]
   assert len(thin) == 2 * 3
   assert len({line.get_linestyle() for line in thin}) == 3
@@ -603,12 +626,14 @@ def test_goodput_draws_classes_thin(summary):
 def test_eight_unknown_names_have_eight_styles():
   names = [f'mine_{i}' for i in range(8)]
   roles = {'named': 'reference', **dict.fromkeys(names, 'attack')}
-  attacks = styles.attacks({'roles': roles}, [*names, 'named'])
+  attacks = styles.attacks(roles, [*names, 'named'])
   assert list(attacks) == ['named', *names]
   assert len({look.color for look in attacks.values()}) == 9
   assert len({look.marker for look in attacks.values()}) == 9
-  knobs = {name: knob('x', '', name == 'mine_0') for name in names}
-  defenses = styles.defenses({'knobs': knobs}, [*names, 'none'])
+  knobs = {
+    name: schema.Knob('x', '', 0.1, 1.0, control=name == 'mine_0') for name in names
+  }
+  defenses = styles.defenses(knobs, [*names, 'none'])
   assert list(defenses) == ['none', *names[1:], 'mine_0']
   assert len({look.color for look in defenses.values()}) == 9
   assert len({look.dashes for look in defenses.values()}) == 9
@@ -616,17 +641,21 @@ def test_eight_unknown_names_have_eight_styles():
 
 def test_the_defense_that_is_shown_is_attacked_at_the_most_budgets(summary):
   """Also where a stronger value that keeps the target was attacked at one budget."""
-  known = schema.shown_defenses(summary)['laplace']
+  known = schema.shown_defenses(checked(summary))['laplace']
   row = extraction_row('linear', 0.8, 400, 'fingerprint', 'laplace', 0.141, 0.5)
   summary['extraction'].append(row)
   summary['goodput'].append(goodput_row('laplace', 0.141, 0.83))
-  assert schema.shown_defenses(summary)['laplace'] == known == label('laplace', 0.14)
+  assert (
+    schema.shown_defenses(checked(summary))['laplace']
+    == known
+    == label('laplace', 0.14)
+  )
 
 
 def test_a_knob_that_weakens_as_it_grows_is_sorted_by_strength(summary):
   epsilon = knob('epsilon', '', False) | {'weakest': 1e3, 'strongest': 1e-3}
   summary['knobs']['laplace'] = epsilon
-  shown = schema.shown_defenses(summary)['laplace']
+  shown = schema.shown_defenses(checked(summary))['laplace']
   useful = [
     row['value']
     for row in summary['extraction']
@@ -644,13 +673,13 @@ def test_many_attacks_have_a_legend_that_fits(summary):
   summary['extraction'] += [
     row | {'attack': f'fingerprint_number_{i}'} for i in range(8) for row in rows
   ]
-  figure = plots.figures(summary)['extraction']
+  figure = plots.figures(checked(summary))['extraction']
   assert_nothing_clipped(figure)
   assert_legend_beside_axes(figure)
 
 
 def test_pictures_are_drawn_under_default_settings(summary):
-  wanted = plots.draw(summary)
+  wanted = plots.draw(checked(summary))
   hostile = {
     'text.usetex': True,
     'savefig.dpi': 30,
@@ -661,7 +690,7 @@ def test_pictures_are_drawn_under_default_settings(summary):
     'axes.prop_cycle': matplotlib.cycler(color=['yellow']),
   }
   with matplotlib.rc_context(hostile):
-    assert plots.draw(summary) == wanted
+    assert plots.draw(checked(summary)) == wanted
     assert matplotlib.rcParams['text.usetex']
 
 
@@ -771,33 +800,33 @@ def first(section, **fields):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    (lambda s: s.pop('claims'), "summary has no 'claims'; it has .*'zoo'"),
-    (first('goodput', value=None), r"summary\['goodput'\]\[0\] lacks \['value'\]"),
-    (lambda s: s.update(zoo=[]), r"summary\['zoo'\] is empty"),
-    (first('zoo', accuracy=43.0), r"\['zoo'\]\[0\]\['accuracy'\] is 43.0; .* percent"),
-    (first('zoo', latency_ms=-1.0), r"\['latency_ms'\] is -1.0; .* must be .* >= 0"),
-    (first('zoo', latency_ms=np.inf), r"\['latency_ms'\] is inf; .* must be finite"),
-    (
-      lambda s: s.update(target_goodput=80.0),
-      r"\['target_goodput'\] is 80.0; .*\(0, 1\]",
-    ),
-    (lambda s: s.update(target_goodput='0.8'), r"\['target_goodput'\] is '0.8'"),
+    (lambda s: s.pop('claims'), 'missing required field `claims`'),
+    (first('goodput', value=None), r'missing required field `value` .* `\$\.goodput\['),
+    (lambda s: s.update(zoo=[]), r'length >= 1 - at `\$\.zoo`'),
+    (first('zoo', accuracy=43.0), r'`float` <= 1\.0 - at `\$\.zoo\[0\]\.accuracy`'),
+    (first('zoo', accuracy='a'), r'got `str` - at `\$\.zoo\[0\]\.accuracy`'),
+    (first('zoo', latency_ms=-1.0), r'>= 0\.0 - at `\$\.zoo\[0\]\.latency_ms`'),
+    (first('zoo', latency_ms=np.inf), r'<= .* - at `\$\.zoo\[0\]\.latency_ms`'),
+    (first('zoo', latency_ms=np.nan), r'>= 0\.0 - at `\$\.zoo\[0\]\.latency_ms`'),
+    (lambda s: s.update(target_goodput=80.0), r'<= 1\.0 - at `\$\.target_goodput`'),
+    (lambda s: s.update(target_goodput=0.0), r'> 0\.0 - at `\$\.target_goodput`'),
+    (lambda s: s.update(target_goodput='0.8'), r'got `str` - at `\$\.target_goodput`'),
     (
       first('extraction', victim_purity=0.5),
-      r"\['extraction'\]\[0\]\['victim_purity'\] is 0.5; it must be \{'mean'",
+      r'got `float` - at `\$\.extraction\[0\]\.victim_purity`',
     ),
     (
       first('goodput', classes={'fast': None}),
-      r"\['goodput'\]\[0\]\['classes'\]\['fast'\] is None; it must be",
+      r'got `null` - at `\$\.goodput\[0\]\.classes\[',
     ),
-    (lambda s: s.update(twins=[['cnn', 'tiny']]), r"\['twins'\] has \['cnn', 'tiny'\]"),
-    (lambda s: s.update(twins=[['cnn', 'none']]), r"\['twins'\] has \['cnn', 'none'\]"),
-    (lambda s: s.update(twins=[['cnn']]), r"\['twins'\] has \['cnn'\]; each must name"),
+    (lambda s: s.update(twins=[['cnn', 'tiny']]), r"twins has \['cnn', 'tiny'\]"),
+    (lambda s: s.update(twins=[['cnn', 'none']]), r"twins has \['cnn', 'none'\]"),
+    (lambda s: s.update(twins=[['cnn']]), r"twins has \['cnn'\]; each must name"),
     (
       lambda s: s.update(victims=VICTIMS | {'large': 'slow_mlp'}),
-      r"summary\['victims'\]\['large'\] is 'slow_mlp'; it must be .*Pareto-optimal",
+      r"victims\.large is 'slow_mlp'; it must be .*Pareto-optimal",
     ),
-    (lambda s: s.update(victims={}), r"\['victims'\]\['small'\] is None"),
+    (lambda s: s.update(victims={}), r"victims\.small is ''"),
   ],
 )
 def test_bad_summaries(summary, change, message, tmp_path):

@@ -18,6 +18,7 @@ FIELDS = {
   'accuracy': 0.8,
   'fidelity': 0.7,
   'victim_purity': None,
+  'probes': 18,
   'queries_billed': 400,
   'queries_served': 311,
   'queries_logged': 400,
@@ -91,19 +92,23 @@ def test_load_of_damaged_files(make):
   (directory / 'extraction.jsonl').write_text(
     json.dumps(FIELDS) + '\n' + json.dumps({'victim': 'mlp4'}) + '\n'
   )
-  with pytest.raises(ValueError, match=r'line 2 of .*extraction\.jsonl lacks attack, '):
+  message = r'extraction\.jsonl is damaged \(.* `attack` .*\$\[1\].*; another version'
+  with pytest.raises(ValueError, match=message):
     results.load(directory)
   (directory / 'extraction.jsonl').write_text('5\n')
-  with pytest.raises(ValueError, match=r'line 1 of .*extraction\.jsonl lacks victim, '):
+  with pytest.raises(ValueError, match=r'jsonl is damaged \(Expected `object`, got'):
     results.load(directory)
   (directory / 'extraction.jsonl').write_text(json.dumps(FIELDS) + '\n{"victim": "ml')
-  with pytest.raises(ValueError, match=r'extraction\.jsonl is no JSON in line 2'):
+  with pytest.raises(ValueError, match=r'jsonl is damaged \(Input data was truncated'):
     results.load(directory)
   (directory / 'config.json').write_text('{')
-  with pytest.raises(ValueError, match=r'config\.json is no JSON in line 1'):
+  with pytest.raises(ValueError, match=r'config\.json is damaged \(Expecting'):
     results.load(directory)
   (directory / 'config.json').write_text('[]')
-  with pytest.raises(ValueError, match=r'config\.json has no name and seed'):
+  with pytest.raises(ValueError, match=r'config\.json is damaged .* got `array`'):
+    results.load(directory)
+  (directory / 'config.json').write_text('{}')
+  with pytest.raises(ValueError, match=r'config\.json is damaged .*no name and seed'):
     results.load(directory)
 
 

@@ -6,16 +6,20 @@ import json
 import logging
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 
+import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import psml_jax
 from psml_jax import experiments
 from psml_jax._validate import InputError
-from psml_jax.experiments import lock, parse, pipeline, provenance, workdir
+from psml_jax.experiments import artifacts, lock, parse, pipeline, provenance, workdir
 from psml_jax.experiments.config import Profiling
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -126,24 +130,97 @@ def test_a_write_replaces_the_whole_file(tmp_path):
   assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_json_holds_no_nan(tmp_path):
+@dataclasses.dataclass(frozen=True)
+class Part:
+  share: float
+  loss: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+  name: str
+  count: int
+  parts: list[Part]
+  ends: tuple[float, float] = (0.0, 1.0)
+  by_name: dict[str, Part] = dataclasses.field(default_factory=dict)
+
+
+WHOLE = Whole('é', 3, [Part(0.1 + 0.2), Part(1e-300, 5e-324)], by_name={'a': Part(1.0)})
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+@settings(derandomize=True, suppress_health_check=list(HealthCheck))
+def test_floats_round_trip(tmp_path, value):
+  workdir.write_json(tmp_path / 'artifact.json', Part(value))
+  assert workdir.read_json(tmp_path / 'artifact.json', Part).share == value
+  assert json.loads((tmp_path / 'artifact.json').read_text())['share'] == value
+
+
+def test_a_value_round_trips_and_is_plain_json(tmp_path):
   path = tmp_path / 'artifact.json'
-  workdir.write_json(path, {'value': 0.1})
-  for write, value in (
-    (workdir.write_json, {'value': float('nan')}),
-    (workdir.write_jsonl, [{'value': float('inf')}]),
+  workdir.write_json(path, WHOLE)
+  assert workdir.read_json(path, Whole) == WHOLE
+  stored = json.loads(path.read_text('utf-8'))
+  assert stored == json.loads(json.dumps(dataclasses.asdict(WHOLE)))
+  path.write_text(json.dumps(stored | {'later': [1]}))
+  assert workdir.read_json(path, Whole) == WHOLE
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
+def test_json_holds_no_nan(value, tmp_path):
+  path = tmp_path / 'artifact.json'
+  workdir.write_json(path, Part(0.1, value))
+  assert json.loads(path.read_text('utf-8')) == {'share': 0.1, 'loss': None}
+  for write, bad in (
+    (workdir.write_json, Part(value)),
+    (workdir.write_jsonl, [Part(0.5), Part(value)]),
+    (workdir.write_json, Whole('a', 0.5, [])),
   ):
-    with pytest.raises(ValueError, match='not JSON compliant'):
-      write(path, value)
-  assert json.loads(path.read_text('utf-8')) == {'value': 0.1}
+    with pytest.raises(msgspec.ValidationError, match='Expected `'):
+      write(path, bad)
+  assert workdir.read_json(path, Part) == Part(0.1)
+
+
+@pytest.mark.parametrize(
+  ('change', 'reason'),
+  [
+    ({'count': None}, 'Expected `int`, got `null` - at `$.count`'),
+    ({'count': 0.5}, 'Expected `int`, got `float` - at `$.count`'),
+    ({'parts': [{}]}, 'missing required field `share` - at `$.parts[0]`'),
+    ({'parts': [{'share': '1'}]}, 'got `str` - at `$.parts[0].share`'),
+    ({'ends': [1.0]}, 'Expected `array` of length 2'),
+  ],
+)
+def test_another_type_is_named_with_its_place(change, reason, tmp_path):
+  path = tmp_path / 'artifact.json'
+  path.write_text(json.dumps(dataclasses.asdict(WHOLE) | change))
+  with pytest.raises(
+    InputError, match=rf'artifact\.json is damaged .*{re.escape(reason)}'
+  ):
+    workdir.read_json(path, Whole)
+
+
+@pytest.mark.parametrize(
+  'content', [b'', b'{"share": 0.', b'\x80', b'{"a": "\xff"}', b'[]', b'{"share": NaN}']
+)
+def test_damaged_bytes_are_told_with_what_mends_them(content, tmp_path):
+  path = tmp_path / 'artifact.json'
+  path.write_bytes(content)
+  with pytest.raises(InputError, match=r'artifact\.json is damaged \(.+\); mend it'):
+    workdir.read_json(path, Part, 'mend it')
+  if content:
+    with pytest.raises(InputError, match=r'damaged \(.+\); remove it, and the same'):
+      workdir.read_jsonl(path, Part)
 
 
 def test_records_round_trip(tmp_path):
   path = tmp_path / 'records.jsonl'
-  assert workdir.read_jsonl(path) == []
-  records = [{'scale': 0.1 + 0.2, 'purity': None}, {'scale': 1e-9, 'purity': 1.0}]
+  assert workdir.read_jsonl(path, Part) == []
+  records = [Part(0.1 + 0.2), Part(1e-9, 1.0)]
   workdir.write_jsonl(path, records)
-  assert workdir.read_jsonl(path) == records
+  assert workdir.read_jsonl(path, Part) == records
+  assert path.read_text('utf-8').count('\n') == 2
+  assert workdir.read_jsonl(path)[1] == {'share': 1e-9, 'loss': 1.0}
 
 
 def test_what_a_kill_left_unfinished_is_swept_by_the_holder_alone(tmp_path, config):
@@ -170,7 +247,6 @@ def test_a_directory_that_cannot_be_made(tmp_path, config):
       r'\(psml_jax 9\.8',
     ),
     ({'name': 'published', 'seed': 0}, r'of format 1 \(psml_jax 0\.1\.0 or older'),
-    ([], 'of format 1'),
   ],
 )
 def test_another_format_is_refused(content, message, tmp_path, config):
@@ -182,8 +258,9 @@ def test_another_format_is_refused(content, message, tmp_path, config):
   assert contents(tmp_path) == before
 
 
-def test_a_damaged_config_is_named(tmp_path, config):
-  (tmp_path / 'config.json').write_text('{"format":')
+@pytest.mark.parametrize('content', ['{"format":', '[]', '{"format": "1"}'])
+def test_a_damaged_config_is_named(content, tmp_path, config):
+  (tmp_path / 'config.json').write_text(content)
   with pytest.raises(ValueError, match=r'config\.json is damaged'):
     workdir.open_workdir(tmp_path, config)
 
@@ -371,11 +448,12 @@ def test_the_revision_of_a_package_that_is_no_checkout(tmp_path, monkeypatch):
 def test_the_claims_are_printed(config, monkeypatch, tmp_path, capsys):
   def finish(experiment):
     (experiment.directory / 'report.html').touch()
-    workdir.write_json(experiment.directory / 'summary.json', {'claims': 'yes'})
+    artifacts.SUMMARY.write(experiment.directory, {'claims': 'yes'})
 
   stages = {name: ('config.json', None) for name in experiments.STAGES}
   stages['report'] = ('report.html', finish)
   monkeypatch.setattr(pipeline, '_STAGES', stages)
+  monkeypatch.setattr(pipeline, 'SUMMARY', artifacts.Artifact('summary.json', dict))
   monkeypatch.setattr(pipeline.report, 'claims_table', str)
   directory = tmp_path / 'run'
   experiments.run(config, directory, until='defense')

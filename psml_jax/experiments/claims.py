@@ -2,23 +2,22 @@
 
 import collections
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from psml_jax import metrics
 from psml_jax.defenses import MECHANISMS
 from psml_jax.experiments import plan
+from psml_jax.experiments.artifacts import Defenses, Fingerprints, Record
 from psml_jax.experiments.config import Config
 from psml_jax.experiments.plan import NONE, Cell
+from psml_jax.report.schema import METRICS, Claim
 
-METRICS = ('accuracy', 'fidelity')
 MARGIN = 0.01
 """What the paper calls as good as: one point."""
 
-Record = Mapping[str, Any]
 Runs = Mapping[Cell, Sequence[Record]]
-Claim = dict[str, Any]
 
 
 class Difference(dict[str, metrics.Interval]):
@@ -68,10 +67,10 @@ def difference(runs: Runs, one: Cell, other: Cell) -> Difference:
     One minus the other; without the pairs of which a surrogate diverged, or was never
     trained because nothing was served.
   """
-  by_seed = {record['seed']: record for record in runs.get(other, ())}
+  by_seed = {record.seed: record for record in runs.get(other, ())}
   kept, left_out = [], collections.Counter[str]()
   for a in runs.get(one, ()):
-    if (b := by_seed.get(a['seed'])) is None:
+    if (b := by_seed.get(a.seed)) is None:
       continue
     if why := _flaw(a) or _flaw(b):
       left_out[why] += 1
@@ -80,29 +79,30 @@ def difference(runs: Runs, one: Cell, other: Cell) -> Difference:
   found = Difference(left_out)
   if len(kept) >= 2:
     for name in METRICS:
-      found[name] = metrics.interval([a[name] - b[name] for a, b in kept])
+      one_minus_other = [getattr(a, name) - getattr(b, name) for a, b in kept]
+      found[name] = metrics.interval(one_minus_other)
   return found
 
 
 def _flaw(record: Record) -> str:
-  if record['diverged']:
+  if record.diverged:
     return 'diverged'
-  return '' if record['queries_served'] else 'with nothing served'
+  return '' if record.queries_served else 'with nothing served'
 
 
-def fingerprinting(fingerprints: Mapping[str, Any]) -> Claim:
+def fingerprinting(fingerprints: Fingerprints) -> Claim:
   """Claim 1: every corner is found."""
-  entries, sweep = fingerprints['victims'], fingerprints['frontier']
-  found = [entry['identified'] for entry in entries]
-  return {
-    'claim': '1. Fingerprinting finds the corner of every Pareto-optimal model',
-    'paper': 'every victim',
-    'measured': f'{sum(found)} of {len(found)}, at most '
-    f'{max(entry["probes"] for entry in entries)} probes each (lower bound '
-    f'{max(entry["bound"] for entry in entries):.1f}); the whole frontier, '
-    f'{sweep["corners_found"]} of {sweep["corners"]}, in {sweep["probes"]}',
-    'holds': all(found),
-  }
+  entries, sweep = fingerprints.victims, fingerprints.frontier
+  found = [entry.identified for entry in entries]
+  return Claim(
+    claim='1. Fingerprinting finds the corner of every Pareto-optimal model',
+    paper='every victim',
+    measured=f'{sum(found)} of {len(found)}, at most '
+    f'{max(entry.probes for entry in entries)} probes each (lower bound '
+    f'{max(entry.bound for entry in entries):.1f}); the whole frontier, '
+    f'{sweep.corners_found} of {sweep.corners}, in {sweep.probes}',
+    holds=all(found),
+  )
 
 
 def extraction(
@@ -128,125 +128,108 @@ def extraction(
     less than the best of those tried on the control at the same goodput.
   """
   budgets = sorted({cell.query_budget for cell in runs})
-  largest, found = budgets[-1], []
+  made = _Made(runs, config, victims, calibrated, budgets[-1])
+  controls, found = plan.controls(calibrated), []
   for attack in plan.names(config, 'attack'):
     for reference in plan.names(config, 'reference'):
-      found += [
-        _as_reference(runs, victims, attack, reference, budget) for budget in budgets
-      ]
+      found += [_as_reference(made, attack, reference, budget) for budget in budgets]
     for baseline in plan.names(config, 'baseline'):
       found += [
-        _beyond_baseline(runs, size, victims[size], attack, baseline, largest)
-        for size in ('medium', 'large')
+        _beyond_baseline(made, attack, baseline, size) for size in ('medium', 'large')
       ]
-    controls = plan.controls(calibrated)
     for mechanism in calibrated:
       if mechanism not in controls:
-        found += _protection(
-          runs, config, victims['medium'], attack, mechanism, calibrated, largest
-        )
+        found += _protection(made, attack, mechanism, controls)
   return found
 
 
-def goodput(defense: Mapping[str, Any], mechanism: str, target: float) -> Claim:
+class _Made(NamedTuple):
+  """What `extraction` is given, and the largest budget."""
+
+  runs: Runs
+  config: Config
+  victims: Mapping[str, str]
+  calibrated: Mapping[str, float]
+  largest: int
+
+  def cell(
+    self, attack: str, defense: str = NONE, size: str = 'medium', budget: int = 0
+  ) -> Cell:
+    """The cell at a defense's calibrated value, by default at the largest budget."""
+    value = self.calibrated.get(defense, 0.0)
+    return Cell(self.victims[size], attack, defense, value, budget or self.largest)
+
+
+def goodput(defenses: Defenses, mechanism: str, target: float) -> Claim:
   """Claim 4: the defense can be set to keep goodput, and who pays for it.
 
   Args:
-    defense: the content of defense.json.
+    defenses: of the defense stage.
     mechanism: of the defense.
     target: the goodput to keep, a fraction.
   """
-  found, knob = defense['mechanisms'][mechanism], MECHANISMS[mechanism].knob
-  without, value = defense['without'], found['calibrated']
-  kept = next((row for row in found['rows'] if row['value'] == value), without)
-  mean = kept['goodput']['mean']
-  low, high = kept['goodput']['ci95']
+  found, knob = defenses.mechanisms[mechanism], MECHANISMS[mechanism].knob
+  without, value = defenses.without, found.calibrated
+  kept = next((row for row in found.rows if row.value == value), without)
+  mean, low, high = kept.goodput.times()
+  keeps = (kept.goodput.mean or 0.0) >= target
   classes = ', '.join(
-    f'{name} {100 * share["mean"]:.0f} %'
-    for name, share in kept['classes'].items()
-    if share['mean'] is not None
+    f'{name} {100 * share.mean:.0f} %'
+    for name, share in kept.classes.items()
+    if share.mean is not None
   )
-  most = 100 * without['goodput']['mean']
+  most = without.goodput.times().mean
   classes += '' if most == 100 else f'; without a defense {most:.1f} %'
-  if not found['monotone']:
+  if not found.monotone:
     classes += f'; goodput is no monotone function of the {knob.name}'
   at = f'a {knob.name} of {value:.3g} ({knob.unit})' if value is not None else 'none'
-  return {
-    'claim': f'4. {mechanism} can be set to keep goodput',
-    'paper': f'above {100 * target:.0f} %',
-    'measured': f'{100 * mean:.1f} % [{100 * low:.1f}, {100 * high:.1f}] at {at}; by '
-    f'client: {classes}',
-    'holds': mean >= target and value is not None,
-  }
+  return Claim(
+    claim=f'4. {mechanism} can be set to keep goodput',
+    paper=f'above {100 * target:.0f} %',
+    measured=f'{mean:.1f} % [{low:.1f}, {high:.1f}] at {at}; by client: {classes}',
+    holds=keeps and value is not None,
+  )
 
 
-def _as_reference(
-  runs: Runs, victims: Mapping[str, str], attack: str, reference: str, budget: int
-) -> Claim:
-  by_size = {
-    size: difference(
-      runs,
-      Cell(victim, attack, NONE, 0.0, budget),
-      Cell(victim, reference, NONE, 0.0, budget),
-    )
-    for size, victim in victims.items()
-  }
-  probes = [
-    record['probes']
-    for victim in victims.values()
-    for record in runs.get(Cell(victim, attack, NONE, 0.0, budget), ())
-  ]
+def _as_reference(made: _Made, attack: str, reference: str, budget: int) -> Claim:
+  by_size, probes = {}, [0]
+  for size in made.victims:
+    one = made.cell(attack, NONE, size, budget)
+    by_size[size] = difference(made.runs, one, made.cell(reference, NONE, size, budget))
+    probes += [record.probes for record in made.runs.get(one, ())]
   worst = min(
     by_size,
     key=lambda size: min((v.low for v in by_size[size].values()), default=-np.inf),
   )
-  return {
-    'claim': f'2a. The {attack} attack is as good as the {reference} one, which names '
-    f'its victim ({budget} queries, up to {max(probes, default=0)} of them probes, in '
-    'points)',
-    'paper': 'within 1',
-    'measured': f'worst victim, {worst}: {by_size[worst]}',
-    'holds': all(found.above(-MARGIN) for found in by_size.values()),
-  }
-
-
-def _beyond_baseline(
-  runs: Runs, size: str, victim: str, attack: str, baseline: str, budget: int
-) -> Claim:
-  gain = difference(
-    runs,
-    Cell(victim, attack, NONE, 0.0, budget),
-    Cell(victim, baseline, NONE, 0.0, budget),
+  return Claim(
+    claim=f'2a. The {attack} attack is as good as the {reference} one, which names '
+    f'its victim ({budget} queries, up to {max(probes)} of them probes, in points)',
+    paper='within 1',
+    measured=f'worst victim, {worst}: {by_size[worst]}',
+    holds=all(found.above(-MARGIN) for found in by_size.values()),
   )
-  return {
-    'claim': f'2b. The {attack} attack is better than the {baseline} one, {size} '
+
+
+def _beyond_baseline(made: _Made, attack: str, baseline: str, size: str) -> Claim:
+  one, other = made.cell(attack, size=size), made.cell(baseline, size=size)
+  gain = difference(made.runs, one, other)
+  return Claim(
+    claim=f'2b. The {attack} attack is better than the {baseline} one, {size} '
     'victim (points)',
-    'paper': 'accuracy up to +14.6, fidelity up to +7.7',
-    'measured': str(gain),
-    'holds': gain.above(0.0),
-  }
+    paper='accuracy up to +14.6, fidelity up to +7.7',
+    measured=str(gain),
+    holds=gain.above(0.0),
+  )
 
 
 def _protection(
-  runs: Runs,
-  config: Config,
-  victim: str,
-  attack: str,
-  mechanism: str,
-  calibrated: Mapping[str, float],
-  budget: int,
+  made: _Made, attack: str, mechanism: str, controls: Sequence[str]
 ) -> list[Claim]:
-  undefended = Cell(victim, attack, NONE, 0.0, budget)
-
   def costs_of(defense: str) -> dict[str, Difference]:
-    cells = {
-      name: Cell(victim, name, defense, calibrated[defense], budget)
-      for name in config.attacks
-    }
     return {
-      name: difference(runs, cell, undefended)
-      for name, cell in cells.items()
-      if cell in runs
+      name: difference(made.runs, made.cell(name, defense), made.cell(attack))
+      for name in made.config.attacks
+      if made.cell(name, defense) in made.runs
     }
 
   def best(costs: Mapping[str, Difference]) -> str:
@@ -257,31 +240,28 @@ def _protection(
 
   costs = costs_of(mechanism)
   claims = [
-    {
-      'claim': f'3a. {mechanism} costs the {attack} attack, medium victim (points)',
-      'paper': 'accuracy up to -9.8, fidelity up to -4.8',
-      'measured': '; '.join(f'{name}: {cost}' for name, cost in costs.items()),
-      'holds': costs.get(attack, Difference()).below(0.0),
-    }
+    Claim(
+      claim=f'3a. {mechanism} costs the {attack} attack, medium victim (points)',
+      paper='accuracy up to -9.8, fidelity up to -4.8',
+      measured='; '.join(f'{name}: {cost}' for name, cost in costs.items()),
+      holds=costs.get(attack, Difference()).below(0.0),
+    )
   ]
-  for control in plan.controls(calibrated):
+  for control in controls:
     alone = costs_of(control)
-    if not (costs and alone):
-      continue
-    one, other = best(costs), best(alone)
-    beyond = difference(
-      runs,
-      Cell(victim, one, mechanism, calibrated[mechanism], budget),
-      Cell(victim, other, control, calibrated[control], budget),
-    )
-    claims.append(
-      {
-        'claim': f'3b. {mechanism} costs the best attacker tried more than {control} '
-        'at the same goodput (points)',
-        'paper': 'not tested',
-        'measured': f'{one}, against {other} under {control}: {beyond}; {control} '
-        f'alone costs {other}: {alone[other]}',
-        'holds': beyond.below(0.0) and all(c.sound for c in costs.values()),
-      }
-    )
+    if costs and alone:
+      one, other = best(costs), best(alone)
+      beyond = difference(
+        made.runs, made.cell(one, mechanism), made.cell(other, control)
+      )
+      claims.append(
+        Claim(
+          claim=f'3b. {mechanism} costs the best attacker tried more than {control} '
+          'at the same goodput (points)',
+          paper='not tested',
+          measured=f'{one}, against {other} under {control}: {beyond}; {control} '
+          f'alone costs {other}: {alone[other]}',
+          holds=beyond.below(0.0) and all(c.sound for c in costs.values()),
+        )
+      )
   return claims

@@ -19,7 +19,7 @@ from psml_jax import (
   workloads,
   zoo,
 )
-from psml_jax.attacks import base
+from psml_jax.attacks import base, fingerprint
 from psml_jax.defenses import mechanisms
 
 T = TypeVar('T')
@@ -305,12 +305,7 @@ def check(config: Config) -> None:
     _check_published(config.published)
   if config.data is not None:
     _check_data(config.data)
-  accuracy_resolution = config.fingerprint.accuracy_resolution
-  latency_resolution = config.fingerprint.latency_resolution
-  for name, value in (
-    ('accuracy_resolution', accuracy_resolution),
-    ('latency_resolution', latency_resolution),
-  ):
+  for name, value in vars(config.fingerprint).items():
     if not _FINEST <= value < 1:
       raise ValueError(
         f'config.fingerprint.{name} is {value}; it must be in [2**-23, 1), of which '
@@ -489,8 +484,6 @@ def _check_module(path: str, fields: Any) -> None:
 def _check_extraction(
   extraction: Extraction, fingerprint_config: Fingerprint, images: Data
 ) -> None:
-  from psml_jax.attacks import fingerprint
-
   _check_module('config.extraction.surrogate', extraction.surrogate)
   _check_training('config.extraction', extraction)
   _validate.positive_int('config.extraction.test_batch', extraction.test_batch)
@@ -504,10 +497,7 @@ def _check_extraction(
       f'config.extraction.recipe.batch_size is {recipe.batch_size}; it must be at most '
       f'the largest query budget, {most}'
     )
-  probes = fingerprint.max_probes(
-    accuracy_resolution=fingerprint_config.accuracy_resolution,
-    latency_resolution=fingerprint_config.latency_resolution,
-  )
+  probes = fingerprint.max_probes(**vars(fingerprint_config))
   for budget in extraction.query_budgets:
     _validate.positive_int('config.extraction.query_budgets', budget)
     if budget <= probes:

@@ -3,18 +3,19 @@
 import functools
 import warnings
 import zlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psml_jax import _validate, defenses, goodput, metrics, routers, workloads
+from psml_jax import _validate, defenses, goodput, routers, workloads
 from psml_jax.core import ZooProfile
-from psml_jax.experiments import deployment, workdir
+from psml_jax.experiments import deployment
+from psml_jax.experiments.artifacts import DEFENSES, Defenses, Mechanism
 from psml_jax.experiments.config import Config
 from psml_jax.experiments.experiment import Experiment
 from psml_jax.experiments.plan import NONE
+from psml_jax.report.schema import Estimate, Shares
 from psml_jax.workloads import Workload
 
 
@@ -41,19 +42,19 @@ def run(experiment: Experiment) -> None:
   def measure(name: str, value: jax.Array) -> dict[str, jax.Array]:
     return jax.vmap(lambda key: measured(name, key, value))(keys)
 
-  def shares(name: str, value: float) -> dict[str, Any]:
+  def shares(name: str, value: float) -> Shares:
     classes = {
-      kind: estimate(np.asarray(values))
+      kind: Estimate.of(np.asarray(values))
       for kind, values in measure(name, jnp.float32(value)).items()
     }
-    return {'value': value, 'goodput': classes.pop('all'), 'classes': classes}
+    return Shares(value, classes.pop('all'), classes)
 
   without = shares(NONE, 0.0)
-  found: dict[str, Any] = {}
+  found: dict[str, Mechanism] = {}
   for name in sorted(config.defense.mechanisms):
     knob = defenses.MECHANISMS[name].knob
     calibrated, monotone = knob.off, True  # where clients miss the target anyway
-    if without['goodput']['mean'] > config.defense.target_goodput:
+    if (without.goodput.mean or 0.0) > config.defense.target_goodput:
 
       def kept(key: jax.Array, value: jax.Array, name: str = name) -> jax.Array:
         return measured(name, key, value)['all']
@@ -65,14 +66,12 @@ def run(experiment: Experiment) -> None:
         target=config.defense.target_goodput,
       )
     values = {*config.defense.values(name), calibrated} - {knob.off}
-    found[name] = {
-      'calibrated': calibrated if calibrated != knob.off else None,
-      'monotone': monotone,
-      'rows': [shares(name, value) for value in sorted(values)],
-    }
-  workdir.write_json(
-    experiment.directory / 'defense.json', {'without': without, 'mechanisms': found}
-  )
+    found[name] = Mechanism(
+      calibrated if calibrated != knob.off else None,
+      monotone,
+      [shares(name, value) for value in sorted(values)],
+    )
+  DEFENSES.write(experiment.directory, Defenses(without, found))
 
 
 def specs(config: Config) -> Workload:
@@ -127,17 +126,3 @@ def check_clients(config: Config, workload: Workload, profile: ZooProfile) -> No
     )
   if waits.min() > latency.max():
     warnings.warn(f'latency limits exclude no model: {units}', stacklevel=2)
-
-
-def estimate(values: Any) -> dict[str, Any]:
-  """Mean and 95 % interval of shares, as the summary writes them.
-
-  Values that are not finite count in neither; of none the mean is None, of one the
-  interval.
-  """
-  finite = np.asarray(values, np.float64)
-  finite = finite[np.isfinite(finite)]
-  if finite.size < 2:
-    return {'mean': float(finite[0]) if finite.size else None, 'ci95': None}
-  mean, low, high = metrics.interval(finite).within(0.0, 1.0)
-  return {'mean': mean, 'ci95': [low, high]}

@@ -6,18 +6,17 @@ import time
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from psml_jax import leakage, pareto, train
+from psml_jax import leakage, train
 from psml_jax.attacks import ATTACKS
 from psml_jax.core import Spec, ZooProfile
 from psml_jax.experiments import deployment, plan, workdir
+from psml_jax.experiments.artifacts import DEFENSES, EXTRACTION, Record
 from psml_jax.experiments.experiment import Experiment, latency_budget
 from psml_jax.experiments.harness import (
   Run,
@@ -28,9 +27,6 @@ from psml_jax.experiments.harness import (
   scores,
 )
 from psml_jax.experiments.plan import Cell
-
-DEFENSE_FIELDS = ('without', 'mechanisms')
-RECORD_FIELDS = (*Cell._fields, 'seed', 'diverged', 'queries_billed', 'seconds')
 
 
 def run(experiment: Experiment) -> None:
@@ -44,8 +40,8 @@ def run(experiment: Experiment) -> None:
     for cell in cells(experiment)
     for seed in range(experiment.config.seeds)
   ]
-  records = workdir.read_jsonl(part, *RECORD_FIELDS)
-  done = {_identity(record): record for record in records}
+  records: list[Record] = workdir.read_jsonl(part, Record)
+  done = {(record.cell, record.seed): record for record in records}
   missing = [row for row in described if row not in done]
   training, tables = _setting(experiment)
   size = min(config.rows_per_chunk, len(described))
@@ -96,7 +92,7 @@ def run(experiment: Experiment) -> None:
     workdir.write_jsonl(part, [done[row] for row in described if row in done])
     progress.update(len(new))
   progress.close()
-  diverged = sum(record['diverged'] for record in done.values())
+  diverged = sum(record.diverged for record in done.values())
   if diverged:
     warnings.warn(
       f'{diverged} of {len(done)} surrogates diverged: their losses are not finite, so '
@@ -105,11 +101,7 @@ def run(experiment: Experiment) -> None:
       stacklevel=2,
     )
   workdir.write_jsonl(part, [done[row] for row in described])
-  part.replace(experiment.directory / 'extraction.jsonl')
-
-
-def _identity(record: dict[str, Any]) -> tuple[Cell, int]:
-  return Cell(*(record[field] for field in Cell._fields)), record['seed']
+  part.replace(experiment.directory / EXTRACTION)
 
 
 def _runs(
@@ -157,25 +149,11 @@ def _told(
   return told
 
 
-def victims(profile: ZooProfile) -> dict[str, str]:
-  """The victims' names by size."""
-  return {size: profile.names[i] for size, i in pareto.victims(profile).items()}
-
-
 def cells(experiment: Experiment) -> list[Cell]:
   """What the experiment extracts, by its plan and the values that keep the target."""
-  path = experiment.directory / 'defense.json'
-  found = workdir.read_json(path, *DEFENSE_FIELDS)['mechanisms']
-  return plan.cells(experiment.config, victims(experiment.profile()), calibrated(found))
-
-
-def calibrated(mechanisms: Mapping[str, Any]) -> dict[str, float]:
-  """The values that keep the target, of the mechanisms that have one."""
-  return {
-    name: found['calibrated']
-    for name, found in mechanisms.items()
-    if found['calibrated'] is not None
-  }
+  victims = plan.victims(experiment.profile())
+  calibrated = DEFENSES.read(experiment.directory).calibrated
+  return plan.cells(experiment.config, victims, calibrated)
 
 
 def _setting(experiment: Experiment) -> tuple[train.Training, Tables]:
@@ -203,24 +181,24 @@ def _predictions(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _record(
   cell: Cell, seed: int, spoils: Spoils, score: Score, seconds: float
-) -> dict[str, Any]:
-  """One run as JSON; scores of a surrogate that diverged are null."""
+) -> Record:
+  """One run; a surrogate that diverged has no scores."""
 
   def finite(value: jax.Array) -> float | None:
     return float(value) if np.isfinite(value) else None
 
   diverged = not np.isfinite(score.loss)
-  return {
+  return Record(
     **cell._asdict(),
-    'seed': seed,
-    'accuracy': None if diverged else float(score.accuracy),
-    'fidelity': None if diverged else float(score.fidelity),
-    'victim_purity': finite(spoils.purity),
-    'loss': finite(score.loss),
-    'diverged': diverged,
-    'probes': int(spoils.probes),
-    'queries_billed': int(spoils.bill.queries),
-    'queries_served': int(spoils.bill.served),
-    'queries_logged': int(spoils.log.queries),
-    'seconds': seconds,
-  }
+    seed=seed,
+    accuracy=None if diverged else float(score.accuracy),
+    fidelity=None if diverged else float(score.fidelity),
+    victim_purity=finite(spoils.purity),
+    loss=finite(score.loss),
+    diverged=diverged,
+    probes=int(spoils.probes),
+    queries_billed=int(spoils.bill.queries),
+    queries_served=int(spoils.bill.served),
+    queries_logged=int(spoils.log.queries),
+    seconds=seconds,
+  )

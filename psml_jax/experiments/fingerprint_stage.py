@@ -10,9 +10,11 @@ import numpy as np
 from psml_jax import attacks, pareto, servers, session
 from psml_jax.attacks import fingerprint
 from psml_jax.core import Knowledge, Spec, ZooProfile
-from psml_jax.experiments import deployment, workdir
+from psml_jax.experiments import deployment
+from psml_jax.experiments.artifacts import FINGERPRINTS, Fingerprint, Fingerprints
 from psml_jax.experiments.experiment import Experiment, latency_budget
 from psml_jax.experiments.plan import NONE
+from psml_jax.report.schema import Frontier, Trail
 
 
 def run(experiment: Experiment) -> None:
@@ -43,28 +45,24 @@ def run(experiment: Experiment) -> None:
   )
   identified = _identified(profile, corners.spec)
   bound = fingerprint.lower_bound(**resolution)
-  entries = []
-  for i, victim in enumerate(victims):
-    count = int(corners.probes[i])
-    entries.append(
-      {
-        'victim': profile.names[victim],
-        'probes': count,
-        'bound': bound,
-        'min_accuracy': float(corners.spec.min_accuracy[i]),
-        'max_latency_ms': float(corners.spec.max_latency_ms[i]),
-        'identified': identified[i] == int(victim),
-        'trail': {
-          'min_accuracy': trails.min_accuracy[i, :count].tolist(),
-          'max_latency_ms': trails.max_latency_ms[i, :count].tolist(),
-          'served': trails.served[i, :count].tolist(),
-        },
-      }
+  found = [
+    Fingerprint(
+      victim=profile.names[victim],
+      probes=(count := int(corners.probes[i])),
+      bound=bound,
+      min_accuracy=float(corners.spec.min_accuracy[i]),
+      max_latency_ms=float(corners.spec.max_latency_ms[i]),
+      identified=identified[i] == int(victim),
+      trail=Trail(
+        min_accuracy=trails.min_accuracy[i, :count].tolist(),
+        max_latency_ms=trails.max_latency_ms[i, :count].tolist(),
+        served=trails.served[i, :count].tolist(),
+      ),
     )
-  workdir.write_json(
-    experiment.directory / 'fingerprint.json',
-    {'victims': entries, 'frontier': _sweep(sweep_key, profile, server, resolution)},
-  )
+    for i, victim in enumerate(victims)
+  ]
+  sweep = _sweep(sweep_key, profile, server, resolution)
+  FINGERPRINTS.write(experiment.directory, Fingerprints(found, sweep))
 
 
 def _sweep(
@@ -72,7 +70,7 @@ def _sweep(
   profile: ZooProfile,
   server: servers.Server,
   resolution: dict[str, float],
-) -> dict[str, Any]:
+) -> Frontier:
   """Finds the whole frontier from the largest latency alone."""
   corners = pareto.corners(profile).tolist()
   attacker_key, server_key = jax.random.split(key)
@@ -86,11 +84,11 @@ def _sweep(
   )
   count = int(swept.harvest.count)
   found = set(_identified(profile, swept.harvest.spec)[:count])
-  return {
-    'corners_found': len(found & set(corners)),
-    'corners': len(corners),
-    'probes': int(swept.bill.queries),
-  }
+  return Frontier(
+    corners_found=len(found & set(corners)),
+    corners=len(corners),
+    probes=int(swept.bill.queries),
+  )
 
 
 def _identified(profile: ZooProfile, spec: Spec) -> list[int]:

@@ -1,10 +1,10 @@
 """One run at a time in a work directory."""
 
 import contextlib
+import dataclasses
 import datetime
 import errno
 import fcntl
-import json
 import os
 import pathlib
 import shlex
@@ -12,10 +12,21 @@ import socket
 import sys
 from collections.abc import Iterator
 
+import msgspec
 from absl import logging
 
 NAME = '.lock'
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Holder:
+  """The process that holds a lock."""
+
+  pid: int
+  host: str
+  started: str
+  command: str
 
 
 @contextlib.contextmanager
@@ -51,7 +62,7 @@ def hold(directory: pathlib.Path) -> Iterator[bool]:
     return
   try:
     os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps(_self()).encode(), 0)
+    os.pwrite(handle, msgspec.json.encode(_self()), 0)
     yield True
   finally:
     # Removed before it is unlocked: _open looks whether the file is still the one.
@@ -81,21 +92,15 @@ def _open(path: pathlib.Path) -> int | None:
     os.close(handle)
 
 
-def _self() -> dict[str, str | int]:
-  return {
-    'pid': os.getpid(),
-    'host': socket.gethostname(),
-    'started': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
-    'command': shlex.join([sys.executable, *sys.argv]),
-  }
+def _self() -> _Holder:
+  started = datetime.datetime.now().astimezone().isoformat(timespec='seconds')
+  command = shlex.join([sys.executable, *sys.argv])
+  return _Holder(os.getpid(), socket.gethostname(), started, command)
 
 
 def _described(holder: bytes) -> str:
   try:
-    fields = json.loads(holder)
-    return (
-      f'process {fields["pid"]} on {fields["host"]} (since {fields["started"]}: '
-      f'{fields["command"]})'
-    )
-  except (ValueError, KeyError, TypeError):  # It has not written itself down yet.
+    found = msgspec.json.decode(holder, type=_Holder)
+  except (msgspec.MsgspecError, ValueError):  # It has not written itself down yet.
     return 'another process'
+  return f'process {found.pid} on {found.host} (since {found.started}: {found.command})'

@@ -19,6 +19,13 @@ from psml_jax.experiments import (
   workdir,
   zoo_stage,
 )
+from psml_jax.experiments.artifacts import (
+  DEFENSES,
+  EXTRACTION,
+  FINGERPRINTS,
+  SECONDS,
+  SUMMARY,
+)
 from psml_jax.experiments.config import Config
 from psml_jax.experiments.experiment import STAGES, Experiment
 
@@ -26,9 +33,9 @@ _STAGES: dict[str, tuple[str, Callable[[Experiment], None]]] = {
   'zoo': ('zoo.json', zoo_stage.train),
   'profile': ('profile.csv', zoo_stage.profile),
   'predictions': ('predictions.npz', zoo_stage.predict),
-  'fingerprint': ('fingerprint.json', fingerprint_stage.run),
-  'defense': ('defense.json', defense_stage.run),
-  'extraction': ('extraction.jsonl', extraction_stage.run),
+  'fingerprint': (FINGERPRINTS.name, fingerprint_stage.run),
+  'defense': (DEFENSES.name, defense_stage.run),
+  'extraction': (EXTRACTION, extraction_stage.run),
   'report': ('report.html', report_stage.run),
 }
 _PUBLISHED_STAGES = ('profile', 'fingerprint', 'defense', 'report')
@@ -81,7 +88,7 @@ def run(
       raise InputError(str(error)) from error
     for name in _missing(experiment.directory, wanted):
       experiment.check_inputs()
-      spent = _spent(experiment.directory)
+      spent = SECONDS.found(experiment.directory) or {}
       began = time.perf_counter()
       try:
         with _memory(f'the stage {name}'):
@@ -91,14 +98,9 @@ def run(
         raise
       finally:
         spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
-        workdir.write_json(experiment.directory / 'seconds.json', spent)
+        SECONDS.write(experiment.directory, spent)
   if until == 'report':
-    summary = workdir.read_json(
-      experiment.directory / 'summary.json',
-      'claims',
-      remedy='remove it and report.html, and the same command makes them anew',
-    )
-    print(report.claims_table(summary))
+    print(report.claims_table(SUMMARY.read(experiment.directory)))
   return experiment.directory
 
 
@@ -145,8 +147,3 @@ def _memory(where: str) -> Iterator[None]:
 
 def _missing(directory: pathlib.Path, wanted: Sequence[str]) -> list[str]:
   return [name for name in wanted if not (directory / _STAGES[name][0]).exists()]
-
-
-def _spent(directory: pathlib.Path) -> dict[str, float]:
-  path = directory / 'seconds.json'
-  return workdir.read_json(path) if path.exists() else {}

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from psml_jax import pareto
 from psml_jax.attacks import ATTACKS
+from psml_jax.core import ZooProfile
 from psml_jax.defenses import MECHANISMS
 from psml_jax.experiments.config import Config
 
@@ -27,6 +29,11 @@ class Cell(NamedTuple):
   def label(self) -> str:
     """The defense and its value."""
     return self.defense if self.defense == NONE else f'{self.defense}({self.value:.3g})'
+
+
+def victims(profile: ZooProfile) -> dict[str, str]:
+  """The victims' names by size."""
+  return {size: profile.names[i] for size, i in pareto.victims(profile).items()}
 
 
 def names(config: Config, role: str) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psml_jax
 from psml_jax import _device
-from psml_jax.experiments import workdir
+from psml_jax.experiments.artifacts import PROFILE
 from psml_jax.experiments.config import Config
 
 _LIBRARIES = ('jax', 'jaxlib', 'flax', 'numpy')
@@ -41,17 +41,14 @@ def collect(config: Config, directory: pathlib.Path) -> dict[str, str]:
     facts['surrogates'] = _written(surrogates.surrogate, 'family')
     facts['recipe of surrogates'] = repr(surrogates.hyper or surrogates.recipe)
     facts['objective of surrogates'] = _written(surrogates.objective, 'name')
-  measured = directory / 'profile.json'
-  if measured.exists():
-    profile = workdir.read_json(measured, remedy=workdir.PROFILE_ANEW)
-    for label, field in (
-      ('images in a request', 'request_images'),
-      ('latencies measured on', 'device'),
-      ('latencies measured at', 'date'),
-      ('latencies taken from', 'stored'),
-    ):
-      if field in profile:
-        facts[label] = str(profile[field])
+  if measured := PROFILE.found(directory):
+    told = {
+      'images in a request': measured.request_images,
+      'latencies measured on': measured.device,
+      'latencies measured at': measured.date,
+      'latencies taken from': measured.stored,
+    }
+    facts |= {label: str(value) for label, value in told.items() if value is not None}
   return facts
 
 

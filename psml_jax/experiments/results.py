@@ -1,29 +1,18 @@
 """The runs of an experiment as flat records, and two experiments compared."""
 
-import json
+import dataclasses
 import os
-import pathlib
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from psml_jax import _files, metrics
+from psml_jax.experiments import workdir
+from psml_jax.experiments.artifacts import EXTRACTION, Record
+from psml_jax.experiments.plan import Cell
+from psml_jax.report.schema import METRICS
 
-_CELL = ('victim', 'attack', 'defense', 'value', 'query_budget')
-_SCORES = ('accuracy', 'fidelity')
-_FIELDS = (
-  *_CELL,
-  'seed',
-  *_SCORES,
-  'victim_purity',
-  'queries_billed',
-  'queries_served',
-  'queries_logged',
-  'loss',
-  'diverged',
-  'seconds',
-)
-_Cell = tuple[str, str, str, float, int]
+_REMEDY = 'another version of the library wrote it, or none'
 
 
 def load(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -38,10 +27,9 @@ def load(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     A record a run, of texts, numbers and truths alone: `config` and `config_seed`, of
     the experiment; `victim`, `attack`, `defense` and the `value` of its knob,
     `query_budget`, `seed` (counted from 0 in each cell); `accuracy`, `fidelity` and
-    `victim_purity`,
-    fractions in [0, 1], None where there is none; `queries_billed`, `queries_served`
-    and `queries_logged`; the last `loss` of the surrogate's training and whether it
-    `diverged`; `seconds`.
+    `victim_purity`, fractions in [0, 1], None where there is none; `probes`,
+    `queries_billed`, `queries_served` and `queries_logged`; the last `loss` of the
+    surrogate's training and whether it `diverged`; `seconds`.
 
   Raises:
     ValueError: no work directory, a published zoo (which has no surrogates), an
@@ -53,7 +41,8 @@ def load(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
   ValueError: workdir is 'no/such/run'; it holds no config.json, so it is no work \
 directory of an experiment
   """
-  return _load('workdir', workdir)
+  origin, records = _load('workdir', workdir)
+  return [origin | dataclasses.asdict(record) for record in records]
 
 
 def compare(
@@ -84,14 +73,13 @@ def compare(
     ValueError: what `load` raises; no cell in common; a common cell with fewer than
       two seeds in common.
   """
-  a = _cells(_load('workdir_a', workdir_a))
-  b = _cells(_load('workdir_b', workdir_b))
+  a, b = _cells('workdir_a', workdir_a), _cells('workdir_b', workdir_b)
   common = [cell for cell in a if cell in b]
   if not common:
     raise ValueError(
       f'workdir_a is {str(workdir_a)!r} and workdir_b {str(workdir_b)!r}; they have no '
-      f'cell ({", ".join(_CELL)}) in common: the first has {_some(a)}, the second '
-      f'{_some(b)}'
+      f'cell ({", ".join(Cell._fields)}) in common: the first has {_some(a)}, the '
+      f'second {_some(b)}'
     )
   alone = (len(a) - len(common), len(b) - len(common))
   if any(alone):
@@ -103,76 +91,56 @@ def compare(
   return [_difference(cell, a[cell], b[cell]) for cell in common]
 
 
-def _load(name: str, workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-  directory = _files.local(name, workdir)
-  path, subject = directory / 'config.json', f'{name} is {str(workdir)!r}; it'
-  if not path.is_file():
+def _load(
+  name: str, path: str | os.PathLike[str]
+) -> tuple[dict[str, Any], list[Record]]:
+  """What each run of an experiment has in common, and the runs."""
+  directory = _files.local(name, path)
+  subject = f'{name} is {str(path)!r}; it'
+  if not (directory / 'config.json').is_file():
     raise ValueError(
       f'{subject} holds no config.json, so it is no work directory of an experiment'
     )
-  content = _parse(path, path.read_text('utf-8'))
-  config = content.get('config') if isinstance(content, dict) else None
-  if not isinstance(config, dict) or not {'name', 'seed'} <= config.keys():
-    raise ValueError(f'{path} has no name and seed; it must be the config of a run')
-  runs = directory / 'extraction.jsonl'
-  if not runs.is_file():
+  config = workdir.read_config(directory).config
+  if not {'name', 'seed'} <= config.keys():
+    raise workdir.damaged(directory / 'config.json', 'it has no name and seed', _REMEDY)
+  if not (directory / EXTRACTION).is_file():
     if config.get('published') is not None:
       raise ValueError(f'{subject} is of a published zoo, which has no surrogates')
-    raise ValueError(
-      f'{subject} holds no extraction.jsonl; run the experiment to its end'
-    )
+    raise ValueError(f'{subject} holds no {EXTRACTION}; run the experiment to its end')
   origin = {'config': config['name'], 'config_seed': config['seed']}
-  records = []
-  for i, line in enumerate(runs.read_text('utf-8').splitlines(), 1):
-    record = _parse(runs, line, i)
-    found = record if isinstance(record, dict) else {}
-    if missing := [field for field in _FIELDS if field not in found]:
-      raise ValueError(
-        f'line {i} of {runs} lacks {", ".join(missing)}; another version of the '
-        'library wrote it, or none'
-      )
-    records.append(origin | {field: record[field] for field in _FIELDS})
-  return records
+  return origin, workdir.read_jsonl(directory / EXTRACTION, Record, _REMEDY)
 
 
-def _parse(path: pathlib.Path, text: str, line: int = 1) -> Any:
-  try:
-    return json.loads(text)
-  except ValueError as error:
-    raise ValueError(f'{path} is no JSON in line {line}: {error}') from None
-
-
-def _cells(
-  records: list[dict[str, Any]],
-) -> dict[_Cell, dict[int, Mapping[str, Any]]]:
+def _cells(name: str, path: str | os.PathLike[str]) -> dict[Cell, dict[int, Record]]:
   """The records by cell and seed."""
-  cells: dict[_Cell, dict[int, Mapping[str, Any]]] = {}
-  for record in records:
-    victim, attack, defense, value, budget = (record[field] for field in _CELL)
-    cell = (victim, attack, defense, round(value, 6), budget)
-    cells.setdefault(cell, {})[record['seed']] = record
+  cells: dict[Cell, dict[int, Record]] = {}
+  for record in _load(name, path)[1]:
+    cell = record.cell._replace(value=round(record.value, 6))
+    cells.setdefault(cell, {})[record.seed] = record
   return cells
 
 
 def _difference(
-  cell: _Cell, a: Mapping[int, Mapping[str, Any]], b: Mapping[int, Mapping[str, Any]]
+  cell: Cell, a: Mapping[int, Record], b: Mapping[int, Record]
 ) -> dict[str, Any]:
   seeds = sorted(a.keys() & b.keys())
-  fields = dict(zip(_CELL, cell, strict=True))
+  fields = cell._asdict()
   if len(seeds) < 2:
     raise ValueError(
       f'workdir_a and workdir_b have {len(seeds)} seed(s) in common in the cell '
       f'{fields}; a comparison needs two or more'
     )
-  finite = [seed for seed in seeds if not (a[seed]['diverged'] or b[seed]['diverged'])]
-  for score in _SCORES:
-    fields |= {score: None, f'{score}_low': None, f'{score}_high': None}
+  finite = [seed for seed in seeds if not (a[seed].diverged or b[seed].diverged)]
+  for name in METRICS:
+    found: tuple[float | None, ...] = (None, None, None)
     if len(finite) >= 2:
-      found = metrics.interval([b[seed][score] - a[seed][score] for seed in finite])
-      low, high = float(found.low), float(found.high)
-      fields |= {score: found.mean, f'{score}_low': low, f'{score}_high': high}
+      pairs = ((vars(a[seed]), vars(b[seed])) for seed in finite)
+      found = metrics.interval([two[name] - one[name] for one, two in pairs])
+    ends = (name, f'{name}_low', f'{name}_high')
+    fields |= zip(ends, found, strict=True)
   return fields | {'pairs': len(finite), 'diverged': len(seeds) - len(finite)}
 
 
-def _some(cells: Mapping[_Cell, Any]) -> str:
-  return f'{next(iter(cells))} and {len(cells) - 1} more' if cells else 'none'
+def _some(cells: Mapping[Cell, Any]) -> str:
+  return f'{tuple(next(iter(cells)))} and {len(cells) - 1} more' if cells else 'none'

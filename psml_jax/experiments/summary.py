@@ -1,139 +1,125 @@
 """The summary of an experiment: cells with intervals, and the paper's claims."""
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+import msgspec
 import numpy as np
 
-from psml_jax import _device, metrics, pareto
+from psml_jax import _device, pareto
 from psml_jax.attacks import ATTACKS
 from psml_jax.defenses import MECHANISMS
-from psml_jax.experiments import claims, extraction_stage, provenance, workdir
-from psml_jax.experiments.claims import METRICS
-from psml_jax.experiments.defense_stage import estimate
+from psml_jax.experiments import claims, plan, provenance, workdir
+from psml_jax.experiments.artifacts import (
+  DEFENSES,
+  EXTRACTION,
+  FINGERPRINTS,
+  PROFILE,
+  SECONDS,
+  Defenses,
+  Record,
+)
 from psml_jax.experiments.experiment import Experiment
 from psml_jax.experiments.plan import NONE, Cell
+from psml_jax.report import schema
+from psml_jax.report.schema import Estimate
+
+_Runs = Mapping[Cell, Sequence[Record]]
 
 
-def summarise(experiment: Experiment) -> dict[str, Any]:
+def summarise(experiment: Experiment) -> schema.Summary:
   """Gathers the artifacts of all stages before the report.
 
   Args:
     experiment: one whose other stages are done.
 
   Returns:
-    The content of summary.json; shares are fractions in [0, 1].
+    The content of summary.json.
   """
   config, profile = experiment.config, experiment.profile()
+  directory = experiment.directory
   optimal = np.asarray(pareto.pareto_mask(profile))
-  fingerprints = workdir.read_json(
-    experiment.directory / 'fingerprint.json', 'victims', 'frontier'
-  )
-  defense = workdir.read_json(
-    experiment.directory / 'defense.json', *extraction_stage.DEFENSE_FIELDS
-  )
-  runs = _runs(experiment)
-  goodputs = _goodputs(defense)
-  target = config.defense.target_goodput
-  calibrated = extraction_stage.calibrated(defense['mechanisms'])
-  victims = extraction_stage.victims(profile)
-  return {
-    'dataset': config.name,
-    'seeds': config.seeds,
-    'target_goodput': target,
-    'device': _measured_on(experiment),
-    'provenance': provenance.collect(config, experiment.directory),
-    'wall_seconds': _seconds(experiment, runs),
-    'zoo': [
-      {
-        'name': name,
-        'accuracy': float(profile.accuracy[i]),
-        'latency_ms': float(profile.latency_ms[i]),
-        'pareto': bool(optimal[i]),
-      }
+  fingerprints = FINGERPRINTS.read(directory)
+  defenses = DEFENSES.read(directory)
+  victims = plan.victims(profile)
+  runs = _runs(experiment, victims, defenses)
+  attacks = [_attack(cell, records) for cell, records in runs.items()]
+  goodputs = _goodputs(defenses)
+  published = config.published is not None
+  knobs = {name: MECHANISMS[name].knob for name in config.defense.mechanisms}
+  return schema.Summary(
+    dataset=config.name,
+    seeds=config.seeds,
+    target_goodput=config.defense.target_goodput,
+    device=_device.name() if published else PROFILE.read(directory).device,
+    provenance=provenance.collect(config, directory),
+    wall_seconds=_seconds(experiment, runs),
+    zoo=[
+      schema.Model(
+        name=name,
+        accuracy=float(profile.accuracy[i]),
+        latency_ms=float(profile.latency_ms[i]),
+        pareto=bool(optimal[i]),
+      )
       for i, name in enumerate(profile.names)
     ],
-    'victims': victims,
-    'twins': [
+    victims=victims,
+    twins=[
       [profile.names[model] for model in group] for group in pareto.twins(profile)
     ],
-    'fingerprint': [
-      {name: value for name, value in entry.items() if name != 'trail'}
-      for entry in fingerprints['victims']
+    fingerprint=msgspec.convert(
+      fingerprints.victims, list[schema.Corner], from_attributes=True
+    ),
+    frontier=fingerprints.frontier,
+    probes=[
+      schema.Probes(**vars(found.trail), victim=found.victim)
+      for found in fingerprints.victims
     ],
-    'frontier': fingerprints['frontier'],
-    'probes': [
-      {'victim': entry['victim'], **entry['trail']} for entry in fingerprints['victims']
-    ],
-    'extraction': [
-      {
-        **cell._asdict(),
-        'label': cell.label,
-        'knows': ATTACKS[cell.attack].knows,
-        **_scores(rows),
-      }
-      for cell, rows in runs.items()
-    ],
-    'protection': _protection(runs, goodputs, victims['medium']),
-    'goodput': goodputs,
-    'knobs': {
-      name: {
-        'name': entry.knob.name,
-        'unit': entry.knob.unit,
-        'weakest': entry.knob.weakest,
-        'strongest': entry.knob.strongest,
-        'control': entry.control,
-      }
-      for name, entry in MECHANISMS.items()
-      if name in config.defense.mechanisms
+    extraction=attacks,
+    protection=_protection(attacks, goodputs, victims['medium']),
+    goodput=goodputs,
+    knobs={
+      name: schema.Knob(
+        knob.name, knob.unit, knob.weakest, knob.strongest, MECHANISMS[name].control
+      )
+      for name, knob in knobs.items()
     },
-    'roles': {name: ATTACKS[name].role for name in config.attacks},
-    'claims': [
+    roles={name: ATTACKS[name].role for name in config.attacks},
+    claims=[
       claims.fingerprinting(fingerprints),
-      *(claims.extraction(runs, config, victims, calibrated) if runs else ()),
+      *(claims.extraction(runs, config, victims, defenses.calibrated) if runs else ()),
       *(
-        claims.goodput(defense, name, target)
-        for name in defense['mechanisms']
+        claims.goodput(defenses, name, config.defense.target_goodput)
+        for name in defenses.mechanisms
         if not MECHANISMS[name].control
       ),
     ],
-  }
+  )
 
 
-def _measured_on(experiment: Experiment) -> str:
-  """Where the zoo's latency was measured; for a published zoo, where this runs."""
-  if experiment.config.published is not None:
-    return _device.name()
-  path = experiment.directory / 'profile.json'
-  return str(workdir.read_json(path, 'device', remedy=workdir.PROFILE_ANEW)['device'])
-
-
-def _seconds(
-  experiment: Experiment, runs: dict[Cell, list[dict[str, Any]]]
-) -> dict[str, float]:
+def _seconds(experiment: Experiment, runs: _Runs) -> dict[str, float]:
   """Seconds by stage; extraction's from its records, which outlive a kill."""
-  path = experiment.directory / 'seconds.json'
-  seconds = workdir.read_json(path) if path.exists() else {}
+  seconds = SECONDS.found(experiment.directory) or {}
   if runs:
-    seconds['extraction'] = sum(
-      row['seconds'] for rows in runs.values() for row in rows
-    )
-  return dict(seconds)
+    seconds['extraction'] = sum(run.seconds for rows in runs.values() for run in rows)
+  return seconds
 
 
-def _runs(experiment: Experiment) -> dict[Cell, list[dict[str, Any]]]:
+def _runs(
+  experiment: Experiment, victims: Mapping[str, str], defenses: Defenses
+) -> dict[Cell, list[Record]]:
   """The records of every cell, in order of their seeds; all must be there."""
   if experiment.config.extraction is None:
     return {}
-  path = experiment.directory / 'extraction.jsonl'
-  records = workdir.read_jsonl(path, *extraction_stage.RECORD_FIELDS)
-  runs: dict[Cell, list[dict[str, Any]]] = {}
+  path = experiment.directory / EXTRACTION
+  records: list[Record] = workdir.read_jsonl(path, Record)
+  runs: dict[Cell, list[Record]] = {}
   for record in records:
-    cell = Cell(*(record[field] for field in Cell._fields))
-    runs.setdefault(cell, []).append(record)
-  wanted, seeds = extraction_stage.cells(experiment), experiment.config.seeds
+    runs.setdefault(record.cell, []).append(record)
+  wanted = plan.cells(experiment.config, victims, defenses.calibrated)
+  seeds = experiment.config.seeds
   for cell in {**dict.fromkeys(wanted), **runs}:
-    found = [record['seed'] for record in runs.get(cell, ())]
+    found = [record.seed for record in runs.get(cell, ())]
     if cell not in wanted or sorted(found) != list(range(seeds)):
       raise workdir.damaged(
         path,
@@ -143,63 +129,46 @@ def _runs(experiment: Experiment) -> dict[Cell, list[dict[str, Any]]]:
   return runs
 
 
-def _scores(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-  finite = [row for row in rows if not row['diverged']]
-  served = [row['queries_served'] for row in rows]
-  purities = [row['victim_purity'] for row in rows if row['victim_purity'] is not None]
-  return {
-    'seeds': len(rows),
-    'diverged': len(rows) - len(finite),
-    'unserved': served.count(0),
-    'queries_billed': float(np.mean([row['queries_billed'] for row in rows])),
-    'queries_served': _interval(served),
-    'victim_purity': estimate(purities),
-    **{name: estimate([row[name] for row in finite]) for name in METRICS},
-  }
+def _attack(cell: Cell, runs: Sequence[Record]) -> schema.Attack:
+  return schema.Attack(
+    **cell._asdict(),
+    label=cell.label,
+    knows=ATTACKS[cell.attack].knows,
+    seeds=len(runs),
+    diverged=sum(run.diverged for run in runs),
+    unserved=sum(run.queries_served == 0 for run in runs),
+    queries_billed=float(np.mean([run.queries_billed for run in runs])),
+    queries_served=Estimate.of((run.queries_served for run in runs), math.inf),
+    victim_purity=Estimate.of(run.victim_purity for run in runs),
+    accuracy=Estimate.of(run.accuracy for run in runs),
+    fidelity=Estimate.of(run.fidelity for run in runs),
+  )
 
 
-def _interval(values: Sequence[float]) -> dict[str, Any]:
-  mean, low, high = metrics.interval(values)
-  return {'mean': mean, 'ci95': [max(0.0, low), high]}
-
-
-def _goodputs(defense: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _goodputs(defenses: Defenses) -> list[schema.Goodput]:
   """The goodput of every defense and value, the one without a defense first."""
-  rows = [(NONE, defense['without'])]
-  for name, found in defense['mechanisms'].items():
-    rows += [(name, row) for row in found['rows']]
+  rows = [(NONE, defenses.without)]
+  for name, found in defenses.mechanisms.items():
+    rows += [(name, row) for row in found.rows]
   return [
-    {'defense': name, 'label': Cell('', '', name, row['value'], 0).label, **row}
+    schema.Goodput(
+      **vars(row), defense=name, label=Cell('', '', name, row.value, 0).label
+    )
     for name, row in rows
   ]
 
 
 def _protection(
-  runs: dict[Cell, list[dict[str, Any]]],
-  goodputs: Sequence[Mapping[str, Any]],
-  medium: str,
-) -> list[dict[str, Any]]:
+  attacks: Sequence[schema.Attack], goodputs: Sequence[schema.Goodput], medium: str
+) -> list[schema.Protection]:
   """All attackers of the medium victim's defenses at the largest budget."""
-  if not runs:
-    return []
-  largest = max(cell.query_budget for cell in runs)
-  kept = {(row['defense'], row['value']): row['goodput'] for row in goodputs}
+  largest = max((row.query_budget for row in attacks), default=0)
+  kept = {(row.defense, row.value): row.goodput for row in goodputs}
   chosen = [
-    cell
-    for cell in runs
-    if cell.victim == medium
-    and cell.query_budget == largest
-    and ATTACKS[cell.attack].role != 'reference'
+    schema.Protection(**vars(row), goodput=kept[row.defense, row.value])
+    for row in attacks
+    if row.victim == medium
+    and row.query_budget == largest
+    and ATTACKS[row.attack].role != 'reference'
   ]
-  return [
-    {
-      'victim': cell.victim,
-      'attack': cell.attack,
-      'defense': cell.defense,
-      'value': cell.value,
-      'label': cell.label,
-      'goodput': kept[cell.defense, cell.value],
-      **_scores(runs[cell]),
-    }
-    for cell in sorted(chosen, key=lambda cell: (cell.attack, cell.defense, cell.value))
-  ]
+  return sorted(chosen, key=lambda row: (row.attack, row.defense, row.value))

@@ -6,13 +6,17 @@ import os
 import pathlib
 import shutil
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 import psml_jax
 from psml_jax import _files
 from psml_jax._validate import InputError
 from psml_jax.experiments import lock
 from psml_jax.experiments.config import Config
+
+T = TypeVar('T')
 
 FORMAT = 3
 """Version of what a work directory holds; raised when older results must not be mixed
@@ -26,7 +30,28 @@ PROFILE_ANEW = (
 )
 """What mends a damaged profile; what was made with it must not meet another one."""
 
+ANEW = 'remove it, and the same command makes it anew'
+"""What mends a damaged artifact."""
+
 write = _files.write
+_UNREADABLE = (msgspec.MsgspecError, ValueError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """The content of config.json."""
+
+  config: dict[str, Any] = dataclasses.field(default_factory=dict)
+  format: int = 1
+  psml_jax: str = '0.1.0 or older'
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+  """A file that was read, in inputs.json."""
+
+  path: str
+  digest: str
 
 
 def open_workdir(
@@ -62,23 +87,25 @@ def open_workdir(
       with lock.hold(directory):
         if not stored.exists():
           _files.write_text(stored, to_json(config))
-    found = json.loads(stored.read_text('utf-8'))
-  except json.JSONDecodeError as error:
-    raise ValueError(f'{directory / _CONFIG} is damaged: {error}') from None
+    found = read_config(directory)
   except OSError as error:
     raise ValueError(
       f'workdir is {str(path)!r}; it must be a directory that can be made and written: '
       f'{error}'
     ) from error
-  _check_format(directory, found)
-  wanted = json.loads(to_json(config))
+  if found.format != FORMAT:
+    raise ValueError(
+      f'workdir is {str(path)!r}, of format {found.format} (psml_jax '
+      f'{found.psml_jax}); psml_jax {psml_jax.__version__} writes format {FORMAT}, so '
+      'give an empty or new directory'
+    )
+  wanted = json.loads(to_json(config))['config']
   for field in moved:
-    _forget(field, found, wanted)
-  if found['config'] != wanted['config']:
+    _forget(field, found.config, wanted)
+  if found.config != wanted:
     raise ValueError(
       f'workdir is {str(path)!r}, which holds an experiment of another config '
-      f'({_difference(found["config"], wanted["config"])}); give an empty or new '
-      'directory'
+      f'({_difference(found.config, wanted)}); give an empty or new directory'
     )
   return directory
 
@@ -100,7 +127,7 @@ def check_inputs(directory: pathlib.Path, inputs: Mapping[str, pathlib.Path]) ->
   given = {name: _remembered(name, path) for name, path in inputs.items()}
   stored = directory / _INPUTS
   if stored.exists():
-    known = read_json(stored, remedy='give an empty or new directory')
+    known = read_json(stored, dict[str, Input], 'give an empty or new directory')
   elif any(not _is_own(file) for file in directory.iterdir()):
     known = {}
   else:
@@ -108,11 +135,11 @@ def check_inputs(directory: pathlib.Path, inputs: Mapping[str, pathlib.Path]) ->
     return
   for name in sorted(known.keys() | given.keys()):
     if name not in known:
-      trouble = f'was made without {name}, which is {given[name]["path"]} now'
+      trouble = f'was made without {name}, which is {given[name].path} now'
     elif name not in given:
-      trouble = f'was made with {name}, {known[name]["path"]}, which is not given now'
-    elif known[name]['digest'] != given[name]['digest']:
-      trouble = f'was made before {given[name]["path"]} changed, which is {name}'
+      trouble = f'was made with {name}, {known[name].path}, which is not given now'
+    elif known[name].digest != given[name].digest:
+      trouble = f'was made before {given[name].path} changed, which is {name}'
     else:
       continue
     raise InputError(
@@ -132,70 +159,76 @@ def remove_unfinished(directory: pathlib.Path) -> None:
 
 def to_json(config: Config) -> str:
   """The content of config.json: the config, the format and the library's version."""
-  content = {
-    'format': FORMAT,
-    'psml_jax': psml_jax.__version__,
-    'config': dataclasses.asdict(config),
-  }
-  return json.dumps(content, indent=2, sort_keys=True) + '\n'
+  content = Stored(dataclasses.asdict(config), FORMAT, psml_jax.__version__)
+  return json.dumps(dataclasses.asdict(content), indent=2, sort_keys=True) + '\n'
+
+
+def read_config(directory: pathlib.Path) -> Stored:
+  """Reads config.json, which may hold infinite numbers and so no other program's JSON.
+
+  Raises:
+    ValueError: a damaged one.
+  """
+  path = directory / _CONFIG
+  try:
+    return msgspec.convert(json.loads(path.read_text('utf-8')), Stored)
+  except _UNREADABLE as error:
+    raise damaged(path, error, 'give an empty or new directory') from error
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-  """Writes a JSON file whole."""
-  _files.write_text(path, json.dumps(value, indent=2, allow_nan=False) + '\n')
+  """Writes a dataclass or JSON-like value whole, or a ValidationError.
+
+  What could not be read back as the same type is not written, such as a NaN where a
+  number must be; where it may be None, it is null.
+  """
+  data = msgspec.json.format(_encoded(value), indent=2)
+  _files.write_bytes(path, data + b'\n')
 
 
-def write_jsonl(path: pathlib.Path, records: list[dict[str, Any]]) -> None:
-  """Writes a file of records, one a line, whole."""
-  lines = [json.dumps(record, allow_nan=False) + '\n' for record in records]
-  _files.write_text(path, ''.join(lines))
+def write_jsonl(path: pathlib.Path, records: Sequence[Any]) -> None:
+  """Writes a file of values, one a line, as `write_json` writes one."""
+  _files.write_bytes(path, b''.join(_encoded(record) + b'\n' for record in records))
 
 
-def read_json(
-  path: pathlib.Path, *fields: str, remedy: str | None = None
-) -> dict[str, Any]:
-  """Reads an artifact.
+def read_json(path: pathlib.Path, kind: type[T], remedy: str = ANEW) -> T:
+  """Reads what `write_json` wrote; fields that the type does not have are ignored.
 
   Args:
     path: the file.
-    *fields: what it must hold.
-    remedy: what mends a damaged one, where it is more than removing it.
-
-  Returns:
-    The mapping that it holds.
+    kind: a dataclass or another type that the value must have.
+    remedy: what mends a damaged file.
 
   Raises:
     InputError: a file that is damaged.
   """
   try:
-    return _mapping(path.read_text('utf-8'), fields)
-  except ValueError as error:
+    return msgspec.json.decode(path.read_bytes(), type=kind)
+  except _UNREADABLE as error:
     raise damaged(path, error, remedy) from error
 
 
-def read_jsonl(path: pathlib.Path, *fields: str) -> list[dict[str, Any]]:
-  """All records of a file, as `read_json` reads one; none where it does not exist."""
+def read_jsonl(
+  path: pathlib.Path, kind: Any = dict[str, Any], remedy: str = ANEW
+) -> list[Any]:
+  """All lines of a file, as `read_json` reads one; none where it does not exist."""
   if not path.exists():
     return []
   try:
-    return [_mapping(line, fields) for line in path.read_text('utf-8').splitlines()]
-  except ValueError as error:
-    raise damaged(path, error) from error
+    return msgspec.json.Decoder(kind).decode_lines(path.read_bytes())
+  except _UNREADABLE as error:
+    raise damaged(path, error, remedy) from error
 
 
-def damaged(path: pathlib.Path, why: object, remedy: str | None = None) -> InputError:
+def damaged(path: pathlib.Path, why: object, remedy: str = ANEW) -> InputError:
   """The error of an artifact that cannot be read."""
-  remedy = remedy or 'remove it, and the same command makes it anew'
   return InputError(f'{path} is damaged ({why}); {remedy}')
 
 
-def _mapping(text: str, fields: Sequence[str]) -> dict[str, Any]:
-  value = json.loads(text)
-  if not isinstance(value, dict):
-    raise ValueError(f'it holds {type(value).__name__}, not a mapping')
-  if missing := [field for field in fields if field not in value]:
-    raise ValueError(f'it lacks {", ".join(missing)}')
-  return value
+def _encoded(value: Any) -> bytes:
+  data = msgspec.json.encode(value)
+  msgspec.json.decode(data, type=type(value))
+  return data
 
 
 def _is_own(path: pathlib.Path) -> bool:
@@ -203,29 +236,18 @@ def _is_own(path: pathlib.Path) -> bool:
   return path.name in own or path.name.startswith(_files.UNFINISHED)
 
 
-def _check_format(directory: pathlib.Path, found: Any) -> None:
-  if not isinstance(found, dict) or 'format' not in found:
-    found = {'format': 1}
-  if found['format'] != FORMAT:
-    raise ValueError(
-      f'workdir is {str(directory)!r}, of format {found["format"]} (psml_jax '
-      f'{found.get("psml_jax", "0.1.0 or older")}); psml_jax {psml_jax.__version__} '
-      f'writes format {FORMAT}, so give an empty or new directory'
-    )
-
-
 def _forget(field: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
   """Makes a field equal, where both have a value."""
-  *parents, name = field.split('.')
+  *parents, name = field.removeprefix('config.').split('.')
   for parent in parents:
     found, wanted = found.get(parent) or {}, wanted.get(parent) or {}
   if found.get(name) and wanted.get(name):
     found[name] = wanted[name]
 
 
-def _remembered(name: str, path: pathlib.Path) -> dict[str, str]:
+def _remembered(name: str, path: pathlib.Path) -> Input:
   try:
-    return {'path': str(path.absolute()), 'digest': _files.digest(path)}
+    return Input(str(path.absolute()), _files.digest(path))
   except OSError as error:
     raise InputError(f'{name} is {str(path)!r}; it must be a file: {error}') from None
 

@@ -1,5 +1,6 @@
 """The zoo's stages: training, profiling, and every model's answers to every image."""
 
+import dataclasses
 import functools
 import pathlib
 import shutil
@@ -7,12 +8,14 @@ import time
 from typing import Any
 
 import jax
+import msgspec
 import numpy as np
 from tqdm import tqdm
 
 from psml_jax import _files, data, zoo
 from psml_jax.core import ZooProfile
 from psml_jax.experiments import workdir
+from psml_jax.experiments.artifacts import PROFILE, Description
 from psml_jax.experiments.config import objective
 from psml_jax.experiments.experiment import Experiment
 from psml_jax.zoo.repvgg import RepVGG
@@ -108,17 +111,17 @@ def profile(experiment: Experiment) -> None:
       batch_size=config.batch_size,
       rounds=config.rounds,
     )
-    description = measured.description
+    description = msgspec.convert(measured.description, Description)
     columns = functools.partial(
       zoo.write_profile, profile=measured.profile, measured=measured
     )
-  workdir.write_json(experiment.directory / 'profile.json', description)
+  PROFILE.write(experiment.directory, description)
   workdir.write(path, columns)
 
 
 def _with_stored_latencies(
   stored: str, models: dict[str, zoo.Model], images: data.Splits
-) -> tuple[ZooProfile, dict[str, Any]]:
+) -> tuple[ZooProfile, Description]:
   """The models' own accuracies beside stored latencies, and where those are from."""
   path = _files.local('config.profiling.stored', stored)
   latencies = zoo.stored_profile(path, tuple(models)).latency_ms
@@ -130,10 +133,12 @@ def _with_stored_latencies(
   ]
   told = path.with_name('profile.json')
   remedy = 'it tells where config.profiling.stored was measured; restore or remove it'
-  description = workdir.read_json(told, remedy=remedy) if told.is_file() else {}
+  description = Description('unknown')
+  if told.is_file():
+    description = workdir.read_json(told, Description, remedy)
   return (
     ZooProfile(accuracies, latencies, tuple(models)),  # type: ignore[arg-type]
-    {'device': 'unknown', **description, 'stored': path.name},
+    dataclasses.replace(description, stored=path.name),
   )
 
 

@@ -1,8 +1,7 @@
 """The report of an experiment: plots, tables and one self-contained HTML page.
 
-Everything here is a pure function of one JSON-like summary (`Summary` lists its
-keys); accuracies, fidelities and goodputs are fractions in [0, 1], latencies
-milliseconds.
+Everything here is a pure function of one `Summary`, which also JSON can give;
+accuracies, fidelities and goodputs are fractions in [0, 1], latencies milliseconds.
 """
 
 from psml_jax.report.page import write

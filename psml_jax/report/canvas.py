@@ -17,7 +17,7 @@ from matplotlib.ticker import (
   NullLocator,
 )
 
-from psml_jax.report.schema import Estimate
+from psml_jax.metrics import Interval
 from psml_jax.report.styles import Dashes
 
 FONT = 12
@@ -39,8 +39,8 @@ def subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple:
 
 def error_line(
   axes: Axes,
-  x: Sequence[Estimate],
-  y: Sequence[Estimate],
+  x: Sequence[Interval],
+  y: Sequence[Interval],
   color: str,
   marker: str,
   *,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from psml_jax.report.schema import Estimate
+from psml_jax.metrics import Interval
 
 
 class Column(NamedTuple):
@@ -71,7 +71,7 @@ def milliseconds(value: float) -> str:
   return number(value, ',.0f' if value >= 1000 else '.4g')
 
 
-def estimate(value: Estimate, form: str = '.1f') -> str:
+def estimate(value: Interval, form: str = '.1f') -> str:
   """A mean and its interval, where it has one."""
   low, high = f'{value.low:{form}}', f'{value.high:{form}}'
   spread = f' ({low}–{high})' if low != high else ''

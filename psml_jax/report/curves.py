@@ -1,7 +1,7 @@
 """Pictures of surrogates and goodput: lines of means with their 95 % intervals."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,28 +11,27 @@ from matplotlib.lines import Line2D
 from psml_jax.report import canvas, labels, schema, styles
 from psml_jax.report.canvas import FONT
 from psml_jax.report.labels import Label
-from psml_jax.report.schema import Estimate, Summary
+from psml_jax.report.schema import METRICS, Defended, Estimate, Protection, Summary
 from psml_jax.report.styles import Dashes
 
-_METRICS = ('accuracy', 'fidelity')
 _TARGET: dict[str, Any] = {'color': 'black', 'ls': (0, (1, 2)), 'lw': 1.5}
-_Row = Mapping[str, Any]
+_Row = TypeVar('_Row', bound=Defended)
 _Line = tuple[Sequence[float], Sequence[float]]
 
 
 def extraction(summary: Summary) -> Figure:
   """Surrogates' accuracy and fidelity against the queries billed, by victim."""
   figure, grid = canvas.subplots(2, 3, (12, 7.4))
-  budgets = sorted({row['query_budget'] for row in summary['extraction']})
-  billed = [row['queries_billed'] for row in summary['extraction']]
+  budgets = sorted({row.query_budget for row in summary.extraction})
+  billed = [row.queries_billed for row in summary.extraction]
   for panels, size in zip(grid.T, schema.SIZES, strict=True):
-    victim = summary['victims'][size]
+    victim = summary.victims[size]
     name = labels.plain(labels.short(victim, 30))
     panels[0].set_title(f'{size} victim\n{name}', fontsize=FONT)
-    for axes, metric in zip(panels, _METRICS, strict=True):
+    for axes, metric in zip(panels, METRICS, strict=True):
       _draw_extraction(axes, summary, victim, metric)
       canvas.query_ticks(axes, budgets, billed)
-  for axes, metric in zip(grid[:, 0], _METRICS, strict=True):
+  for axes, metric in zip(grid[:, 0], METRICS, strict=True):
     axes.set_ylabel(f'Surrogate {metric} (%)', fontsize=FONT)
   grid[1, 1].set_xlabel('Queries billed, probes included', fontsize=FONT)
   canvas.legend(figure, canvas.labelled(grid.flat), 4)
@@ -41,103 +40,91 @@ def extraction(summary: Summary) -> Figure:
 
 
 def _draw_extraction(axes: Axes, summary: Summary, victim: str, metric: str) -> None:
-  rows = [row for row in summary['extraction'] if row['victim'] == victim]
+  rows = [row for row in summary.extraction if row.victim == victim]
+  alone = len({row.query_budget for row in rows}) == 1
+  rows = [row for row in rows if getattr(row, metric).known]
+  rows.sort(key=lambda row: row.query_budget)
   shown = {'none': 'none'} | schema.shown_defenses(summary)
-  looks = styles.defenses(summary, shown)
-  alone = len({row['query_budget'] for row in rows}) == 1
+  looks = styles.defenses(summary.knobs, shown)
   for attack, look in _attacks(summary).items():
     for defense, label in shown.items():
-      wanted = (attack, defense, label)
-      line = sorted(
-        (
-          row
-          for row in rows
-          if (row['attack'], row['defense'], row['label']) == wanted
-          and schema.known(row[metric])
-        ),
-        key=lambda row: row['query_budget'],
-      )
+      line = [
+        row
+        for row in rows
+        if (row.attack, row.defense, row.label) == (attack, defense, label)
+      ]
       if len(line) > 1 or (line and alone):
         canvas.error_line(
           axes,
-          [_exact(row['queries_billed']) for row in line],
-          [schema.estimate(row[metric]) for row in line],
+          [Estimate(row.queries_billed).times(1) for row in line],
+          [getattr(row, metric).times() for row in line],
           look.color,
           look.marker,
           label=attack if defense == 'none' else f'{attack}, defended by {label}',
           dashes=looks[defense].dashes,
-          width=4 if summary['roles'].get(attack) == 'reference' else 1.8,
+          width=4 if summary.roles.get(attack) == 'reference' else 1.8,
           hollow=defense != 'none',
         )
   canvas.note_if_empty(axes)
 
 
 def _attacks(summary: Summary) -> dict[str, styles.Attack]:
-  rows = (*summary['extraction'], *summary['protection'])
-  return styles.attacks(summary, (row['attack'] for row in rows))
-
-
-def _exact(value: float) -> Estimate:
-  return Estimate(value, value, value)
+  rows = (*summary.extraction, *summary.protection)
+  return styles.attacks(summary.roles, (row.attack for row in rows))
 
 
 def protection(summary: Summary) -> Figure:
   """What the defense takes from surrogates, against the goodput that it leaves."""
   figure, ((*panels, last),) = canvas.subplots(1, 3, (13, 5.6))
-  victim = summary['victims']['medium']
-  rows = [row for row in summary['protection'] if row['victim'] == victim]
+  victim = summary.victims['medium']
+  rows = [row for row in summary.protection if row.victim == victim]
   written = [
     _draw_protection(axes, summary, rows, metric)
-    for axes, metric in zip(panels, _METRICS, strict=True)
+    for axes, metric in zip(panels, METRICS, strict=True)
   ]
   title = f'medium victim {labels.plain(labels.short(victim, 40))}'
   for defense in list(_by_defense(summary, rows))[:1]:
     title += f'; numbers at points: {labels.plain(_knob(summary, defense))}'
   figure.suptitle(title, fontsize=FONT + 1)
   looks, clients = _draw_goodput(last, summary)
-  looks |= styles.defenses(summary, (row['defense'] for row in rows))
+  looks |= styles.defenses(summary.knobs, (row.defense for row in rows))
   entries = {
     f'{attack} attack': Line2D([], [], color=look.color, lw=4)
     for attack, look in _attacks(summary).items()
-    if any(row['attack'] == attack for row in rows)
+    if any(row.attack == attack for row in rows)
   }
-  entries |= {
-    f'{name} defense': _entry(look, look.dashes)
-    for name, look in looks.items()
-    if name != 'none'
-  }
-  _legend(figure, summary, entries, clients)
+  _legend(figure, summary, entries, looks, clients)
   canvas.freeze(figure)
   for axes, (data, texts) in zip(panels, written, strict=True):
-    data = [*data, ([100 * summary['target_goodput']] * 2, axes.get_ylim())]
+    data = [*data, ([100 * summary.target_goodput] * 2, axes.get_ylim())]
     covered = [labels.along(axes, *line) for line in data]
     labels.place(axes, texts, np.concatenate(covered))
   return figure
 
 
 def _draw_protection(
-  axes: Axes, summary: Summary, rows: Sequence[_Row], metric: str
+  axes: Axes, summary: Summary, rows: Sequence[Protection], metric: str
 ) -> tuple[list[_Line], list[Label]]:
   """Draws a line per attack and defense; what is drawn, and the first one's scales."""
-  rows = [row for row in rows if schema.known(row[metric], row['goodput'])]
+  rows = [row for row in rows if row.goodput.known and getattr(row, metric).known]
   drawn: list[_Line] = []
   texts: list[Label] = []
-  looks = styles.defenses(summary, (row['defense'] for row in rows))
+  looks = styles.defenses(summary.knobs, (row.defense for row in rows))
   for attack, look in _attacks(summary).items():
-    mine = [row for row in rows if row['attack'] == attack]
+    mine = [row for row in rows if row.attack == attack]
     for defense, line in _by_defense(summary, mine).items():
-      x = [schema.estimate(row['goodput']) for row in line]
-      y = [schema.estimate(row[metric]) for row in line]
+      x = [row.goodput.times() for row in line]
+      y = [getattr(row, metric).times() for row in line]
       style = looks[defense]
       canvas.error_line(axes, x, y, look.color, style.marker, dashes=style.dashes)
       texts = texts or [
-        Label(at.mean, up.mean, f'{row["value"]:.3g}', look.color)
+        Label(at.mean, up.mean, f'{row.value:.3g}', look.color)
         for row, at, up in zip(line, x, y, strict=True)
       ]
       drawn.append(([at.mean for at in x], [up.mean for up in y]))
       drawn += [([at.mean] * 2, up[1:]) for at, up in zip(x, y, strict=True)]
   canvas.note_if_empty(axes)
-  axes.axvline(100 * summary['target_goodput'], **_TARGET)
+  axes.axvline(100 * summary.target_goodput, **_TARGET)
   axes.margins(0.12)
   axes.set_xlabel('Goodput (%)', fontsize=FONT)
   axes.set_ylabel(f'Surrogate {metric} (%)', fontsize=FONT)
@@ -146,30 +133,21 @@ def _draw_protection(
 
 def _by_defense(summary: Summary, rows: Sequence[_Row]) -> dict[str, list[_Row]]:
   """Rows by defense, weakest first; the one without a defense starts each of them."""
-  names = {row['defense'] for row in rows}
-  without = [row for row in rows if row['defense'] == 'none']
-  return {
-    name: without * (name != 'none')
-    + sorted(
-      (row for row in rows if row['defense'] == name),
-      key=lambda row: schema.strength(summary, row),
-    )
-    for name in sorted(
-      names - {'none'} or names, key=lambda name: schema.defense_order(summary, name)
-    )
-  }
+  rows = sorted(rows, key=lambda row: schema.strength(summary.knobs, row))
+  names = list(styles.defenses(summary.knobs, (row.defense for row in rows)))
+  groups = {name: [row for row in rows if row.defense == name] for name in names}
+  if list(groups) != ['none']:
+    without = groups.pop('none', [])
+    groups = {name: without + group for name, group in groups.items()}
+  return groups
 
 
 def goodput(summary: Summary) -> Figure:
   """The goodput that each defense leaves, against the value of its knob."""
   figure, ((axes,),) = canvas.subplots(1, 1, (8, 5))
   looks, clients = _draw_goodput(axes, summary)
-  entries = {
-    f'{name} defense': _entry(look, '-')
-    for name, look in looks.items()
-    if name != 'none'
-  }
-  _legend(figure, summary, entries, clients)
+  looks = {name: look._replace(dashes='-') for name, look in looks.items()}
+  _legend(figure, summary, {}, looks, clients)
   canvas.freeze(figure)
   return figure
 
@@ -178,28 +156,28 @@ def _draw_goodput(
   axes: Axes, summary: Summary
 ) -> tuple[dict[str, styles.Defense], dict[str, Dashes]]:
   """A line per defense, and thin ones for the classes of its clients; their styles."""
-  rows = [row for row in summary['goodput'] if schema.known(row['goodput'])]
-  looks = styles.defenses(summary, (row['defense'] for row in rows))
-  rows = [row for row in rows if row['defense'] != 'none']
-  clients = styles.clients(name for row in rows for name in row['classes'])
+  rows = [row for row in summary.goodput if row.goodput.known]
+  looks = styles.defenses(summary.knobs, (row.defense for row in rows))
+  rows = [row for row in rows if row.defense != 'none']
+  clients = styles.clients(name for row in rows for name in row.classes)
   for defense, line in _by_defense(summary, rows).items():
-    x = [_exact(row['value']) for row in line]
-    y = [schema.estimate(row['goodput']) for row in line]
+    x = [Estimate(row.value).times(1) for row in line]
+    y = [row.goodput.times() for row in line]
     look = looks[defense]
     canvas.error_line(axes, x, y, look.color, look.marker)
     for name, dashes in clients.items():
-      known = [row for row in line if name in row['classes']]
+      known = [row for row in line if name in row.classes]
       axes.plot(
-        [row['value'] for row in known],
-        [schema.estimate(row['classes'][name]).mean for row in known],
+        [row.value for row in known],
+        [row.classes[name].times().mean for row in known],
         color=look.color,
         ls=dashes,
         lw=1,
         marker='.',
       )
-  axes.axhline(100 * summary['target_goodput'], **_TARGET)
-  canvas.value_axis(axes, [row['value'] for row in rows])
-  knobs = '\n'.join(_knob(summary, name) for name in summary['knobs'])
+  axes.axhline(100 * summary.target_goodput, **_TARGET)
+  canvas.value_axis(axes, [row.value for row in rows])
+  knobs = '\n'.join(_knob(summary, name) for name in summary.knobs)
   axes.set_xlabel(labels.plain(knobs), fontsize=FONT - 1)
   axes.set_ylabel('Goodput (%)', fontsize=FONT)
   return looks, clients
@@ -207,29 +185,31 @@ def _draw_goodput(
 
 def _knob(summary: Summary, defense: str) -> str:
   """What the values of a defense mean."""
-  knob = summary['knobs'].get(defense, {'name': 'value', 'unit': ''})
-  unit = f' ({knob["unit"]})' if knob['unit'] else ''
-  return f'{knob["name"]} of {defense}{unit}'
-
-
-def _entry(look: styles.Defense, dashes: Dashes) -> Line2D:
-  return Line2D([], [], color=look.color, marker=look.marker, ls=dashes, lw=1.8)
+  knob = summary.knobs.get(defense)
+  unit = f' ({knob.unit})' if knob and knob.unit else ''
+  return f'{knob.name if knob else "value"} of {defense}{unit}'
 
 
 def _legend(
   figure: Figure,
   summary: Summary,
   entries: dict[str, Line2D],
+  looks: Mapping[str, styles.Defense],
   clients: Mapping[str, Dashes],
 ) -> None:
-  """The entries, then the target and the clients."""
-  entries = dict(entries)
-  target = f'goodput target, {100 * summary["target_goodput"]:g} %'
-  entries[target] = Line2D([], [], **_TARGET)
+  """The entries, then the defenses, the target and the clients."""
+
+  def line(**look: Any) -> Line2D:
+    return Line2D([], [], **{'lw': 1.8, 'color': '#444444', **look})
+
+  for name, look in looks.items():
+    if name != 'none':
+      entries[f'{name} defense'] = line(
+        color=look.color, marker=look.marker, ls=look.dashes
+      )
+  entries[f'goodput target, {100 * summary.target_goodput:g} %'] = line(**_TARGET)
   if clients:
-    entries['goodput, all clients'] = Line2D([], [], color='#444444', lw=1.8)
+    entries['goodput, all clients'] = line()
   for name, dashes in clients.items():
-    entries[f'goodput, {name} clients'] = Line2D(
-      [], [], color='#444444', lw=1, marker='.', ls=dashes
-    )
+    entries[f'goodput, {name} clients'] = line(lw=1, marker='.', ls=dashes)
   canvas.legend(figure, entries, 5)

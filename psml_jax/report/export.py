@@ -2,12 +2,13 @@
 
 import csv
 import io
+import itertools
 import math
 import re
 from typing import Any
 
+from psml_jax.metrics import Interval
 from psml_jax.report.columns import Table
-from psml_jax.report.schema import Estimate
 
 _LONG = 40
 _LATEX = {
@@ -40,27 +41,21 @@ def to_csv(table: Table) -> str:
 
   >>> from psml_jax.report.columns import Column
   >>> columns = (Column('model'), Column('accuracy (%)'))
-  >>> table = Table('Zoo', columns, [('a,b', Estimate(90.5, 90.0, 91.0))])
+  >>> table = Table('Zoo', columns, [('a,b', Interval(90.5, 90.0, 91.0))])
   >>> print(to_csv(table), end='')
   model,accuracy (%),accuracy (%) low,accuracy (%) high
   "a,b",90.5,90,91
   """
   file = io.StringIO()
   writer = csv.writer(file, lineterminator='\n')
-  header: list[str] = []
-  for column, value in zip(table.columns, table.rows[0], strict=True):
-    header.append(column.header)
-    if isinstance(value, Estimate):
-      header += [f'{column.header} low', f'{column.header} high']
-  writer.writerow(header)
+  writer.writerow(
+    f'{name}{end}'
+    for name, value in zip(table.header, table.rows[0], strict=True)
+    for end in (('', ' low', ' high') if isinstance(value, Interval) else ('',))
+  )
   for row in table.rows:
-    writer.writerow(
-      plain
-      for value in row
-      for plain in (
-        map(_plain, value) if isinstance(value, Estimate) else (_plain(value),)
-      )
-    )
+    parts = (value if isinstance(value, Interval) else (value,) for value in row)
+    writer.writerow(map(_plain, itertools.chain.from_iterable(parts)))
   return file.getvalue()
 
 

@@ -1,14 +1,15 @@
 """The report as files: one picture per plot and one page that needs no other file."""
 
 import base64
-import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
 from psml_jax import _files
-from psml_jax.report import export, plots, tables
+from psml_jax.report import export, plots, schema, tables
 from psml_jax.report.columns import Table
 from psml_jax.report.schema import Summary
 
@@ -36,11 +37,13 @@ _CAPTIONS = {
 }
 
 
-def write(summary: Summary, directory: str | os.PathLike[str]) -> list[Path]:
+def write(
+  summary: Summary | Mapping[str, Any], directory: str | os.PathLike[str]
+) -> list[Path]:
   """Writes the pictures, tables and page of a report, each file whole or not at all.
 
   Args:
-    summary: the experiment, see `psml_jax.report.Summary`.
+    summary: the experiment, a `Summary` or what JSON has of one.
     directory: where to write; made where it is missing, `~` expanded.
 
   Returns:
@@ -49,10 +52,10 @@ def write(summary: Summary, directory: str | os.PathLike[str]) -> list[Path]:
     and `tables/NAME.tex` for every table with rows; `report.html`, the last.
 
   Raises:
-    ValueError: the summary lacks a key or names an impossible victim; the directory
-      is no path of this machine.
+    ValueError: what is no summary; the directory is no path of this machine.
   """
   directory = _files.local('directory', directory)
+  summary = schema.checked(summary)
   contents = tables.build(summary)
   images = plots.draw(summary)
   files = {f'{name}.png': image for name, image in images.items()}
@@ -63,7 +66,7 @@ def write(summary: Summary, directory: str | os.PathLike[str]) -> list[Path]:
   files['report.html'] = _render(summary, contents, images).encode()
   (directory / 'tables').mkdir(parents=True, exist_ok=True)
   for name, data in files.items():
-    _files.write(directory / name, functools.partial(Path.write_bytes, data=data))
+    _files.write_bytes(directory / name, data)
   return [directory / name for name in files]
 
 
@@ -79,12 +82,12 @@ def _render(
     lstrip_blocks=True,
   )
   first = {'claims': contents['claims'], 'setting': contents['setting']}
-  target = f'{100 * summary["target_goodput"]:g} %'
+  target = f'{100 * summary.target_goodput:g} %'
   return environment.get_template('report.html').render(
     title=tables.title(summary),
-    seeds=summary['seeds'],
-    device=summary['device'],
-    seconds=f'{sum(summary["wall_seconds"].values()):,.1f}',
+    seeds=summary.seeds,
+    device=summary.device,
+    seconds=f'{sum(summary.wall_seconds.values()):,.1f}',
     tables=first | contents,
     images={name: base64.b64encode(image).decode() for name, image in images.items()},
     captions={name: text.format(target=target) for name, text in _CAPTIONS.items()},

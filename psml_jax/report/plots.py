@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from psml_jax.report import canvas, curves, labels, schema
+from psml_jax.report import canvas, curves, labels
 from psml_jax.report.canvas import FONT
 from psml_jax.report.labels import Label
 from psml_jax.report.schema import SIZES, Summary
@@ -58,11 +58,11 @@ def figures(summary: Summary) -> dict[str, Figure]:
     measured alone.
   """
   made = {'zoo': zoo(summary)}
-  if summary['extraction']:
+  if summary.extraction:
     made['extraction'] = curves.extraction(summary)
-  if summary['protection']:
+  if summary.protection:
     made['protection'] = curves.protection(summary)
-  elif summary['goodput']:
+  elif summary.goodput:
     made['goodput'] = curves.goodput(summary)
   return made
 
@@ -73,7 +73,7 @@ def zoo(summary: Summary) -> Figure:
   points = _points(summary)
   optimal = sorted(point for point in points if point.pareto)
   dominated = [point for point in points if not point.pareto]
-  wanted = {summary['victims'][size] for size in SIZES}
+  wanted = {summary.victims[size] for size in SIZES}
   victims = [point for point in optimal if wanted & set(point.names)]
   few = len(points) <= _ALL_NAMED
 
@@ -83,9 +83,9 @@ def zoo(summary: Summary) -> Figure:
   y_range = (min(y) - pad, max(y) + pad)
   axes.set_ylim(y_range)
   axes.set_ylabel('Accuracy (%)', fontsize=FONT)
-  best = sum(model['pareto'] for model in summary['zoo'])
-  count = f'{len(summary["zoo"])} models, {best} on the Pareto frontier'
-  axes.set_title(labels.plain(f'{summary["dataset"]}: {count}'), fontsize=FONT + 1)
+  best = sum(model.pareto for model in summary.zoo)
+  count = f'{len(summary.zoo)} models, {best} on the Pareto frontier'
+  axes.set_title(labels.plain(f'{summary.dataset}: {count}'), fontsize=FONT + 1)
 
   stairs_x, stairs_y = _xy(optimal)
   stairs_x = [stairs_x[0], *stairs_x, x_range[1]]
@@ -138,12 +138,12 @@ def zoo(summary: Summary) -> Figure:
 
 def _points(summary: Summary) -> list[_Point]:
   """The models, twins together."""
-  groups = {name: group for group in summary['twins'] for name in group}
+  groups = {name: group for group in summary.twins for name in group}
   points = []
-  for model in summary['zoo']:
-    names = groups.get(model['name'], [model['name']])
-    if model['name'] == names[0]:
-      points.append(_Point(*schema.place(model), tuple(names), model['pareto']))
+  for model in summary.zoo:
+    names = groups.get(model.name, [model.name])
+    if model.name == names[0]:
+      points.append(_Point(*model.place, tuple(names), model.pareto))
   return points
 
 
@@ -152,7 +152,7 @@ def _xy(points: Sequence[_Point]) -> tuple[list[float], list[float]]:
 
 
 def _name(summary: Summary, point: _Point) -> str:
-  sizes = [size for size in SIZES if summary['victims'][size] in point.names]
+  sizes = [size for size in SIZES if summary.victims[size] in point.names]
   name = labels.short(' = '.join(point.names), 40)
   return name + (f' ({", ".join(sizes)})' if sizes else '')
 
@@ -164,13 +164,13 @@ def _draw_probes(
   y_range: tuple[float, float],
 ) -> tuple[np.ndarray, np.ndarray]:
   """Draws one fingerprint, probes beyond the axes on their edge; their places."""
-  victim = summary['victims']['medium']
-  trail = next((row for row in summary['probes'] if row['victim'] == victim), None)
-  if trail is None or not trail['served']:
+  victim = summary.victims['medium']
+  trail = next((row for row in summary.probes if row.victim == victim), None)
+  if trail is None or not trail.served:
     return np.zeros(0), np.zeros(0)
-  x = np.clip(np.asarray(trail['max_latency_ms'], float), *x_range)
-  y = np.clip(100 * np.asarray(trail['min_accuracy'], float), *y_range)
-  served = np.asarray(trail['served'], bool)
+  x = np.clip(np.asarray(trail.max_latency_ms, float), *x_range)
+  y = np.clip(100 * np.asarray(trail.min_accuracy, float), *y_range)
+  served = np.asarray(trail.served, bool)
   for chosen, marker, color, outcome in (
     (served, '+', GREEN, 'served'),
     (~served, 'x', RED, 'refused'),

@@ -1,206 +1,293 @@
-"""What a report is made from: the summary of one experiment."""
+"""What a report is made from: the summary of one experiment.
 
-import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
-
-from psml_jax import _validate
-
-Summary: TypeAlias = Mapping[str, Any]
-"""A JSON object that says what an experiment found.
-
-- `dataset`, `device`: texts; `seeds`: how many runs a cell has; `wall_seconds`: stage
-  to seconds.
-- `target_goodput`: the fraction in (0, 1] that the defense has to keep.
-- `provenance`: text to text, where the numbers are from (seed, revision, versions).
-- `victims`: small, medium and large to a model's name.
-- `roles`: attack to 'reference', 'attack', 'informed' or 'baseline'.
-- `knobs`: mechanism to `name`, `unit`, `weakest` and `strongest` of its knob, and
-  whether it is a `control`.
-- `twins`: lists of models equal in accuracy and latency, which share one corner.
-- the lists of rows in `ROWS`. An estimate is `{'mean': float, 'ci95': [low, high]}`,
-  both null where no run gave a number. `defense` is the name of a mechanism ('none'
-  without one), `value` that of its knob and `label` what to print for both. `seeds` of
-  a row counts all its runs, `diverged` those of them that are in no mean and
-  `unserved` those whose queries were all refused. `classes` maps classes of clients
-  to estimates.
+Shares are fractions in [0, 1], latencies milliseconds. `defense` is the name of a
+mechanism ('none' without one), `value` that of its knob and `label` what to print for
+both.
 """
 
+import dataclasses
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+import numpy as np
+
+from psml_jax import metrics
+from psml_jax.metrics import Interval
+
 SIZES = ('small', 'medium', 'large')
+METRICS = ('accuracy', 'fidelity')
+"""How good a surrogate is."""
 
-ROWS: dict[str, tuple[str, ...]] = {
-  'zoo': ('name', 'accuracy', 'latency_ms', 'pareto'),
-  'fingerprint': (
-    'victim',
-    'probes',
-    'bound',
-    'min_accuracy',
-    'max_latency_ms',
-    'identified',
-  ),
-  'probes': ('victim', 'min_accuracy', 'max_latency_ms', 'served'),
-  'extraction': (
-    'victim',
-    'attack',
-    'defense',
-    'value',
-    'label',
-    'query_budget',
-    'queries_billed',
-    'queries_served',
-    'victim_purity',
-    'accuracy',
-    'fidelity',
-    'seeds',
-    'diverged',
-    'unserved',
-  ),
-  'protection': (
-    'victim',
-    'attack',
-    'defense',
-    'value',
-    'label',
-    'goodput',
-    'accuracy',
-    'fidelity',
-    'victim_purity',
-    'queries_served',
-  ),
-  'goodput': ('defense', 'value', 'label', 'goodput', 'classes'),
-  'claims': ('claim', 'paper', 'measured', 'holds'),
-}
-
-_KEYS = (
-  'dataset',
-  'seeds',
-  'device',
-  'wall_seconds',
-  'victims',
-  'target_goodput',
-  'provenance',
-  'twins',
-  'roles',
-  'knobs',
-)
-_ESTIMATES = {'queries_served', 'victim_purity', 'goodput'}
-_SCORES = {'accuracy', 'fidelity'}
 _ROLES = ('reference', 'attack', 'informed', 'baseline')
+_Fraction: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Latency: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
 
 
-class Estimate(NamedTuple):
-  """A mean with its 95 % interval; an unknown interval is the mean."""
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+  """A mean over runs with its 95 % interval.
 
-  mean: float
-  low: float
-  high: float
+  Both are None where no run gave a number, the interval alone where one did.
+  """
 
+  mean: float | None = None
+  ci95: tuple[float, float] | None = None
 
-def check(summary: Summary) -> None:
-  """Raises a ValueError that names the first thing missing from a summary."""
-  for key in (*_KEYS, *ROWS):
-    if key not in summary:
-      raise ValueError(f'summary has no {key!r}; it has {sorted(summary)}')
-  for section, fields in ROWS.items():
-    for i, row in enumerate(summary[section]):
-      _check_row(f'summary[{section!r}][{i}]', section, row, fields)
-  target = summary['target_goodput']
-  if not isinstance(target, int | float) or not 0 < target <= 1:
-    raise ValueError(
-      f"summary['target_goodput'] is {target!r}; it must be a fraction in (0, 1]"
-    )
-  if not summary['zoo']:
-    raise ValueError("summary['zoo'] is empty; it must hold at least one model")
-  for i, model in enumerate(summary['zoo']):
-    _validate.fractions(f"summary['zoo'][{i}]['accuracy']", model['accuracy'])
-    _validate.non_negative(f"summary['zoo'][{i}]['latency_ms']", model['latency_ms'])
-  _check_names(summary)
+  @classmethod
+  def of(cls, values: Iterable[float | None], highest: float = 1.0) -> 'Estimate':
+    """The estimate of a quantity between 0 and `highest`.
 
+    Args:
+      values: one a run; those that are None or not finite count in nothing.
+      highest: end of the interval.
+    """
+    finite = np.array(list(values), np.float64)
+    finite = finite[np.isfinite(finite)]
+    if finite.size < 2:
+      return cls(float(finite[0]) if finite.size else None)
+    mean, low, high = metrics.interval(finite).within(0.0, highest)
+    return cls(mean, (low, high))
 
-def _check_row(
-  path: str, section: str, row: Mapping[str, Any], fields: tuple[str, ...]
-) -> None:
-  if missing := [field for field in fields if field not in row]:
-    raise ValueError(f'{path} lacks {missing}; it must have {list(fields)}')
-  names = _ESTIMATES & set(fields)
-  if section in ('extraction', 'protection'):
-    names |= _SCORES
-  estimates = {f'[{name!r}]': row[name] for name in sorted(names)}
-  if section == 'goodput':
-    classes = row['classes']
-    estimates |= {f"['classes'][{name!r}]": classes[name] for name in classes}
-  for where, value in estimates.items():
-    if not isinstance(value, Mapping) or not {'mean', 'ci95'} <= value.keys():
-      raise ValueError(
-        f"{path}{where} is {value!r}; it must be {{'mean': ..., 'ci95': [low, high]}}"
-      )
+  @property
+  def known(self) -> bool:
+    """Whether a run gave a number."""
+    return self.mean is not None
+
+  def times(self, unit: float = 100.0) -> Interval:
+    """The estimate times the unit, in percent by default.
+
+    NaN where it is unknown; an unknown interval is the mean.
+    """
+    mean = math.nan if self.mean is None else self.mean
+    low, high = self.ci95 or (mean, mean)
+    return Interval(unit * mean, unit * low, unit * high)
 
 
-def _check_names(summary: Summary) -> None:
-  models = {model['name']: model for model in summary['zoo']}
-  for group in summary['twins']:
-    points = [models.get(name) and place(models[name]) for name in group]
-    if len(group) < 2 or None in points or len(set(points)) > 1:
-      raise ValueError(
-        f"summary['twins'] has {list(group)}; each must name two or more models of the "
-        'zoo with equal accuracy and latency'
-      )
-  optimal = {name for name, model in models.items() if model['pareto']}
-  for size in SIZES:
-    if (name := summary['victims'].get(size)) not in optimal:
-      raise ValueError(
-        f"summary['victims'][{size!r}] is {name!r}; it must be the name of a "
-        'Pareto-optimal model of the zoo'
-      )
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A model of the zoo, and whether it is Pareto-optimal."""
+
+  name: str
+  accuracy: _Fraction
+  latency_ms: _Latency
+  pareto: bool
+
+  @property
+  def place(self) -> tuple[float, float]:
+    """Where it lies: latency in ms and accuracy in percent."""
+    return self.latency_ms, 100 * self.accuracy
 
 
-def place(model: Mapping[str, Any]) -> tuple[float, float]:
-  """Where a model lies: latency in ms and accuracy in percent."""
-  return model['latency_ms'], 100 * model['accuracy']
+@dataclasses.dataclass(frozen=True)
+class Corner:
+  """A victim's corner as the fingerprint found it, and the least probes it can take."""
+
+  victim: str
+  probes: int
+  bound: float
+  min_accuracy: float
+  max_latency_ms: float
+  identified: bool
 
 
-def estimate(value: Mapping[str, Any], unit: float = 100.0) -> Estimate:
-  """The estimate times the unit, in percent by default; NaN where it is unknown."""
-  mean = number(value['mean'])
-  low, high = (number(v) for v in value['ci95'] or (None, None))
-  if not (math.isfinite(low) and math.isfinite(high)):
-    low = high = mean
-  return Estimate(unit * mean, unit * low, unit * high)
+@dataclasses.dataclass(frozen=True)
+class Trail:
+  """The probes of a fingerprint in their order."""
+
+  min_accuracy: list[float]
+  max_latency_ms: list[float]
+  served: list[bool]
 
 
-def known(*estimates: Mapping[str, Any]) -> bool:
-  """Whether all of the means are numbers."""
-  return all(math.isfinite(number(value['mean'])) for value in estimates)
+@dataclasses.dataclass(frozen=True)
+class Probes(Trail):
+  """The trail for one victim."""
+
+  victim: str
 
 
-def number(value: float | None) -> float:
-  """The value, NaN for JSON's null."""
-  return math.nan if value is None else float(value)
+@dataclasses.dataclass(frozen=True)
+class Frontier:
+  """How much of the frontier a sweep found, and its probes."""
+
+  corners_found: int
+  corners: int
+  probes: int
 
 
-def attack_order(summary: Summary, attack: str) -> tuple[int, str]:
+@dataclasses.dataclass(frozen=True)
+class Defended:
+  """A defense at one value."""
+
+  defense: str
+  value: float
+  label: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Attack(Defended):
+  """Runs that differ in their seed alone.
+
+  `seeds` counts them all, `diverged` those that are in no mean and `unserved` those
+  whose queries were all refused. `knows` says what the attacker knew beforehand.
+  """
+
+  victim: str
+  attack: str
+  knows: str
+  query_budget: int
+  seeds: int
+  diverged: int
+  unserved: int
+  queries_billed: float
+  queries_served: Estimate
+  victim_purity: Estimate
+  accuracy: Estimate
+  fidelity: Estimate
+
+
+@dataclasses.dataclass(frozen=True)
+class Protection(Attack):
+  """The same beside the goodput that the defense leaves."""
+
+  goodput: Estimate
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+  """Goodput at a value, of all clients and of classes of them."""
+
+  value: float
+  goodput: Estimate
+  classes: dict[str, Estimate]
+
+
+@dataclasses.dataclass(frozen=True)
+class Goodput(Defended, Shares):
+  """The goodput that a defense leaves."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Knob:
+  """What a mechanism's values mean, and whether others are compared with it."""
+
+  name: str
+  unit: str
+  weakest: float
+  strongest: float
+  control: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+  """A claim, what the paper says, and what was measured."""
+
+  claim: str
+  paper: str
+  measured: str
+  holds: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+  """What an experiment found; summary.json has the same fields.
+
+  Attributes:
+    dataset: what was run, for titles.
+    seeds: how many runs a cell has.
+    target_goodput: the fraction that the defense has to keep.
+    device: where latency was measured.
+    provenance: where the numbers are from (seed, revision, versions).
+    wall_seconds: stage to seconds.
+    zoo: the models.
+    victims: small, medium and large to a model's name.
+    twins: models equal in accuracy and latency, which share one corner.
+    fingerprint: the corners found.
+    probes: the trails of the fingerprints.
+    extraction: the surrogates, cell by cell.
+    protection: those of the medium victim at the largest budget.
+    goodput: what every defense leaves.
+    knobs: mechanism to its knob.
+    roles: attack to 'reference', 'attack', 'informed' or 'baseline'.
+    claims: the paper's, tested.
+    frontier: the sweep.
+  """
+
+  dataset: str
+  seeds: int
+  target_goodput: Annotated[float, msgspec.Meta(gt=0, le=1)]
+  device: str
+  provenance: dict[str, str]
+  wall_seconds: dict[str, float]
+  zoo: Annotated[list[Model], msgspec.Meta(min_length=1)]
+  victims: dict[str, str]
+  twins: list[list[str]]
+  fingerprint: list[Corner]
+  probes: list[Probes]
+  extraction: list[Attack]
+  protection: list[Protection]
+  goodput: list[Goodput]
+  knobs: dict[str, Knob]
+  roles: dict[str, str]
+  claims: list[Claim]
+  frontier: Frontier | None = None
+
+  def __post_init__(self) -> None:
+    models = {model.name: model for model in self.zoo}
+    for group in self.twins:
+      points = {name in models and models[name].place for name in group}
+      if len(group) < 2 or False in points or len(points) > 1:
+        raise ValueError(
+          f'twins has {group}; each must name two or more models of the zoo with equal '
+          'accuracy and latency'
+        )
+    for size in SIZES:
+      name = self.victims.get(size, '')
+      if name not in models or not models[name].pareto:
+        raise ValueError(
+          f'victims.{size} is {name!r}; it must be the name of a Pareto-optimal model '
+          'of the zoo'
+        )
+
+  def victim_order(self, victim: str) -> tuple[int, str]:
+    """Sorts victims: small, medium, large, then all others."""
+    names = [self.victims[size] for size in SIZES]
+    return names.index(victim) if victim in names else len(names), victim
+
+
+def checked(summary: Summary | Mapping[str, Any]) -> Summary:
+  """A summary, or what JSON has of one, as a summary.
+
+  Raises:
+    ValueError: a field is missing or of another type, a number out of its range, or a
+      name that the zoo does not have; the message says where.
+  """
+  try:
+    return msgspec.convert(summary, Summary)
+  except msgspec.ValidationError as error:
+    raise ValueError(f'summary is no summary of an experiment: {error}') from None
+
+
+def attack_order(roles: Mapping[str, str], attack: str) -> tuple[int, str]:
   """Sorts attacks: references first, baselines last."""
-  role = summary['roles'].get(attack)
+  role = roles.get(attack)
   return (_ROLES.index(role) if role in _ROLES else len(_ROLES), attack)
 
 
-def defense_order(summary: Summary, defense: str) -> tuple[int, str]:
+def defense_order(knobs: Mapping[str, Knob], defense: str) -> tuple[int, str]:
   """Sorts defenses: none first, controls last."""
-  knob = summary['knobs'].get(defense)
-  return (2 if knob and knob['control'] else int(knob is not None), defense)
+  knob = knobs.get(defense)
+  return (2 if knob and knob.control else int(knob is not None), defense)
 
 
-def strength(summary: Summary, row: Mapping[str, Any]) -> float:
+def strength(knobs: Mapping[str, Knob], row: Defended) -> float:
   """Sorts values of one defense, the weakest first."""
-  knob = summary['knobs'].get(row['defense'])
-  upward = knob is None or knob['strongest'] > knob['weakest']
-  return float(row['value']) if upward else -float(row['value'])
-
-
-def victim_order(summary: Summary, victim: str) -> int:
-  """Sorts victims: small, medium, large, then all others."""
-  names = [summary['victims'][size] for size in SIZES]
-  return names.index(victim) if victim in names else len(names)
+  knob = knobs.get(row.defense)
+  upward = knob is None or knob.strongest > knob.weakest
+  return row.value if upward else -row.value
 
 
 def shown_defenses(summary: Summary) -> dict[str, str]:
@@ -210,29 +297,17 @@ def shown_defenses(summary: Summary) -> dict[str, str]:
   whose mean goodput is at least the target, or the weakest where none is. A cell is
   here as its label.
   """
-  useful = {
-    row['label']
-    for row in (*summary['goodput'], *summary['protection'])
-    if number(row['goodput']['mean']) >= summary['target_goodput']
-  }
-  budgets: dict[str, set[int]] = {}
-  for row in summary['extraction']:
-    budgets.setdefault(row['label'], set()).add(row['query_budget'])
-  most: dict[str, int] = {}
-  for row in summary['extraction']:
-    reached = len(budgets[row['label']])
-    most[row['defense']] = max(reached, most.get(row['defense'], 0))
-  labels: dict[str, dict[float, str]] = {}
-  for row in summary['extraction']:
-    if row['defense'] != 'none' and len(budgets[row['label']]) == most[row['defense']]:
-      values = labels.setdefault(row['defense'], {})
-      values[strength(summary, row)] = row['label']
-  return {
-    name: labels[name][
-      max(
-        (at for at, label in labels[name].items() if label in useful),
-        default=min(labels[name]),
-      )
-    ]
-    for name in sorted(labels, key=lambda name: defense_order(summary, name))
-  }
+  left = [(row.label, row.goodput.mean) for row in summary.goodput]
+  left += [(row.label, row.goodput.mean) for row in summary.protection]
+  useful = {label for label, mean in left if (mean or 0) >= summary.target_goodput}
+  attacked: dict[str, dict[str, set[int]]] = {}
+  for row in sorted(summary.extraction, key=lambda row: strength(summary.knobs, row)):
+    if row.defense != 'none':
+      budgets = attacked.setdefault(row.defense, {})
+      budgets.setdefault(row.label, set()).add(row.query_budget)
+  shown = {}
+  for name in sorted(attacked, key=lambda name: defense_order(summary.knobs, name)):
+    most = max(map(len, attacked[name].values()))
+    labels = [label for label, at in attacked[name].items() if len(at) == most]
+    shown[name] = ([label for label in labels if label in useful] or labels[:1])[-1]
+  return shown

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple, TypeVar
 
 from psml_jax.report import schema
-from psml_jax.report.schema import Summary
+from psml_jax.report.schema import Knob
 
 BLUE, GREEN, ORANGE = '#0072B2', '#009E73', '#E69F00'
 RED, PURPLE, GREY = '#D55E00', '#AA3377', '#999999'
@@ -53,32 +53,31 @@ _DEFENSES = (
 _CLIENTS: tuple[Dashes, ...] = ('--', ':', '-.', (0, (1, 1)), (0, (7, 2)))
 
 
-def attacks(summary: Summary, names: Iterable[str]) -> dict[str, Attack]:
+def attacks(roles: Mapping[str, str], names: Iterable[str]) -> dict[str, Attack]:
   """The styles of attacks, in the order of a report; up to eight differ.
 
   References are grey.
 
   >>> roles = {'mine': 'attack', 'named': 'reference'}
-  >>> list(attacks({'roles': roles}, ['mine', 'named']).values())
+  >>> list(attacks(roles, ['mine', 'named']).values())
   [Attack(color='#999999', marker='o'), Attack(color='#0072B2', marker='s')]
   """
-  ordered = sorted(set(names), key=lambda name: schema.attack_order(summary, name))
+  ordered = sorted(set(names), key=lambda name: schema.attack_order(roles, name))
   own = {
-    name: Attack(_REFERENCE, 'o')
-    for name in ordered
-    if summary['roles'].get(name) == 'reference'
+    name: Attack(_REFERENCE, 'o') for name in ordered if roles.get(name) == 'reference'
   }
   return _styles(ordered, own, _ATTACKS)
 
 
-def defenses(summary: Summary, names: Iterable[str]) -> dict[str, Defense]:
+def defenses(knobs: Mapping[str, Knob], names: Iterable[str]) -> dict[str, Defense]:
   """The styles of defenses, in the order of a report; up to eight differ.
 
-  >>> knobs = {'mine': {'control': False}, 'refusal': {'control': True}}
-  >>> list(defenses({'knobs': knobs}, ['refusal', 'mine', 'none']))
+  >>> knobs = {'refusal': Knob('share', 'of queries', 0.1, 1.0, control=True)}
+  >>> knobs['mine'] = Knob('scale', 'of the range', 0.1, 1.0, control=False)
+  >>> list(defenses(knobs, ['refusal', 'mine', 'none']))
   ['none', 'mine', 'refusal']
   """
-  ordered = sorted(set(names), key=lambda name: schema.defense_order(summary, name))
+  ordered = sorted(set(names), key=lambda name: schema.defense_order(knobs, name))
   return _styles(ordered, {'none': _NONE}, _DEFENSES)
 
 

@@ -3,27 +3,29 @@
 import itertools
 import re
 import textwrap
+from collections.abc import Mapping
+from typing import Any
 
-from psml_jax.report import tables
+from psml_jax.report import schema, tables
 from psml_jax.report.schema import Summary
 
 _WIDTH = 100
 _INDENT = '  '
 
 
-def claims_table(summary: Summary) -> str:
+def claims_table(summary: Summary | Mapping[str, Any]) -> str:
   """The paper's claims against the measured ones, as plain text.
 
   Args:
-    summary: the experiment, see `psml_jax.report.Summary`.
+    summary: the experiment, a `Summary` or what JSON has of one.
 
   Returns:
     Lines of at most 100 characters: claim, paper, measured, holds.
 
   Raises:
-    ValueError: the summary lacks a key or names an impossible victim.
+    ValueError: what is no summary.
   """
-  table = tables.build(summary)['claims']
+  table = tables.build(schema.checked(summary))['claims']
   lines = [table.header, *table.texts()]
   widths = _widths(lines)
   rule = '-+-'.join('-' * width for width in widths)
@@ -60,19 +62,20 @@ def _wrap(cell: str, width: int) -> list[str]:
   return lines
 
 
-def markdown(summary: Summary) -> str:
+def markdown(summary: Summary | Mapping[str, Any]) -> str:
   """The whole report as Markdown tables.
 
   Args:
-    summary: the experiment, see `psml_jax.report.Summary`.
+    summary: the experiment, a `Summary` or what JSON has of one.
 
   Returns:
     Markdown: setting, claims, zoo, fingerprint, extraction at every budget,
     protection and goodput, each mean with its 95 % interval, and provenance.
 
   Raises:
-    ValueError: the summary lacks a key or names an impossible victim.
+    ValueError: what is no summary.
   """
+  summary = schema.checked(summary)
   parts = [f'# Results: {_escape(tables.title(summary))}']
   for table in tables.build(summary).values():
     parts.append(f'## {table.title}')
