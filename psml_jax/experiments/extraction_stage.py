@@ -6,6 +6,7 @@ import time
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from psml_jax import leakage, train
 from psml_jax.attacks import ATTACKS
 from psml_jax.core import Spec, ZooProfile
-from psml_jax.experiments import deployment, plan, workdir
+from psml_jax.experiments import deployment, plan, processes, workdir
 from psml_jax.experiments.artifacts import DEFENSES, EXTRACTION, Record
 from psml_jax.experiments.experiment import Experiment, latency_budget
 from psml_jax.experiments.harness import (
@@ -30,23 +31,62 @@ from psml_jax.experiments.plan import Cell
 
 
 def run(experiment: Experiment) -> None:
-  """Writes extraction.jsonl, a record a run; continues a part that is there."""
+  """Writes extraction.jsonl, a record a run; continues a part that is there.
+
+  Several processes train the surrogates together, and the first one writes.
+  """
   config = experiment.config.extraction
   assert config is not None
   part = experiment.directory / 'extraction.part.jsonl'
-  profile = experiment.profile()
   described = [
     (cell, seed)
     for cell in cells(experiment)
     for seed in range(experiment.config.seeds)
   ]
   records: list[Record] = workdir.read_jsonl(part, Record)
+  processes.wait('extraction.part.jsonl was read')
   done = {(record.cell, record.seed): record for record in records}
   missing = [row for row in described if row not in done]
+
+  def save() -> None:
+    if processes.is_first():
+      workdir.write_jsonl(part, [done[row] for row in described if row in done])
+
+  progress = tqdm(
+    total=len(described),
+    initial=len(described) - len(missing),
+    desc='extraction',
+    unit='run',
+    disable=not processes.is_first(),
+  )
+  with progress:
+    for found in _chunks(experiment, missing, config.rows_per_chunk):
+      done |= {(record.cell, record.seed): record for record in found}
+      save()
+      progress.update(len(found))
+  diverged = sum(record.diverged for record in done.values())
+  if diverged:
+    warnings.warn(
+      f'{diverged} of {len(done)} surrogates diverged: their losses are not finite, so '
+      'they count in no mean and support no claim; lower the learning_rate of '
+      'config.extraction',
+      stacklevel=2,
+    )
+  save()
+  if processes.is_first():
+    part.replace(experiment.directory / EXTRACTION)
+
+
+def _chunks(
+  experiment: Experiment, missing: list[tuple[Cell, int]], size: int
+) -> Iterator[list[Record]]:
+  """The records of all runs that are missing, so many at a time."""
+  config, profile = experiment.config.extraction, experiment.profile()
+  assert config is not None
   training, tables = _setting(experiment)
-  size = min(config.rows_per_chunk, len(described))
-  pairing, _ = jax.random.split(experiment.key('extraction'))
   told = _told(experiment, profile, {cell for cell, _ in missing})
+  pairing, _ = jax.random.split(experiment.key('extraction'))
+  size = min(size, len(missing))
 
   @functools.lru_cache(maxsize=1)
   def collected(cell: Cell) -> Spoils:
@@ -56,12 +96,6 @@ def run(experiment: Experiment) -> None:
     )
     return jax.tree.map(np.asarray, jax.vmap(attack)(runs))
 
-  progress = tqdm(
-    total=len(described),
-    initial=len(described) - len(missing),
-    desc='extraction',
-    unit='run',
-  )
   for start in range(0, len(missing), size):
     began = time.perf_counter()
     new = missing[start : start + size]
@@ -86,22 +120,10 @@ def run(experiment: Experiment) -> None:
       )
     )
     seconds = (time.perf_counter() - began) / len(new)
-    for i, (cell, seed) in enumerate(new):
-      one = jax.tree.map(lambda leaf, i=i: leaf[i], result)
-      done[cell, seed] = _record(cell, seed, got[i], one, seconds)
-    workdir.write_jsonl(part, [done[row] for row in described if row in done])
-    progress.update(len(new))
-  progress.close()
-  diverged = sum(record.diverged for record in done.values())
-  if diverged:
-    warnings.warn(
-      f'{diverged} of {len(done)} surrogates diverged: their losses are not finite, so '
-      'they count in no mean and support no claim; lower '
-      'config.extraction.hyper.learning_rate',
-      stacklevel=2,
-    )
-  workdir.write_jsonl(part, [done[row] for row in described])
-  part.replace(experiment.directory / EXTRACTION)
+    yield [
+      _record(*row, spoils, jax.tree.map(lambda leaf, i=i: leaf[i], result), seconds)
+      for i, (row, spoils) in enumerate(zip(new, got, strict=True))
+    ]
 
 
 def _runs(

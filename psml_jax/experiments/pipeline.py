@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import time
@@ -15,6 +16,7 @@ from psml_jax.experiments import (
   fingerprint_stage,
   lock,
   preflight,
+  processes,
   report_stage,
   workdir,
   zoo_stage,
@@ -38,6 +40,7 @@ _STAGES: dict[str, tuple[str, Callable[[Experiment], None]]] = {
   'extraction': (EXTRACTION, extraction_stage.run),
   'report': ('report.html', report_stage.run),
 }
+_SHARED = ('extraction',)
 _PUBLISHED_STAGES = ('profile', 'fingerprint', 'defense', 'report')
 
 
@@ -83,52 +86,68 @@ def run(
   with contextlib.ExitStack() as resources:
     try:
       with _memory('the checks before the first stage'):
-        experiment = _prepare(config, directory, data_dir, wanted, resources)
+        experiment = Experiment(
+          config,
+          _files.local('workdir', directory),
+          None if data_dir is None else str(_files.local('data_dir', data_dir)),
+        )
+        missing = _missing(experiment.directory, wanted)
+        if missing:
+          _device.start()
+        processes.on_first(
+          'the preparation',
+          functools.partial(_prepare, experiment, missing, resources),
+        )
+        experiment = dataclasses.replace(experiment, under_way=True)
     except ValueError as error:
       raise InputError(str(error)) from error
-    for name in _missing(experiment.directory, wanted):
-      experiment.check_inputs()
-      spent = SECONDS.found(experiment.directory) or {}
-      began = time.perf_counter()
-      try:
-        with _memory(f'the stage {name}'):
-          _STAGES[name][1](experiment)
-      except ValueError:
-        experiment.check_inputs()
-        raise
-      finally:
-        spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
-        SECONDS.write(experiment.directory, spent)
-  if until == 'report':
-    print(report.claims_table(SUMMARY.read(experiment.directory)))
+    for name in missing:
+      work = functools.partial(_work, name, experiment)
+      if name in _SHARED:
+        work()
+      else:
+        processes.on_first(f'the stage {name}', work)
+    if until == 'report':
+      processes.on_first('the report', functools.partial(_show, experiment.directory))
   return experiment.directory
 
 
+def _work(name: str, experiment: Experiment) -> None:
+  """One stage, unless another run was faster, and the seconds that it took."""
+  if name not in _SHARED and (experiment.directory / _STAGES[name][0]).exists():
+    return
+  experiment.check_inputs()
+  began = time.perf_counter()
+  try:
+    with _memory(f'the stage {name}'):
+      _STAGES[name][1](experiment)
+  except ValueError:
+    experiment.check_inputs()
+    raise
+  finally:
+    if processes.is_first():
+      spent = SECONDS.found(experiment.directory) or {}
+      spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
+      SECONDS.write(experiment.directory, spent)
+
+
+def _show(directory: pathlib.Path) -> None:
+  print(report.claims_table(SUMMARY.read(directory)))
+
+
 def _prepare(
-  config: Config,
-  directory: str | os.PathLike[str],
-  data_dir: str | os.PathLike[str] | None,
-  wanted: Sequence[str],
-  resources: contextlib.ExitStack,
-) -> Experiment:
-  """The experiment, checked; its directory locked where a stage is missing."""
-  experiment = Experiment(
-    config,
-    _files.local('workdir', directory),
-    None if data_dir is None else str(_files.local('data_dir', data_dir)),
-  )
+  experiment: Experiment, missing: Sequence[str], resources: contextlib.ExitStack
+) -> None:
+  """Checks the experiment; its directory is locked where a stage is missing."""
   moved = experiment.inputs()
-  if _missing(experiment.directory, wanted):
-    _device.start()
+  if missing:
     preflight.check(experiment)
-  workdir.open_workdir(experiment.directory, config, moved=moved)
-  if _missing(experiment.directory, wanted):
+  workdir.open_workdir(experiment.directory, experiment.config, moved=moved)
+  if missing:
     locked = resources.enter_context(lock.hold(experiment.directory))
     if locked:
       workdir.remove_unfinished(experiment.directory)
-  experiment = dataclasses.replace(experiment, under_way=True)
-  experiment.check_inputs()
-  return experiment
+  dataclasses.replace(experiment, under_way=True).check_inputs()
 
 
 @contextlib.contextmanager

@@ -45,9 +45,19 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
     raise ValueError(f'coordinator is {coordinator!r}: {error}') from error
 
 
+def _several() -> bool:
+  return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
 def is_first() -> bool:
   """Whether this process is the one that writes."""
-  return jax.process_index() == 0
+  return not _several() or jax.process_index() == 0
+
+
+def wait(name: str) -> None:
+  """Waits until all processes have come here."""
+  if _several():
+    multihost_utils.sync_global_devices(name)
 
 
 def on_first(what: str, work: Callable[[], object]) -> None:
@@ -66,7 +76,7 @@ def on_first(what: str, work: Callable[[], object]) -> None:
       work()
     except BaseException as error:
       failed = error
-  if jax.process_count() > 1:
+  if _several():
     told = multihost_utils.broadcast_one_to_all(np.int32(failed is not None))
     if told and failed is None:
       raise InputError(f'{what} failed in the first process, which says why')
