@@ -1,11 +1,23 @@
 """What every entry of a registry must keep, a user's own included."""
 
+import functools
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psml_jax import attacks, defenses, goodput, routers, servers, session, workloads
+from psml_jax import (
+  attacks,
+  data,
+  defenses,
+  goodput,
+  routers,
+  servers,
+  session,
+  workloads,
+)
 from psml_jax.core import Knowledge, Query, Spec
 from tests import references, toys
 
@@ -237,6 +249,37 @@ def test_a_workload_can_be_served(name, fields):
   same(spec, again)
   assert spec.min_accuracy.shape == spec.max_latency_ms.shape == (50,)
   assert np.asarray(ZOO.meets(spec)).any(-1).all()
+
+
+class TestDataSets:
+  """Those that read no files."""
+
+  SIZES: ClassVar = {'zoo': 60, 'pool': 50, 'test': 40, 'profile': 30}
+
+  @pytest.fixture(params=[n for n, e in data.DATASETS.items() if e.files is None])
+  def load(self, request):
+    sizes = {f'{part}_size': size for part, size in self.SIZES.items()}
+    return functools.partial(data.load, request.param, seed=1, **sizes)
+
+  def test_equal_arguments_give_equal_splits(self, load):
+    one, again, other = (vars(load(**fields)) for fields in ({}, {}, {'seed': 2}))
+    for field, value in one.items():
+      np.testing.assert_array_equal(value, again[field])
+    assert not np.array_equal(one['zoo_x'], other['zoo_x'])
+
+  def test_splits_are_disjoint_and_as_asked(self, load):
+    splits = load()
+    everything = set()
+    for part, size in self.SIZES.items():
+      x = getattr(splits, f'{part}_x')
+      assert (len(x), x.ndim, x.dtype) == (size, 4, np.float32)
+      assert 0 <= x.min() < x.max() <= 1
+      everything |= {image.tobytes() for image in x}
+      if part != 'pool':
+        y = getattr(splits, f'{part}_y')
+        assert (y.shape, y.dtype) == ((size,), np.int32)
+        assert 0 <= y.min() < y.max() < splits.num_classes
+    assert len(everything) == sum(self.SIZES.values())
 
 
 @pytest.mark.parametrize(
