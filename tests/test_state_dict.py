@@ -145,7 +145,7 @@ def test_only_kernels_are_transposed(monkeypatch, tmp_path):
       seen = images.mean((1, 2)) @ table
       return nn.Dense(self.num_classes, name='fc')(seen)
 
-  monkeypatch.setattr(registry, '_FAMILIES', dict(registry._FAMILIES))
+  monkeypatch.setattr(registry._FAMILIES, '_entries', dict(registry._FAMILIES))
   zoo.register('tables', Tables)
   table = np.arange(9, dtype=np.float32).reshape(3, 3)
   fc = np.arange(6, dtype=np.float32).reshape(2, 3)

@@ -174,7 +174,7 @@ class Unnumbered(nn.Module):
 class TestRegister:
   @pytest.fixture(autouse=True)
   def families(self, monkeypatch):
-    monkeypatch.setattr(registry, '_FAMILIES', dict(registry._FAMILIES))
+    monkeypatch.setattr(registry._FAMILIES, '_entries', dict(registry._FAMILIES))
 
   def test_a_family_is_added_once(self, images):
     zoo.register('constant', Constant)
