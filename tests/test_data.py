@@ -574,7 +574,7 @@ DAMAGE = {
   'svhn, swapped': (
     'svhn',
     swap('svhn/train_32x32.mat', 'svhn/test_32x32.mat'),
-    r'train_32x32.mat holds 4 images and test_32x32.mat 10; .* swapped',
+    r'svhn in .* holds 4 training and 10 test images; .* swapped',
   ),
   'svhn, a file twice': (
     'svhn',
@@ -632,7 +632,7 @@ DAMAGE = {
       swap(f'mnist/{file}', f'mnist/{file.replace("train", "t10k")}')(data_dir)
       for file in (IMAGES, LABELS)
     ],
-    rf'{IMAGES} holds 4 images and t10k-images-idx3-ubyte 10; .* swapped',
+    r'mnist in .* holds 4 training and 10 test images; .* swapped',
   ),
   'mnist, a file twice': (
     'mnist',
@@ -863,7 +863,10 @@ def test_npz_drops_duplicates(tmp_path):
     ({'y_train': np.arange(12) / 2}, r'y_train is of type float64; .* whole numbers'),
     ({'y_train': np.array(3)}, r'y_train is of shape \(\); it must be \(12,\)'),
     ({'y_test': np.arange(5)}, r'y_test is of shape \(5,\); it must be \(4,\)'),
-    ({'y_test': np.array([0, 1, -1, 2])}, r'y_test\[2\] is -1; y_test must be >= 0'),
+    (
+      {'y_test': np.array([0, 1, -1, 2])},
+      r'y_test\[2\] is -1; y_test must be 0 to \d+',
+    ),
     (
       {'y_train': np.zeros(12, int), 'y_test': np.zeros(4, int)},
       r'num_classes is 1; it must be at least 2',

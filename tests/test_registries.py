@@ -2,6 +2,7 @@
 
 import functools
 from typing import ClassVar
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -251,6 +252,13 @@ def test_a_workload_can_be_served(name, fields):
   assert np.asarray(ZOO.meets(spec)).any(-1).all()
 
 
+def read_as(read):
+  """The splits of a data set that is registered for this call."""
+  entries = {**data.DATASETS, 'mine': data.Entry(read)}
+  with mock.patch.object(data.DATASETS, '_entries', entries):
+    return data.load('mine', seed=0, zoo_size=1, pool_size=1, test_size=1)
+
+
 class TestDataSets:
   """Those that read no files."""
 
@@ -297,6 +305,9 @@ class TestDataSets:
     (lambda: defenses.MECHANISMS.register('laplace', None), 'is registered already'),
     (lambda: attacks.ATTACKS.register('a b', None), "attack is 'a b'; it must be let"),
     (lambda: attacks.Entry(None, role='spy'), "role is 'spy'; it must be one of"),
+    (lambda: read_as(lambda _: (1, 2)), 'mine is read as tuple; it must be as Images'),
+    (lambda: read_as(lambda _: data.Images([[[2.0]]], [1])), r'x_train.* is 2\.0; '),
+    (lambda: read_as(lambda _, size: None), 'size is missing; mine needs it'),
   ],
 )
 def test_mistakes_are_named(call, message):

@@ -103,6 +103,8 @@ def load(
   check_arguments(seed, profile_size=profile_size, **sizes)
   path = None if data_dir is None else _files.local('data_dir', data_dir)
   found = DATASETS[name].read(path, **fields)
+  if not (isinstance(found, Images) or callable(found)):
+    raise ValueError(f'{name} is read as {type(found).__name__}; it must be as Images')
   if not isinstance(found, Images):
     return found(name, seed=seed, profile_size=profile_size, **sizes)
   images = checked(found)

@@ -39,16 +39,14 @@ def checked(images: Images) -> Images:
       )
     if x_train.dtype != x_test.dtype:
       raise ValueError(
-        f'x_test is of type {images.x_test.dtype} and x_train of '
-        f'{images.x_train.dtype}; both must be uint8, or both floats'
+        f'x_test is of type {np.asarray(images.x_test).dtype} and x_train of '
+        f'{np.asarray(images.x_train).dtype}; both must be uint8, or both floats'
       )
-  allowed = '>= 0' if k is None else f'0 to {k - 1}'
-  classes = k or 1 + max(int(y.max()) for y in labels.values())
-  if k is None and classes > _MOST_CLASSES:
-    allowed, classes = f'0 to {_MOST_CLASSES - 1}', _MOST_CLASSES
+  most = (k or _MOST_CLASSES) - 1
   for name, y in labels.items():
-    _validate.reject(name, y, (y < 0) | (y >= classes), allowed)
-  return Images(x_train, y_train, x_test, labels.get('y_test'), at_least_two(classes))
+    _validate.reject(name, y, (y < 0) | (y > most), f'0 to {most}')
+  k = at_least_two(k or 1 + max(int(y.max()) for y in labels.values()))
+  return Images(x_train, y_train, x_test, labels.get('y_test'), k)
 
 
 def _images(name: str, x: np.ndarray) -> np.ndarray:

@@ -50,9 +50,7 @@ def make(contents: Mapping[pathlib.Path, bytes]) -> Images:
   """
   train_images, train_labels, test_images, test_labels = contents.items()
   x, y = _part(train_images, train_labels)
-  test_x, test_y = _part(test_images, test_labels)
-  _official.check_counts({train_images[0]: len(x), test_images[0]: len(test_x)})
-  return Images(x, y, test_x, test_y, _CLASSES)
+  return Images(x, y, *_part(test_images, test_labels), _CLASSES)
 
 
 def _part(

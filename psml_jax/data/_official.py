@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import gzip
 import hashlib
 import pathlib
@@ -54,17 +55,28 @@ def register(
 
   Args:
     source: of the files.
-    make: the images of what `read` gives; it raises a ValueError for damaged files.
+    make: the images of what `contents` gives; a ValueError for damaged files.
   """
   SOURCES[source.name] = source
-  entry = Entry(
-    lambda data_dir: make(read(source, data_dir)),
-    lambda data_dir: files(source, data_dir),
-  )
+
+  def read(data_dir: pathlib.Path | None) -> Images:
+    images = make(contents(source, data_dir))
+    assert images.x_test is not None
+    if len(images.x_train) < len(images.x_test):
+      raise ValueError(
+        f'{source.folder} in {data_dir} holds {len(images.x_train)} training and '
+        f'{len(images.x_test)} test images; there must be no fewer training than test '
+        'images, so files are swapped'
+      )
+    return images
+
+  entry = Entry(read, functools.partial(files, source))
   DATASETS.register(source.name, entry)
 
 
-def read(source: Source, data_dir: pathlib.Path | None) -> dict[pathlib.Path, bytes]:
+def contents(
+  source: Source, data_dir: pathlib.Path | None
+) -> dict[pathlib.Path, bytes]:
   """Reads the files of a data set, downloading them where its folder is absent.
 
   A file may be there with or without the suffix .gz, the latter first; its first bytes
@@ -95,10 +107,15 @@ def read(source: Source, data_dir: pathlib.Path | None) -> dict[pathlib.Path, by
     for other in SOURCES.values()
     for file, md5 in other.files.items()
   }
-  contents: dict[pathlib.Path, bytes] = {}
+  found: dict[pathlib.Path, bytes] = {}
   unofficial = []
   for file, md5 in source.files.items():
-    path = _find(source, folder, file)
+    path = _find(folder, file)
+    if path is None:
+      raise ValueError(
+        f'{folder / file} is missing; {source.folder} must hold '
+        f'{", ".join(source.files)}'
+      )
     raw = path.read_bytes()
     content = _unpack(source, path, raw)
     _files.check_content(path, content[:256])
@@ -113,13 +130,13 @@ def read(source: Source, data_dir: pathlib.Path | None) -> dict[pathlib.Path, by
     unpacked = file.endswith('.gz') and raw is content
     if not unpacked and md5 not in ('', digest):
       unofficial.append(file)
-    for other, earlier in contents.items():
+    for other, earlier in found.items():
       if content == earlier and 'labels' not in file:
         raise ValueError(
           f'{path} is the same as {other.name}; one of the two is another file copied '
           'or renamed'
         )
-    contents[folder / file.removesuffix('.gz')] = content
+    found[folder / file.removesuffix('.gz')] = content
   if unofficial:
     logging.warning(
       'In %s these do not have their official checksum, and are taken as subsets or '
@@ -127,44 +144,19 @@ def read(source: Source, data_dir: pathlib.Path | None) -> dict[pathlib.Path, by
       folder,
       ', '.join(unofficial),
     )
-  return contents
+  return found
 
 
 def files(source: Source, data_dir: pathlib.Path) -> list[pathlib.Path]:
   """The files of a data set that exist, in the order of `source.files`."""
-  found = (_candidates(data_dir / source.folder, file) for file in source.files)
-  return [paths[0] for paths in found if paths]
+  found = (_find(data_dir / source.folder, file) for file in source.files)
+  return [path for path in found if path is not None]
 
 
-def check_counts(contents: Mapping[pathlib.Path, int]) -> None:
-  """Checks that there are no fewer training than test images.
-
-  Args:
-    contents: file of training images, then of test images -> how many it holds.
-
-  Raises:
-    ValueError: there are.
-  """
-  (train, num_train), (test, num_test) = contents.items()
-  if num_train < num_test:
-    raise ValueError(
-      f'{train} holds {num_train} images and {test.name} {num_test}; there must be no '
-      'fewer training than test images, so the two are swapped'
-    )
-
-
-def _candidates(folder: pathlib.Path, file: str) -> list[pathlib.Path]:
+def _find(folder: pathlib.Path, file: str) -> pathlib.Path | None:
   plain = file.removesuffix('.gz')
   paths = (folder / plain, folder / f'{plain}.gz')
-  return [path for path in paths if path.is_file()]
-
-
-def _find(source: Source, folder: pathlib.Path, file: str) -> pathlib.Path:
-  for path in _candidates(folder, file):
-    return path
-  raise ValueError(
-    f'{folder / file} is missing; {source.folder} must hold {", ".join(source.files)}'
-  )
+  return next((path for path in paths if path.is_file()), None)
 
 
 def _unpack(source: Source, path: pathlib.Path, raw: bytes) -> bytes:

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 import numpy as np
 
@@ -58,20 +57,8 @@ class Images:
   num_classes: int | None = None
 
 
-class MakeSplits(Protocol):
-  """What makes its splits itself."""
-
-  def __call__(
-    self,
-    name: str,
-    *,
-    seed: int,
-    zoo_size: int,
-    pool_size: int,
-    test_size: int,
-    profile_size: int,
-  ) -> Splits:
-    """The splits; `name` is the data set's, the rest is as for `load`."""
+MakeSplits = Callable[..., Splits]
+"""`(name, *, seed, zoo_size, pool_size, test_size, profile_size) -> Splits`."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,9 +38,8 @@ def make(contents: Mapping[pathlib.Path, bytes]) -> Images:
     ValueError: a file that is truncated, lacks arrays, has arrays of other shapes or
       types, or classes other than 1 to 10.
   """
-  (x, y), (test_x, test_y) = (_part(path, raw) for path, raw in contents.items())
-  _official.check_counts(dict(zip(contents, (len(x), len(test_x)), strict=True)))
-  return Images(x, y, test_x, test_y, _CLASSES)
+  (x, y), test = (_part(path, raw) for path, raw in contents.items())
+  return Images(x, y, *test, _CLASSES)
 
 
 def _part(path: pathlib.Path, raw: bytes) -> tuple[np.ndarray, np.ndarray]:
