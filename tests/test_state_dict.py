@@ -34,6 +34,7 @@ class TestParity:
     torch = pytest.importorskip('torch', reason='PyTorch is absent: make parity')
     from tests import torch_models
 
+    torch.set_num_threads(1)
     module = torch_models.create(name, 7, **ONE_OF_EACH[name])
     torch_models.randomise(module, seed=0)
     entries = {entry: value.numpy() for entry, value in module.state_dict().items()}

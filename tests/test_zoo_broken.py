@@ -43,7 +43,7 @@ DAMAGES = {
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
-  variables = MODULE.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+  variables = jax.jit(MODULE.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
   path = tmp_path_factory.mktemp('zoo') / 'model'
   zoo.save(path, variables)
   return path
@@ -145,7 +145,7 @@ class TestPaths:
     monkeypatch.chdir(tmp_path)
 
   def test_home(self, tmp_path, data):
-    variables = MODULE.init(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+    variables = jax.jit(MODULE.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
     zoo.save('~/model', variables)
     zoo.restore('~/model', zoo.abstract_variables(MODULE, (8, 8, 1)))
     fit(data, '~/training')
