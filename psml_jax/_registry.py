@@ -94,5 +94,5 @@ def near(name: Any, known: Iterable[str]) -> str:
 def unknown(path: str, name: Any, known: Iterable[str]) -> str:
   """What an error says of a name that is not known."""
   names = sorted(known)
-  hint = near(name, names)
+  hint = near(name, names) if isinstance(name, str) else ''
   return f'{path} is {name!r}{hint}; it must be one of {", ".join(names)}'

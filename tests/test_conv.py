@@ -1,4 +1,4 @@
-"""Convolutions: XLA's own values and gradients, whatever form a platform takes."""
+"""Convolutions: values and gradients of plain loops, whatever form a platform takes."""
 
 import functools
 
@@ -13,7 +13,7 @@ from psml_jax.zoo import conv
 
 
 def random(seed, *shape):
-  return jax.random.normal(jax.random.key(seed), shape)
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def both(form, images, kernel, weights):
@@ -21,53 +21,84 @@ def both(form, images, kernel, weights):
   return value, *pull(weights)
 
 
-@pytest.mark.parametrize('stride', [1, 2])
-@pytest.mark.parametrize('side', [8, 5, 2])
+def in_loops(images, kernel, weights, stride):
+  """The convolution, and the gradients of its products with the weights."""
+  size, channels = len(kernel), images.shape[-1]
+  half, depthwise = size // 2, kernel.shape[2] < channels
+  if depthwise:
+    kernel = kernel * np.eye(channels, dtype=np.float32)
+  padding = ((0, 0), (half, half), (half, half), (0, 0))
+  padded = np.pad(images, padding)
+  result, to_padded, to_kernel = (np.zeros_like(x) for x in (weights, padded, kernel))
+  for i, j in np.ndindex(weights.shape[1:3]):
+    seen = np.s_[:, i * stride : i * stride + size, j * stride : j * stride + size]
+    weight = weights[:, i, j]
+    result[:, i, j] = np.einsum('nabc,abcf->nf', padded[seen], kernel)
+    to_kernel += np.einsum('nabc,nf->abcf', padded[seen], weight)
+    to_padded[seen] += np.einsum('nf,abcf->nabc', weight, kernel)
+  if depthwise:
+    to_kernel = np.einsum('abcc->abc', to_kernel)[:, :, None]
+  height, width = images.shape[1:3]
+  return result, to_padded[:, half : half + height, half : half + width], to_kernel
+
+
 @pytest.mark.parametrize(
-  'kernel_shape',
-  [(3, 3, 4, 6), (1, 1, 4, 6), (3, 3, 1, 4), (5, 5, 4, 2)],
-  ids=['full', 'pointwise', 'depthwise', 'large'],
+  ('kernel_shape', 'side', 'stride'),
+  [
+    *(((3, 3, 4, 6), side, stride) for side in (8, 5, 2) for stride in (1, 2)),
+    *(((3, 3, 1, 4), *sizes) for sizes in ((8, 2), (5, 1), (5, 2), (2, 2))),
+    *(((1, 1, 4, 6), *sizes) for sizes in ((8, 2), (5, 2), (2, 1))),
+    *(((5, 5, 4, 2), *sizes) for sizes in ((8, 2), (5, 1), (5, 2), (2, 1))),
+  ],
 )
-def test_values_and_gradients_are_those_of_xla(stride, side, kernel_shape):
+def test_values_and_gradients_are_those_of_loops(kernel_shape, side, stride):
   images, kernel = random(0, 3, side, side, 4), random(1, *kernel_shape)
-  result = conv.direct(images, kernel, stride=stride)
-  weights = random(2, *result.shape)
-  forms = (
-    functools.partial(conv.conv, stride=stride),
-    functools.partial(conv.direct, stride=stride),
-  )
-  found, wanted = jax.jit(
-    lambda *arrays: [both(form, *arrays) for form in forms],
+  rows = -(-side // stride)
+  weights = random(2, 3, rows, rows, kernel_shape[-1])
+  found = jax.jit(
+    functools.partial(both, functools.partial(conv.conv, stride=stride)),
     compiler_options=_compile.options('training'),
   )(images, kernel, weights)
+  wanted = in_loops(images, kernel, weights, stride)
   for one, other in zip(found, wanted, strict=True):
     assert one.shape == other.shape
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize('kernel_shape', [(3, 3, 4, 6), (3, 3, 1, 4)])
+def test_what_other_platforms_run_is_the_same(kernel_shape):
+  images, kernel = random(0, 3, 5, 5, 4), random(1, *kernel_shape)
+  weights = random(2, 3, 3, 3, kernel_shape[-1])
+  form = functools.partial(conv.direct, stride=2)
+  found = jax.jit(functools.partial(both, form))(images, kernel, weights)
+  for one, other in zip(found, in_loops(images, kernel, weights, 2), strict=True):
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+
+
 def test_one_channel_is_no_depthwise_convolution():
   images, kernel = random(0, 2, 6, 6, 1), random(1, 3, 3, 1, 4)
-  wanted = conv.direct(images, kernel, stride=1)
-  assert wanted.shape == (2, 6, 6, 4)
-  np.testing.assert_allclose(conv.conv(images, kernel), wanted, rtol=0, atol=1e-5)
+  wanted, *_ = in_loops(images, kernel, random(2, 2, 6, 6, 4), 1)
+  found = jax.jit(conv.conv)(images, kernel)
+  np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
 
 def test_under_vmap_over_kernels():
   images, kernels = random(0, 2, 6, 6, 2), random(1, 3, 3, 3, 2, 4)
-
-  def slopes(form):
-    return jax.vmap(jax.grad(lambda k: jnp.sum(form(images, k) ** 2)))(kernels)
-
-  found = jax.jit(lambda: slopes(conv.conv))()
-  wanted = slopes(lambda images, k: conv.direct(images, k, stride=1))
-  np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-3)
+  weights = random(2, 3, 2, 6, 6, 4)
+  found = jax.jit(jax.vmap(functools.partial(both, conv.conv), (None, 0, 0)))(
+    images, kernels, weights
+  )
+  for i in range(3):
+    wanted = in_loops(images, kernels[i], weights[i], 1)
+    for one, other in zip(found, wanted, strict=True):
+      np.testing.assert_allclose(one[i], other, rtol=0, atol=1e-4)
 
 
 def test_half_precision_keeps_its_type():
   images = random(0, 2, 6, 6, 2).astype(jnp.bfloat16)
   kernel = random(1, 3, 3, 2, 4).astype(jnp.bfloat16)
-  slope = jax.grad(lambda k: jnp.sum(conv.conv(images, k, stride=2)))(kernel)
-  assert slope.dtype == jnp.bfloat16
+  loss = jax.jit(jax.grad(lambda k: jnp.sum(conv.conv(images, k, stride=2))))
+  assert loss(kernel).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize('of', ['training', 'serving'])
@@ -117,11 +148,14 @@ class TestLayer:
       feature_group_count=4 if depthwise else 1,
     )
     images = random(0, 2, 7, 7, 4)
-    variables = flax.init(jax.random.key(1), images)
-    own = layer.init(jax.random.key(1), images)
-    assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, variables)
-    variables['params']['bias'] = random(2, features)
-    found, wanted = layer.apply(variables, images), flax.apply(variables, images)
+    own, shapes = (
+      jax.eval_shape(each.init, jax.random.key(1), images) for each in (layer, flax)
+    )
+    assert jax.tree.map(jnp.shape, own) == jax.tree.map(jnp.shape, shapes)
+    variables = jax.tree.map(lambda leaf: random(1, *leaf.shape), shapes)
+    found, wanted = jax.jit(lambda *given: (layer.apply(*given), flax.apply(*given)))(
+      variables, images
+    )
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
   @pytest.mark.parametrize('size', [0, 2, 4])

@@ -22,7 +22,7 @@ import scipy.io
 import sklearn.datasets
 
 from psml_jax import _keys, data
-from psml_jax.data import _official, _synthetic
+from psml_jax.data import _cifar, _official, _synthetic
 
 FOLDER = 'cifar-10-batches-bin'
 TRAIN = [f'data_batch_{i}.bin' for i in range(1, 6)]
@@ -99,27 +99,25 @@ def test_files_that_are_not_official_are_told(cifar_dir, monkeypatch):
   official = dict.fromkeys(FILES, '')
   path = cifar_dir / FOLDER / FILES[0]
   md5 = hashlib.md5(path.read_bytes()).hexdigest()
-  set_source(monkeypatch, _official.CIFAR10, files=official | {FILES[0]: md5})
+  set_source(monkeypatch, _cifar.CIFAR10, files=official | {FILES[0]: md5})
   data.load('cifar10', seed=0, **SIZES, data_dir=cifar_dir)
   assert told == []
-  set_source(monkeypatch, _official.CIFAR10, files=official | {FILES[0]: '0' * 32})
+  set_source(monkeypatch, _cifar.CIFAR10, files=official | {FILES[0]: '0' * 32})
   data.load('cifar10', seed=0, **SIZES, data_dir=cifar_dir)
   assert told == [(cifar_dir / FOLDER, FILES[0])]
 
 
 def test_digits_are_all_there_with_their_labels():
-  sizes = {'zoo_size': 700, 'pool_size': 600, 'test_size': 497}
-  splits = data.digits(seed=3, **sizes)
+  sizes = {'zoo_size': 700, 'pool_size': 600, 'test_size': 397, 'profile_size': 100}
+  splits = data.load('digits', seed=3, **sizes)
   check(splits, sizes, (8, 8, 1))
-  assert splits.name == 'digits'
   raw = sklearn.datasets.load_digits()
   label = {
     (image / 16).astype(np.float32).tobytes(): y
     for image, y in zip(raw.images, raw.target)
   }
   assert len(label) == 1797
-  for x, y in ((splits.zoo_x, splits.zoo_y), (splits.test_x, splits.test_y)):
-    assert [label[image.tobytes()] for image in x] == y.tolist()
+  assert all(label[image] == y for image, y in labels_by_image(splits).items())
 
 
 def test_digits_drop_duplicates(monkeypatch):
@@ -127,42 +125,26 @@ def test_digits_drop_duplicates(monkeypatch):
   raw.images[1000:1100] = raw.images[:100]
   monkeypatch.setattr(sklearn.datasets, 'load_digits', lambda: raw)
   sizes = {'zoo_size': 597, 'pool_size': 600, 'test_size': 500}
-  check(data.digits(seed=0, **sizes), sizes, (8, 8, 1))
+  check(data.load('digits', seed=0, **sizes), sizes, (8, 8, 1))
   with pytest.raises(ValueError, match='at most 1697'):
-    data.digits(seed=0, **{**sizes, 'test_size': 501})
+    data.load('digits', seed=0, **{**sizes, 'test_size': 501})
 
 
-@pytest.mark.parametrize('name', ['digits', 'cifar10'])
-def test_seed_decides_the_split(name, cifar_dir):
-  load = functools.partial(data.load, name, **SIZES, data_dir=cifar_dir)
-  assert_same(load(seed=1), load(seed=1))
-  assert contents(load(seed=1).zoo_x) != contents(load(seed=2).zoo_x)
-
-
-@pytest.mark.parametrize(
-  'name', ['digits', 'cifar10', 'cifar100', 'svhn', 'mnist', 'npz', 'synthetic']
-)
 @pytest.mark.parametrize(
   ('bad', 'message'),
   [
     ({'zoo_size': 0}, r'zoo_size is 0; .* >= 1'),
     ({'pool_size': -1}, r'pool_size is -1; .* >= 1'),
     ({'test_size': 2.0}, r'test_size is 2\.0; .* >= 1'),
-    ({'test_size': True}, r'test_size is True; .* >= 1'),
     ({'seed': -1}, r'seed is -1; .* \[0, 4294967295\]'),
     ({'seed': None}, r'seed is None; .* \[0, 4294967295\]'),
-    ({'seed': 0.5}, r'seed is 0\.5; .* \[0, 4294967295\]'),
-    ({'seed': True}, r'seed is True; .* \[0, 4294967295\]'),
     ({'seed': 2**32}, r'seed is 4294967296; .* \[0, 4294967295\]'),
     ({'profile_size': -1}, r'profile_size is -1; .* >= 0'),
-    ({'profile_size': 1.5}, r'profile_size is 1\.5; .* >= 0'),
   ],
 )
-def test_bad_arguments_are_told_before_any_work(
-  name, bad, message, tmp_path, no_download
-):
+def test_bad_arguments_are_told_before_any_work(bad, message, tmp_path, no_download):
   with pytest.raises(ValueError, match=message):
-    data.load(name, **{'seed': 0, **SIZES, 'data_dir': tmp_path, **bad})
+    data.load('mnist', **{'seed': 0, **SIZES, 'data_dir': tmp_path, **bad})
   assert not list(tmp_path.iterdir())
 
 
@@ -199,18 +181,9 @@ def test_unknown_field(name, message):
     data.load(name, seed=0, **SIZES, num_clases=3)
 
 
-def test_digits_sizes_too_large():
-  with pytest.raises(
-    ValueError,
-    match=r'zoo_size \(1000\) \+ pool_size \(700\) \+ test_size \(98\) is 1798; '
-    'it must be at most 1797',
-  ):
-    data.digits(seed=0, zoo_size=1000, pool_size=700, test_size=98)
-
-
 def test_cifar10_takes_each_split_from_its_files(cifar_dir):
   sizes = {'zoo_size': 12, 'pool_size': 8, 'test_size': 4}
-  splits = data.cifar10(cifar_dir, seed=0, **sizes)
+  splits = data.load('cifar10', data_dir=cifar_dir, seed=0, **sizes)
   check(splits, sizes, (32, 32, 3))
   assert splits.name == 'cifar10'
   expected = {}
@@ -238,70 +211,29 @@ def test_cifar10_drops_duplicates_within_and_across_files(tmp_path):
   records['test_batch.bin'][2] = records['test_batch.bin'][1]
   write(tmp_path, records)
   sizes = {'zoo_size': 10, 'pool_size': 8, 'test_size': 2}
-  splits = data.cifar10(tmp_path, seed=0, **sizes)
+  splits = data.load('cifar10', data_dir=tmp_path, seed=0, **sizes)
   check(splits, sizes, (32, 32, 3))
   first = records['data_batch_2.bin'][3]
   image = first[1:].reshape(3, 32, 32).transpose(1, 2, 0) / np.float32(255)
   everything = {
     x.tobytes(): y
     for seed in range(4)
-    for s in [data.cifar10(tmp_path, seed=seed, **sizes)]
+    for s in [data.load('cifar10', data_dir=tmp_path, seed=seed, **sizes)]
     for x, y in zip(s.zoo_x, s.zoo_y)
   }
   assert everything[np.ascontiguousarray(image).tobytes()] == first[0]
   for size, most in (('pool_size', 18), ('test_size', 2)):
     with pytest.raises(ValueError, match=rf'{size} \(.*at most {most},'):
-      data.cifar10(tmp_path, seed=0, **{**sizes, size: sizes[size] + 1})
-
-
-def test_cifar10_without_data_dir():
-  with pytest.raises(ValueError, match=f'data_dir is None.*{FOLDER}'):
-    data.load('cifar10', seed=0, **SIZES)
-
-
-@pytest.mark.parametrize('name', ['data_batch_4.bin', 'test_batch.bin'])
-@pytest.mark.parametrize(
-  ('damage', 'message'),
-  [
-    (lambda raw: None, 'is missing; .*data_batch_1.bin.*test_batch.bin'),
-    (lambda raw: b'', 'has 0 bytes; .*3073'),
-    (lambda raw: raw[:-1], f'has {3073 * PER_FILE - 1} bytes; .*3073'),
-    (lambda raw: b'\x0a' + raw[1:], 'holds class 10; .* 0 to 9'),
-  ],
-  ids=['missing', 'empty', 'truncated', 'class'],
-)
-def test_cifar10_damaged_file(name, damage, message, cifar_dir):
-  path = cifar_dir / FOLDER / name
-  raw = damage(path.read_bytes())
-  path.unlink()
-  if raw is not None:
-    path.write_bytes(raw)
-  with pytest.raises(ValueError, match=f'{name} {message}'):
-    data.cifar10(cifar_dir, seed=0, **SIZES)
-
-
-@pytest.mark.parametrize(
-  'error', [requests.ConnectionError('no route'), OSError('no route')]
-)
-def test_cifar10_offline(error, tmp_path, monkeypatch):
-  def fail(*args, path, **kwargs):
-    assert data_dir in pathlib.Path(path).parents
-    (pathlib.Path(path) / 'partial').write_bytes(b'half')
-    raise error
-
-  data_dir = tmp_path / 'new'
-  monkeypatch.setattr(pooch, 'retrieve', fail)
-  with pytest.raises(ValueError, match=r'no route.*put data_batch_1.*test_batch') as e:
-    data.cifar10(data_dir, seed=0, **SIZES)
-  assert str(data_dir / FOLDER) in str(e.value)
-  assert not list(tmp_path.iterdir())
+      data.load(
+        'cifar10', data_dir=tmp_path, seed=0, **{**sizes, size: sizes[size] + 1}
+      )
 
 
 def test_cifar10_data_dir_is_a_file(tmp_path, no_download):
   path = tmp_path / 'file'
   path.touch()
   with pytest.raises(ValueError, match=r'data_dir is .*file'):
-    data.cifar10(path, seed=0, **SIZES)
+    data.load('cifar10', data_dir=path, seed=0, **SIZES)
 
 
 def make_archive(records):
@@ -334,7 +266,7 @@ def served(monkeypatch):
     thread.start()
     monkeypatch.setenv('NO_PROXY', '127.0.0.1')
     url = f'http://127.0.0.1:{server.server_port}/cifar.tar.gz'
-    set_source(monkeypatch, _official.CIFAR10, url=url)
+    set_source(monkeypatch, _cifar.CIFAR10, url=url)
     yield archive
     server.shutdown()
     thread.join()
@@ -342,17 +274,17 @@ def served(monkeypatch):
 
 def test_cifar10_download(served, tmp_path, monkeypatch):
   md5 = hashlib.md5(served).hexdigest()
-  set_source(monkeypatch, _official.CIFAR10, archive_md5=md5)
+  set_source(monkeypatch, _cifar.CIFAR10, archive_md5=md5)
   downloaded, written = tmp_path / 'a', tmp_path / 'b'
-  got = data.cifar10(downloaded, seed=0, **SIZES)
+  got = data.load('cifar10', data_dir=downloaded, seed=0, **SIZES)
   assert [path.name for path in downloaded.iterdir()] == [FOLDER]
   write(written, make_records())
-  assert_same(got, data.cifar10(written, seed=0, **SIZES))
+  assert_same(got, data.load('cifar10', data_dir=written, seed=0, **SIZES))
 
 
 def test_cifar10_download_of_something_else(served, tmp_path):
   with pytest.raises(ValueError, match='hash'):
-    data.cifar10(tmp_path, seed=0, **SIZES)
+    data.load('cifar10', data_dir=tmp_path, seed=0, **SIZES)
   assert not list(tmp_path.iterdir())
 
 
@@ -403,11 +335,6 @@ OFFICIAL = {
   'mnist': write_mnist,
   'fashion_mnist': write_fashion,
 }
-PUBLISHED = {
-  'svhn': write_svhn,
-  'mnist': functools.partial(write_mnist, pack=gzip.compress, suffix='.gz'),
-  'fashion_mnist': write_fashion,
-}
 SHAPES = {
   'cifar10': (32, 32, 3),
   'cifar100': (32, 32, 3),
@@ -415,16 +342,7 @@ SHAPES = {
   'mnist': (28, 28, 1),
   'fashion_mnist': (28, 28, 1),
 }
-SOURCES = {
-  source.name: source
-  for source in (
-    _official.CIFAR10,
-    _official.CIFAR100,
-    _official.SVHN,
-    _official.MNIST,
-    _official.FASHION_MNIST,
-  )
-}
+SOURCES = _official.SOURCES
 TINY = {'zoo_size': 6, 'pool_size': 4, 'test_size': 2}
 
 
@@ -442,15 +360,12 @@ def test_official_layout_gives_disjoint_splits(name, tmp_path, no_download):
   OFFICIAL[name](tmp_path)
   before = tree(tmp_path)
   splits = data.load(name, seed=0, **TINY, data_dir=str(tmp_path))
-  classes = 100 if name == 'cifar100' else 10
-  check(splits, TINY, SHAPES[name], classes)
+  check(splits, TINY, SHAPES[name], 100 if name == 'cifar100' else 10)
   assert splits.name == name
   assert_same(splits, data.load(name, seed=0, **TINY, data_dir=tmp_path))
+  other = data.load(name, seed=1, **TINY, data_dir=tmp_path)
+  assert contents(splits.zoo_x) != contents(other.zoo_x)
   assert tree(tmp_path) == before
-  with pytest.raises(ValueError, match=rf'at most \d+, .* training images of {name}'):
-    data.load(name, seed=0, **{**TINY, 'zoo_size': 50}, data_dir=tmp_path)
-  with pytest.raises(ValueError, match=rf'at most \d+, .* test images of {name}'):
-    data.load(name, seed=0, **{**TINY, 'test_size': 50}, data_dir=tmp_path)
 
 
 def labels_by_image(splits):
@@ -504,19 +419,6 @@ def test_mnist_labels_follow_their_images(tmp_path):
   assert all(expected[image] == label for image, label in got.items())
 
 
-def test_idx_packed_and_unpacked_are_the_same(tmp_path):
-  plain, packed = tmp_path / 'plain', tmp_path / 'packed'
-  plain.mkdir()
-  packed.mkdir()
-  write_mnist(plain)
-  write_mnist(packed, pack=gzip.compress, suffix='.gz')
-  (packed / 'mnist' / 'train-images-idx3-ubyte.gz').unlink()
-  shutil.copy(plain / 'mnist' / 'train-images-idx3-ubyte', packed / 'mnist')
-  assert_same(
-    *(data.load('mnist', seed=0, **TINY, data_dir=d) for d in (plain, packed))
-  )
-
-
 def edit(file, change):
   """An operation on a data_dir that changes a file's content."""
 
@@ -554,6 +456,26 @@ IMAGES, LABELS = 'train-images-idx3-ubyte', 'train-labels-idx1-ubyte'
 X = np.zeros((32, 32, 3, 5), np.uint8)
 Y = np.ones((5, 1), np.uint8)
 DAMAGE = {
+  'cifar10, missing': (
+    'cifar10',
+    remove(f'{FOLDER}/data_batch_4.bin'),
+    'data_batch_4.bin is missing; .*data_batch_1.bin.*test_batch.bin',
+  ),
+  'cifar10, empty': (
+    'cifar10',
+    edit(f'{FOLDER}/test_batch.bin', lambda raw: b''),
+    'test_batch.bin has 0 bytes; .*3073',
+  ),
+  'cifar10, cut': (
+    'cifar10',
+    edit(f'{FOLDER}/data_batch_4.bin', lambda raw: raw[:-1]),
+    f'data_batch_4.bin has {3073 * PER_FILE - 1} bytes; .*3073',
+  ),
+  'cifar10, class': (
+    'cifar10',
+    edit(f'{FOLDER}/test_batch.bin', lambda raw: b'\x0a' + raw[1:]),
+    'test_batch.bin holds class 10; .* 0 to 9',
+  ),
   'cifar10, cut at a record': (
     'cifar10',
     edit(f'{FOLDER}/data_batch_3.bin', lambda raw: raw[:-3073]),
@@ -578,11 +500,6 @@ DAMAGE = {
     'cifar10',
     edit(f'{FOLDER}/data_batch_2.bin', lambda raw: bytes(3074 * 5)),
     r'data_batch_2.bin has 15370 bytes; .* not a CIFAR-10 file',
-  ),
-  'cifar100, missing': (
-    'cifar100',
-    remove(f'{CIFAR100}/test.bin'),
-    r'test.bin is missing; cifar-100-binary must hold train.bin, test.bin',
   ),
   'cifar100, cut': (
     'cifar100',
@@ -609,11 +526,6 @@ DAMAGE = {
     edit(f'{CIFAR100}/test.bin', lambda raw: b'\x14' + raw[1:]),
     r'test.bin holds coarse class 20; classes must be 0 to 19',
   ),
-  'svhn, missing': (
-    'svhn',
-    remove('svhn/train_32x32.mat'),
-    r'train_32x32.mat is missing; svhn must hold train_32x32.mat, test_32x32.mat',
-  ),
   'svhn, cut': (
     'svhn',
     edit('svhn/train_32x32.mat', lambda raw: raw[: len(raw) // 2]),
@@ -624,31 +536,11 @@ DAMAGE = {
     edit('svhn/test_32x32.mat', lambda raw: b''),
     r'test_32x32.mat is truncated, corrupt or no MATLAB file',
   ),
-  'svhn, flags': (
-    'svhn',
-    lambda data_dir: [
-      mat('test_32x32.mat', X=X, y=Y)(data_dir),
-      edit('svhn/test_32x32.mat', lambda raw: raw[:145] + b'\xff' + raw[146:])(
-        data_dir
-      ),
-    ],
-    r'test_32x32.mat is truncated, corrupt or no MATLAB file',
-  ),
   'svhn, tag': (
     'svhn',
     lambda data_dir: [
       mat('test_32x32.mat', X=X, y=Y)(data_dir),
       edit('svhn/test_32x32.mat', lambda raw: raw[:184] + b'\xff' + raw[185:])(
-        data_dir
-      ),
-    ],
-    r'test_32x32.mat is truncated, corrupt or no MATLAB file',
-  ),
-  'svhn, tag of y': (
-    'svhn',
-    lambda data_dir: [
-      mat('test_32x32.mat', X=X, y=Y)(data_dir),
-      edit('svhn/test_32x32.mat', lambda raw: raw[:15600] + b'\xff' + raw[15601:])(
         data_dir
       ),
     ],
@@ -682,7 +574,7 @@ DAMAGE = {
   'svhn, swapped': (
     'svhn',
     swap('svhn/train_32x32.mat', 'svhn/test_32x32.mat'),
-    r'train_32x32.mat holds 4 images and test_32x32.mat 10; .* swapped',
+    r'svhn in .* holds 4 training and 10 test images; .* swapped',
   ),
   'svhn, a file twice': (
     'svhn',
@@ -740,7 +632,7 @@ DAMAGE = {
       swap(f'mnist/{file}', f'mnist/{file.replace("train", "t10k")}')(data_dir)
       for file in (IMAGES, LABELS)
     ],
-    rf'{IMAGES} holds 4 images and t10k-images-idx3-ubyte 10; .* swapped',
+    r'mnist in .* holds 4 training and 10 test images; .* swapped',
   ),
   'mnist, a file twice': (
     'mnist',
@@ -817,23 +709,28 @@ def test_damaged_files_are_named(case, tmp_path, no_download):
 def test_official_file_under_another_name(name, file, owner, tmp_path, monkeypatch):
   OFFICIAL[name](tmp_path)
   md5 = hashlib.md5((tmp_path / file).read_bytes()).hexdigest()
-  monkeypatch.setitem(_official._OWNERS, md5, owner)
+  set_source(
+    monkeypatch, SOURCES[owner[0]], files=SOURCES[owner[0]].files | {owner[1]: md5}
+  )
   message = rf'{file} is the official {owner[1]} of {owner[0]}; .* swapped'
   with pytest.raises(ValueError, match=message):
     data.load(name, seed=0, **TINY, data_dir=tmp_path)
 
 
-@pytest.mark.parametrize('name', SOURCES)
-def test_no_data_dir(name, no_download):
-  folder = SOURCES[name].folder
-  with pytest.raises(ValueError, match=f'data_dir is None; {name} needs .*{folder}'):
-    data.load(name, seed=0, **TINY)
+def test_no_data_dir(no_download):
+  for name, source in SOURCES.items():
+    message = f'data_dir is None; {name} needs .*{source.folder}'
+    with pytest.raises(ValueError, match=message):
+      data.load(name, seed=0, **TINY)
 
 
 @pytest.mark.parametrize('name', SOURCES)
 def test_offline_says_what_to_put_where(name, tmp_path, monkeypatch):
-  def fail(url, known_hash, **kwargs):
+  def fail(url, known_hash, *, path, **kwargs):
     assert known_hash in {f'md5:{md5}' for md5 in source.downloads.values()}
+    assert tmp_path / 'new' in pathlib.Path(path).parents
+    pathlib.Path(path).mkdir(exist_ok=True)
+    (pathlib.Path(path) / 'partial').write_bytes(b'half')
     raise requests.ConnectionError('no route')
 
   source = SOURCES[name]
@@ -866,46 +763,22 @@ def publisher(monkeypatch):
   return start
 
 
-@pytest.mark.parametrize('name', PUBLISHED)
-def test_download_of_files(name, tmp_path, publisher, monkeypatch):
+def test_download_of_files(tmp_path, publisher, monkeypatch):
   there, here = tmp_path / 'there', tmp_path / 'here'
   there.mkdir()
-  PUBLISHED[name](there)
-  files = publisher(there / name)
-  official = {file: files[file] for file in SOURCES[name].files}
-  set_source(monkeypatch, SOURCES[name], files=official)
-  downloaded = data.load(name, seed=0, **TINY, data_dir=here)
-  assert tree(here) == tree(there)
-  assert_same(downloaded, data.load(name, seed=0, **TINY, data_dir=there))
-
-
-@pytest.mark.parametrize('name', PUBLISHED)
-def test_download_leaves_all_files_or_none(name, tmp_path, publisher, monkeypatch):
-  there, here = tmp_path / 'there', tmp_path / 'here'
-  there.mkdir()
-  PUBLISHED[name](there)
-  files = publisher(there / name)
-  *good, last = SOURCES[name].files
-  set_source(
-    monkeypatch, SOURCES[name], files={f: files[f] for f in good} | {last: '0'}
-  )
+  write_fashion(there)
+  source = SOURCES['fashion_mnist']
+  files = publisher(there / source.folder)
+  *good, last = source.files
+  official = {f: files[f] for f in good}
+  set_source(monkeypatch, source, files=official | {last: '0'})
   with pytest.raises(ValueError, match=f'{last} has another hash'):
-    data.load(name, seed=0, **TINY, data_dir=here)
+    data.load(source.name, seed=0, **TINY, data_dir=here)
   assert not here.exists()
-
-
-def test_cifar100_download(tmp_path, publisher, monkeypatch):
-  there, here, server = (tmp_path / name for name in ('there', 'here', 'server'))
-  there.mkdir()
-  server.mkdir()
-  write_cifar100(there)
-  with tarfile.open(server / 'cifar-100-binary.tar.gz', 'w:gz') as tar:
-    tar.add(there / CIFAR100, CIFAR100)
-  (md5,) = publisher(server).values()
-  set_source(monkeypatch, SOURCES['cifar100'], archive_md5=md5)
-  downloaded = data.load('cifar100', seed=0, **TINY, data_dir=here)
+  set_source(monkeypatch, source, files=official | {last: files[last]})
+  downloaded = data.load(source.name, seed=0, **TINY, data_dir=here)
   assert tree(here) == tree(there)
-  assert_same(downloaded, data.load('cifar100', seed=0, **TINY, data_dir=there))
+  assert_same(downloaded, data.load(source.name, seed=0, **TINY, data_dir=there))
 
 
 def arrays(**changes):
@@ -944,7 +817,9 @@ def test_npz_of_floats_without_channels(kind, tmp_path):
     x_test=raw['test'],
     y_train=np.arange(12, dtype=np.int8)[:, None] % 3,
   )
-  with pytest.warns(UserWarning, match=r'classes 3 to 6 have no image in npz in .*my'):
+  with pytest.warns(
+    UserWarning, match=r'npz in .*my.npz has no image of class 3, 4, 5, 6'
+  ):
     splits = data.load('npz', seed=0, **TINY, data_dir=path, num_classes=7)
   check(splits, TINY, (5, 6, 1), 7)
   assert contents(splits.test_x) <= contents(raw['test'].astype(np.float32))
@@ -971,7 +846,6 @@ def test_npz_drops_duplicates(tmp_path):
       {'x_train': np.zeros((12, 5, 6, 2), np.int64)},
       r'x_train is of type int64; .*uint8',
     ),
-    ({'x_train': np.zeros((12, 5, 6, 2), bool)}, r'x_train is of type bool; .*uint8'),
     (
       {'x_test': np.zeros((4, 60), np.uint8)},
       r'x_test is of shape \(4, 60\); .*N, H, W',
@@ -985,20 +859,14 @@ def test_npz_drops_duplicates(tmp_path):
       {'x_test': np.zeros((4, 5, 6, 2))},
       r'x_test is of type float64 and x_train of uint8; both',
     ),
-    (
-      {'x_train': np.full((12, 5, 6, 2), 255.0)},
-      r'x_train\[0, 0, 0, 0\] is 255.0; x_train must be in \[0, 1\]',
-    ),
     ({'x_train': np.full((12, 5, 6, 2), np.nan)}, r'x_train\[0, .* is nan; .*\[0, 1\]'),
     ({'y_train': np.arange(12) / 2}, r'y_train is of type float64; .* whole numbers'),
-    ({'y_train': np.ones(12, bool)}, r'y_train is of type bool; .* whole numbers'),
-    (
-      {'y_train': np.eye(12, 3, dtype=int)},
-      r'y_train is of shape \(12, 3\), .*\(12,\)',
-    ),
     ({'y_train': np.array(3)}, r'y_train is of shape \(\); it must be \(12,\)'),
     ({'y_test': np.arange(5)}, r'y_test is of shape \(5,\); it must be \(4,\)'),
-    ({'y_test': np.array([0, 1, -1, 2])}, r'y_test\[2\] is -1; y_test must be >= 0'),
+    (
+      {'y_test': np.array([0, 1, -1, 2])},
+      r'y_test\[2\] is -1; y_test must be 0 to \d+',
+    ),
     (
       {'y_train': np.zeros(12, int), 'y_test': np.zeros(4, int)},
       r'num_classes is 1; it must be at least 2',
@@ -1012,20 +880,12 @@ def test_npz_drops_duplicates(tmp_path):
       r'x_train .* shape \(3, 5, 6\), which look like channels first; .*\(0, 2, 3, 1\)',
     ),
     (
-      {'x_test': np.zeros((4, 1, 28, 28), np.uint8)},
-      r'x_test .* shape \(1, 28, 28\), which look like channels first',
-    ),
-    (
       {'x_train': np.zeros((5, 6, 2, 12), np.uint8)},
       r'y_train is of shape \(12,\); it must be \(5,\) .* along the last axis',
     ),
     (
       {'y_train': np.eye(3)[np.arange(12) % 3]},
       r'y_train is of shape \(12, 3\), as one-hot rows are; .*y_train.argmax\(1\)',
-    ),
-    (
-      {'y_test': np.eye(4, dtype=bool)},
-      r'y_test is of shape \(4, 4\), as one-hot rows are; .*\(4,\)',
     ),
     (
       {'y_train': np.arange(12.0)},
@@ -1047,10 +907,6 @@ def test_npz_drops_duplicates(tmp_path):
     (
       {'x_train': arrays()['x_train'] // 128},
       r'the training images of npz in .*my.npz are bytes of which the largest is 1; 0',
-    ),
-    (
-      {'x_test': arrays()['x_test'] // 128},
-      r'the test images of npz in .*my.npz are bytes of which the largest is 1; 0 to',
     ),
   ],
 )
@@ -1123,10 +979,6 @@ def test_npz_that_is_another_file(raw, message, tmp_path):
       r'floats of at most 0\.25\d; 0 to 1 is expected',
     ),
     (
-      {'x_test': np.zeros((4, 5, 6, 2), np.uint8)},
-      'the test images .*my.npz hold 4 of 4 in which all pixels are the same, 4 of',
-    ),
-    (
       {
         'x_test': np.arange(0, 200, 50, np.uint8)[:, None, None, None]
         + np.zeros((5, 6, 2), np.uint8)
@@ -1135,23 +987,19 @@ def test_npz_that_is_another_file(raw, message, tmp_path):
     ),
     (
       {'y_train': np.arange(12) % 2 + 1, 'y_test': np.ones(4, int)},
-      'class 0 has no image',
+      'has no image of class 0; its classes are 0 to 2',
     ),
     (
       {'y_train': np.array([2, 255, 5] * 4), 'y_test': np.array([0, 2, 4, 5])},
-      r'classes 1, 3, 6 to 254 have no image in npz in .*my.npz; .* are 0 to 255',
+      r'in .*my.npz has no image of class 1, 3, 6, .*, 13 and 241 more; .* to 255$',
     ),
     (
       {'y_train': np.arange(12) % 3, 'y_test': np.array([0, 3, 4, 6])},
-      r'classes 3 to 4, 6 have no training image in npz in .*my.npz, but test images',
+      r'my.npz has no training image, but test images, of class 3, 4, 6$',
     ),
     (
-      {'y_train': np.arange(12) % 3, 'y_test': np.array([0, 0, 1, 3])},
-      'class 3 has no training image',
-    ),
-    (
-      {'y_train': 2 * np.arange(12), 'y_test': np.array([90, 0, 0, 0])},
-      r'classes 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 2 more ranges have no image',
+      {'y_train': 2**30 * np.arange(12) % 2**31, 'y_test': np.array([2**31 - 2] * 4)},
+      r'no image of class 1, 2, .*, 10 and \d+ more; .* are 0 to 2147483646',
     ),
   ],
 )
@@ -1192,24 +1040,22 @@ def test_npz_without_file(tmp_path):
       data.load('npz', seed=0, **TINY, data_dir=path)
 
 
+OTHER = {'channels': 1, 'image_size': 4, 'num_classes': 3, 'difficulty': 0}
+
+
 def synthetic(seed=0, **arguments):
   sizes = {'zoo_size': 40, 'pool_size': 30, 'test_size': 20}
   return data.load('synthetic', **{'seed': seed, 'image_size': 8, **sizes, **arguments})
 
 
-def test_synthetic_is_told_by_seed_and_fields(monkeypatch):
+def test_synthetic_is_told_by_seed_and_fields():
   splits = synthetic(data_dir='ignored')
   sizes = {'zoo_size': 40, 'pool_size': 30, 'test_size': 20}
   check(splits, sizes, (8, 8, 3))
   assert splits.name == 'synthetic'
   assert_same(splits, synthetic())
   assert contents(splits.zoo_x) != contents(synthetic(seed=1).zoo_x)
-  check(
-    synthetic(channels=1, image_size=4, num_classes=3, difficulty=0),
-    sizes,
-    (4, 4, 1),
-    3,
-  )
+  check(synthetic(**OTHER), sizes, (4, 4, 1), 3)
 
 
 def test_synthetic_larger_splits_start_with_smaller_ones():
@@ -1225,7 +1071,7 @@ def test_synthetic_larger_splits_start_with_smaller_ones():
 def test_synthetic_difficulty():
   accuracies = []
   for difficulty in (0.0, 0.4, 0.6, 0.8, 1.0):
-    s = synthetic(zoo_size=1500, test_size=1500, difficulty=difficulty, channels=1)
+    s = synthetic(zoo_size=1500, test_size=1500, difficulty=difficulty)
     means = np.stack([s.zoo_x[s.zoo_y == k].mean(0) for k in range(10)])
     distances = ((s.test_x[:, None] - means) ** 2).sum((2, 3, 4))
     accuracies.append(np.mean(distances.argmin(1) == s.test_y))
@@ -1254,48 +1100,35 @@ def test_bad_synthetic(bad, message):
     synthetic(**bad)
 
 
-@pytest.mark.parametrize(
-  'name', ['digits', 'cifar10', 'cifar100', 'svhn', 'mnist', 'npz', 'synthetic']
-)
-def test_profile_images_change_no_other_split(name, tmp_path, no_download):
-  OFFICIAL.get(name, lambda data_dir: None)(tmp_path)
-  data_dir = save_npz(tmp_path) if name == 'npz' else tmp_path
+@pytest.mark.parametrize('name', ['digits', 'cifar10', 'synthetic'])
+def test_profile_images_change_no_other_split(name, cifar_dir):
   sizes = {'zoo_size': 4, 'pool_size': 3, 'test_size': 2}
-  load = functools.partial(data.load, name, seed=3, **sizes, data_dir=data_dir)
+  fields = {'image_size': 8} if name == 'synthetic' else {}
+  load = functools.partial(
+    data.load, name, seed=3, data_dir=cifar_dir, **sizes, **fields
+  )
   without, with_two, with_three = load(), load(profile_size=2), load(profile_size=3)
-  assert without.profile_x.shape == (0, *without.zoo_x.shape[1:])
+  shape = without.zoo_x.shape[1:]
+  assert without.profile_x.shape == (0, *shape)
   assert without.profile_y.shape == (0,)
   assert_same(without, with_three)
-  check(
-    with_three,
-    {**sizes, 'profile_size': 3},
-    without.zoo_x.shape[1:],
-    without.num_classes,
-  )
+  check(with_three, {**sizes, 'profile_size': 3}, shape)
   np.testing.assert_array_equal(with_three.profile_x[:2], with_two.profile_x)
 
 
-def test_profile_labels_follow_their_images():
-  raw = sklearn.datasets.load_digits()
-  label = {
-    (image / 16).astype(np.float32).tobytes(): y
-    for image, y in zip(raw.images, raw.target)
-  }
-  sizes = {'zoo_size': 100, 'pool_size': 100, 'test_size': 100, 'profile_size': 300}
-  splits = data.digits(seed=0, **sizes)
-  check(splits, sizes, (8, 8, 1))
-  assert [label[x.tobytes()] for x in splits.profile_x] == splits.profile_y.tolist()
-
-
-def test_profile_size_too_large(cifar_dir):
+def test_sizes_too_large(cifar_dir):
   with pytest.raises(
     ValueError,
     match=r'zoo_size \(6\) \+ pool_size \(7\) \+ profile_size \(8\) is 21; it must be '
     'at most 20, the number of different training images of cifar10',
   ):
-    data.cifar10(cifar_dir, seed=0, **SIZES, profile_size=8)
-  with pytest.raises(ValueError, match=r'\+ profile_size \(1\) is 1798; .* most 1797'):
-    data.digits(seed=0, zoo_size=1000, pool_size=700, test_size=97, profile_size=1)
+    data.load('cifar10', data_dir=cifar_dir, seed=0, **SIZES, profile_size=8)
+  with pytest.raises(
+    ValueError, match=r'test_size \(5\) is too large; .* most 4, .*test'
+  ):
+    data.load('cifar10', data_dir=cifar_dir, seed=0, **{**SIZES, 'test_size': 5})
+  with pytest.raises(ValueError, match=r'\+ test_size \(98\) is 1798; .* most 1797'):
+    data.load('digits', seed=0, zoo_size=1000, pool_size=700, test_size=98)
 
 
 def test_files_that_a_data_set_reads(tmp_path, no_download):
@@ -1322,21 +1155,17 @@ def test_files_that_a_data_set_reads(tmp_path, no_download):
 @pytest.mark.parametrize(
   'load', [functools.partial(data.load, seed=0, **TINY), data.files]
 )
-@pytest.mark.parametrize('name', ['npz', 'mnist', 'cifar10'])
 @pytest.mark.parametrize('path', ['gs://bucket/x', pathlib.Path('s3://bucket/x'), ''])
-def test_data_dir_is_a_path_of_this_machine(load, name, path, no_download):
+def test_data_dir_is_a_path_of_this_machine(load, path, no_download):
   with pytest.raises(ValueError, match='data_dir is .*it must be a path'):
-    load(name, data_dir=path)
+    load('npz', data_dir=path)
 
 
-@pytest.mark.parametrize('name', ['npz', 'mnist'])
-def test_data_dir_in_the_home(name, tmp_path, monkeypatch, no_download):
+def test_data_dir_in_the_home(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', str(tmp_path))
-  write_mnist(tmp_path)
-  save_npz(tmp_path)
-  data_dir = '~/my.npz' if name == 'npz' else '~'
-  assert data.load(name, seed=0, **TINY, data_dir=data_dir).name == name
-  assert data.files(name, data_dir)[0].is_relative_to(tmp_path)
+  path = save_npz(tmp_path)
+  data.load('npz', seed=0, **TINY, data_dir='~/my.npz')
+  assert data.files('npz', '~/my.npz') == [path]
 
 
 def test_failed_download_leaves_other_files(tmp_path, monkeypatch):
@@ -1353,30 +1182,28 @@ def test_failed_download_leaves_other_files(tmp_path, monkeypatch):
   assert [p.name for p in tmp_path.rglob('*')] == ['data', 'notes']
 
 
-@pytest.mark.parametrize('pack', [gzip.compress, lambda raw: raw, 'twice'])
 @pytest.mark.parametrize('suffix', ['', '.gz'])
-def test_idx_content_says_whether_it_is_packed(pack, suffix, tmp_path, no_download):
-  plain, here = tmp_path / 'plain', tmp_path / 'here'
-  plain.mkdir()
-  here.mkdir()
-  write_mnist(plain)
-  if pack == 'twice':
-    pack = lambda raw: gzip.compress(gzip.compress(raw))  # noqa: E731
-  write_mnist(here, pack=pack, suffix=suffix)
-  assert_same(*(data.load('mnist', seed=0, **TINY, data_dir=d) for d in (plain, here)))
+def test_content_says_whether_a_file_is_packed(suffix, tmp_path, no_download):
+  def twice(raw):
+    return gzip.compress(gzip.compress(raw))
+
+  wanted = None
+  for pack in (lambda raw: raw, gzip.compress, twice):
+    here = tmp_path / pack.__name__
+    here.mkdir()
+    write_mnist(here, pack=pack, suffix=suffix)
+    found = data.load('mnist', seed=0, **TINY, data_dir=here)
+    assert_same(found, wanted or found)
+    wanted = found
 
 
-@pytest.mark.parametrize('suffix', ['', '.gz'])
-@pytest.mark.parametrize('name', ['cifar10', 'cifar100', 'svhn'])
-def test_packed_files_of_other_data_sets(name, suffix, tmp_path, no_download):
-  plain, here = tmp_path / 'plain', tmp_path / 'here'
-  plain.mkdir()
-  OFFICIAL[name](plain)
-  shutil.copytree(plain, here)
-  for path in data.files(name, here):
-    path.write_bytes(gzip.compress(path.read_bytes()))
-    path.rename(f'{path}{suffix}')
-  assert_same(*(data.load(name, seed=0, **TINY, data_dir=d) for d in (plain, here)))
+def test_a_packed_file_of_svhn(tmp_path, no_download):
+  write_svhn(tmp_path)
+  wanted = data.load('svhn', seed=0, **TINY, data_dir=tmp_path)
+  path = tmp_path / 'svhn' / 'test_32x32.mat'
+  path.with_suffix('.mat.gz').write_bytes(gzip.compress(path.read_bytes()))
+  path.unlink()
+  assert_same(wanted, data.load('svhn', seed=0, **TINY, data_dir=tmp_path))
 
 
 def test_published_content_without_its_suffix_is_official(tmp_path, monkeypatch):
@@ -1430,13 +1257,10 @@ def test_synthetic_keys_are_of_no_other_purpose(monkeypatch):
 
 
 def test_synthetic_under_wide_types_and_strict_promotion():
-  wanted = synthetic(profile_size=3)
+  wanted = synthetic(profile_size=3, **OTHER)
   with jax.enable_x64(True), jax.numpy_dtype_promotion('strict'):
-    got = synthetic(profile_size=3)
-  check(
-    got,
-    {'zoo_size': 40, 'pool_size': 30, 'test_size': 20, 'profile_size': 3},
-    (8, 8, 3),
-  )
+    got = synthetic(profile_size=3, **OTHER)
+  sizes = {'zoo_size': 40, 'pool_size': 30, 'test_size': 20, 'profile_size': 3}
+  check(got, sizes, (4, 4, 1), 3)
   for field in ('zoo_x', 'zoo_y', 'pool_x', 'test_x', 'profile_x', 'profile_y'):
     np.testing.assert_allclose(getattr(got, field), getattr(wanted, field), atol=1e-6)

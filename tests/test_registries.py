@@ -1,6 +1,9 @@
 """What every entry of a registry must keep, a user's own included."""
 
 import dataclasses
+import functools
+from typing import ClassVar
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ import pytest
 
 from psml_jax import (
   attacks,
+  data,
   defenses,
   goodput,
   routers,
@@ -251,6 +255,44 @@ def test_a_workload_can_be_served(name, fields):
   assert np.asarray(ZOO.meets(spec)).any(-1).all()
 
 
+def read_as(read):
+  """The splits of a data set that is registered for this call."""
+  entries = {**data.DATASETS, 'mine': data.Entry(read)}
+  with mock.patch.object(data.DATASETS, '_entries', entries):
+    return data.load('mine', seed=0, zoo_size=1, pool_size=1, test_size=1)
+
+
+class TestDataSets:
+  """Those that read no files."""
+
+  SIZES: ClassVar = {'zoo': 60, 'pool': 50, 'test': 40, 'profile': 30}
+
+  @pytest.fixture(params=[n for n, e in data.DATASETS.items() if e.files is None])
+  def load(self, request):
+    sizes = {f'{part}_size': size for part, size in self.SIZES.items()}
+    return functools.partial(data.load, request.param, seed=1, **sizes)
+
+  def test_equal_arguments_give_equal_splits(self, load):
+    one, again, other = (vars(load(**fields)) for fields in ({}, {}, {'seed': 2}))
+    for field, value in one.items():
+      np.testing.assert_array_equal(value, again[field])
+    assert not np.array_equal(one['zoo_x'], other['zoo_x'])
+
+  def test_splits_are_disjoint_and_as_asked(self, load):
+    splits = load()
+    everything = set()
+    for part, size in self.SIZES.items():
+      x = getattr(splits, f'{part}_x')
+      assert (len(x), x.ndim, x.dtype) == (size, 4, np.float32)
+      assert 0 <= x.min() < x.max() <= 1
+      everything |= {image.tobytes() for image in x}
+      if part != 'pool':
+        y = getattr(splits, f'{part}_y')
+        assert (y.shape, y.dtype) == ((size,), np.int32)
+        assert 0 <= y.min() < y.max() < splits.num_classes
+    assert len(everything) == sum(self.SIZES.values())
+
+
 @pytest.mark.parametrize(
   ('call', 'message'),
   [
@@ -266,6 +308,9 @@ def test_a_workload_can_be_served(name, fields):
     (lambda: defenses.MECHANISMS.register('laplace', None), 'is registered already'),
     (lambda: attacks.ATTACKS.register('a b', None), "attack is 'a b'; it must be let"),
     (lambda: attacks.Entry(None, role='spy'), "role is 'spy'; it must be one of"),
+    (lambda: read_as(lambda _: (1, 2)), 'mine is read as tuple; it must be as Images'),
+    (lambda: read_as(lambda _: data.Images([[[2.0]]], [1])), r'x_train.* is 2\.0; '),
+    (lambda: read_as(lambda _, size: None), 'size is missing; mine needs it'),
   ],
 )
 def test_mistakes_are_named(call, message):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from psml_jax import experiments
+from psml_jax import data, experiments
 from tests import toys
 
 SCRIPT = """
@@ -110,6 +110,18 @@ def test_a_memory_of_clients_serves_a_thief_no_more_than_its_budget(directory):
     if record['defense'] == 'quota':
       assert record['queries_served'] <= record['value']
       assert record['queries_billed'] == record['query_budget']
+
+
+def test_a_data_set_is_named_in_a_config():
+  toys.register()
+  asked = {'name': 'stripes', 'zoo_size': 90, 'pool_size': 60, 'test_size': 40}
+  parsed = experiments.parse(FIELDS | {'data': asked | {'fields': {'size': 4}}})
+  assert parsed.data.fields == {'size': 4}
+  splits = data.load(seed=0, **asked, size=4)
+  assert splits.zoo_x.shape == (90, 4, 4, 1)
+  assert (splits.num_classes, splits.name) == (2, 'stripes')
+  with pytest.raises(ValueError, match=r"data.fields.sise is no .*did you mean 'size'"):
+    experiments.parse(FIELDS | {'data': asked | {'fields': {'sise': 4}}})
 
 
 def test_the_toys_are_short():

@@ -110,7 +110,7 @@ def test_float32_is_not_compared(images):
 
 @pytest.mark.parametrize('fault', ['none', 'zeros'])
 def test_an_imported_model_is_compared(tmp_path, monkeypatch, fault):
-  monkeypatch.setattr(registry, '_FAMILIES', dict(registry._FAMILIES))
+  monkeypatch.setattr(registry._FAMILIES, '_entries', dict(registry._FAMILIES))
   zoo.register('broken', Broken)
   rng = np.random.default_rng(0)
   path = tmp_path / 'weights.npz'

@@ -8,8 +8,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
+from psml_jax import data
 from psml_jax.attacks import ATTACKS, Entry, Phases, extraction
 from psml_jax.core import Query, Route, Spec
 from psml_jax.defenses import MECHANISMS, Deployment, Knob, Mechanism
@@ -141,6 +143,17 @@ class Sure:
     return loss + self.weight * surprise.mean(), aux._replace(rest=rest)
 
 
+# A data set: noisy stripes; their direction is the class.
+def stripes(data_dir, size=8, images=300):
+  del data_dir
+  rng = np.random.default_rng(0)
+  y = rng.integers(0, 2, images)
+  wave = rng.integers(0, 256, (images, 1, size)) // 2 + 64
+  x = np.repeat(wave, size, axis=1) + rng.integers(-64, 64, (images, size, size))
+  x[y == 1] = x[y == 1].transpose(0, 2, 1)
+  return data.Images(x.astype(np.uint8), y)
+
+
 def register():
   """Once a process, as a user's script would at its top."""
   if 'exponential' in MECHANISMS:
@@ -154,3 +167,4 @@ def register():
   ATTACKS.register('stopwatch', Entry(stopwatch))
   WORKLOADS.register('demanding', demanding)
   OBJECTIVES.register('sure', Sure)
+  data.DATASETS.register('stripes', data.Entry(stripes))

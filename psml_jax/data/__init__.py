@@ -26,37 +26,40 @@ shapes, class ranges and counts that fit each other; an official file under the 
 another and a file under two names are refused. CIFAR files must hold the same part of
 their official records.
 
-Files that can be read but hardly be meant are warned of: images that are constant or use
-less than half of their range, and, of npz, classes without an image or
-without a training image.
+Images that can be read but hardly be meant are warned of: those that are constant or use
+less than half of their range, and classes without an image or without a training image,
+unless the files are official ones, which may be subsets.
+
+A data set of a user's own is a function that reads it:
+
+  def stripes(data_dir, size=8):
+    ...
+    return data.Images(x_train, y_train, x_test, y_test)
+
+  data.DATASETS.register('stripes', data.Entry(stripes))
 """  # noqa: E501
 
-import functools
+import inspect
 import pathlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from psml_jax import _files, _registry
-from psml_jax.data import _checks, _cifar, _digits, _idx, _npz, _official, _svhn
-from psml_jax.data._splits import Images, Splits, check_arguments, split
-from psml_jax.data._synthetic import synthetic
+from psml_jax.data import _cifar, _digits, _idx, _npz, _svhn, _synthetic  # noqa: F401
+from psml_jax.data._checks import checked, odd_pixels, unused_classes
+from psml_jax.data._official import SOURCES
+from psml_jax.data._splits import (
+  DATASETS,
+  Entry,
+  Images,
+  MakeSplits,
+  Splits,
+  check_arguments,
+  split,
+)
 
-__all__ = ['Splits', 'cifar10', 'digits', 'files', 'load']
-
-_READERS: dict[str, Callable[..., Images]] = {
-  'cifar10': functools.partial(_cifar.read, _official.CIFAR10),
-  'cifar100': functools.partial(_cifar.read, _official.CIFAR100),
-  'digits': lambda data_dir: _digits.read(),
-  'fashion_mnist': functools.partial(_idx.read, _official.FASHION_MNIST),
-  'mnist': functools.partial(_idx.read, _official.MNIST),
-  'npz': _npz.read,
-  'svhn': _svhn.read,
-}
-_FIELDS = {
-  'npz': ('num_classes',),
-  'synthetic': ('channels', 'difficulty', 'image_size', 'num_classes'),
-}
+__all__ = ['DATASETS', 'Entry', 'Images', 'MakeSplits', 'Splits', 'files', 'load']
 
 
 def load(
@@ -73,7 +76,7 @@ def load(
   """Loads a data set by name; the same arguments give the same splits.
 
   Args:
-    name: of the data set, see the table of this module.
+    name: one of `DATASETS`, see the table of this module.
     seed: of the shuffle before the split, a whole number in [0, 2 ** 32).
     zoo_size: images that the zoo trains on.
     pool_size: images of the attacker.
@@ -98,17 +101,20 @@ def load(
   check_fields(name, fields)
   sizes = {'zoo_size': zoo_size, 'pool_size': pool_size, 'test_size': test_size}
   check_arguments(seed, profile_size=profile_size, **sizes)
-  sizes['profile_size'] = profile_size
-  if name == 'synthetic':
-    return synthetic(seed=seed, **sizes, **fields)
-  images = _READERS[name](data_dir, **fields)
-  where = name if data_dir is None else f'{name} in {data_dir}'
-  odd = [*_checks.odd_pixels(where, images)]
-  if name == 'npz':
-    odd += _checks.unused_classes(where, images)
+  path = None if data_dir is None else _files.local('data_dir', data_dir)
+  found = DATASETS[name].read(path, **fields)
+  if not (isinstance(found, Images) or callable(found)):
+    raise ValueError(f'{name} is read as {type(found).__name__}; it must be as Images')
+  if not isinstance(found, Images):
+    return found(name, seed=seed, profile_size=profile_size, **sizes)
+  images = checked(found)
+  where = name if path is None else f'{name} in {path}'
+  odd = [*odd_pixels(where, images)]
+  if name not in SOURCES:  # Of official files there may be a part.
+    odd += unused_classes(where, images)
   for message in odd:
     warnings.warn(message, stacklevel=2)
-  return split(name, images, seed=seed, **sizes)
+  return split(images, name, seed=seed, profile_size=profile_size, **sizes)
 
 
 def files(name: str, data_dir: str | pathlib.Path | None) -> list[pathlib.Path]:
@@ -128,42 +134,27 @@ def files(name: str, data_dir: str | pathlib.Path | None) -> list[pathlib.Path]:
   []
   """
   check_name(name)
-  if name in _official.SOURCES:
-    return _official.files(_official.SOURCES[name], data_dir)
-  if name != 'npz' or data_dir is None:
+  of = DATASETS[name].files
+  if of is None or data_dir is None:
     return []
-  path = _files.local('data_dir', data_dir)
-  return [path] if path.is_file() else []
+  return [path for path in of(_files.local('data_dir', data_dir)) if path.is_file()]
 
 
 def check_fields(name: str, fields: Iterable[str]) -> None:
-  """Raises a ValueError for a field that a data set does not have."""
-  allowed = _FIELDS.get(name, ())
+  """Raises a ValueError for a field that a data set does not have, or for one less."""
+  own = dict([*inspect.signature(DATASETS[name].read).parameters.items()][1:])
   for field in fields:
-    if field not in allowed:
-      hint = _registry.near(field, allowed)
+    if field not in own:
+      hint = _registry.near(field, own)
       raise ValueError(
         f'{field} is no field of {name}{hint}; its fields are '
-        f'{", ".join(allowed) or "none"}'
+        f'{", ".join(sorted(own)) or "none"}'
       )
+  for field, parameter in own.items():
+    if parameter.default is parameter.empty and field not in fields:
+      raise ValueError(f'{field} is missing; {name} needs it')
 
 
 def check_name(name: str) -> None:
   """Raises a ValueError for a name of no data set."""
-  names = (*sorted([*_READERS, 'synthetic']),)
-  if name not in names:
-    raise ValueError(_registry.unknown('name', name, names))
-
-
-def digits(**arguments: Any) -> Splits:
-  """The splits of `load('digits', **arguments)`.
-
-  >>> digits(seed=0, zoo_size=600, pool_size=700, test_size=400).pool_x.shape
-  (700, 8, 8, 1)
-  """
-  return load('digits', **arguments)
-
-
-def cifar10(data_dir: str | pathlib.Path | None, **arguments: Any) -> Splits:
-  """The splits of `load('cifar10', data_dir=data_dir, **arguments)`."""
-  return load('cifar10', data_dir=data_dir, **arguments)
+  DATASETS.find(name, 'name')

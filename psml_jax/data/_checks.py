@@ -1,13 +1,99 @@
-"""Images and classes that can be read but hardly be meant."""
+"""Images and classes that are not as told, or can hardly be meant."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from psml_jax.data._splits import Images
+from psml_jax import _validate
+from psml_jax.data._splits import Images, at_least_two
 
 _MOST_CONSTANT = 0.01
-_MOST_RANGES = 10
+_MOST_NAMED = 10
+_MOST_CLASSES = 2**31 - 1
+
+
+def checked(images: Images) -> Images:
+  """The images with a channel axis, uint8 or f32, with labels [N] and their K.
+
+  Args:
+    images: as a data set gives them.
+
+  Raises:
+    ValueError: `num_classes` or a label out of range; an array of another type, rank or
+      range; images of different sizes or types, or channels first; not one label for
+      each image.
+  """
+  k = images.num_classes
+  if k is not None:
+    at_least_two(k)
+  x_train = _images('x_train', np.asarray(images.x_train))
+  y_train = _labels('y_train', np.asarray(images.y_train), x_train)
+  x_test, labels = None, {'y_train': y_train}
+  if images.x_test is not None:
+    x_test = _images('x_test', np.asarray(images.x_test))
+    labels['y_test'] = _labels('y_test', np.asarray(images.y_test), x_test)
+    if x_train.shape[1:] != x_test.shape[1:]:
+      raise ValueError(
+        f'x_test holds images of shape {x_test.shape[1:]} and x_train of '
+        f'{x_train.shape[1:]}; they must be the same'
+      )
+    if x_train.dtype != x_test.dtype:
+      raise ValueError(
+        f'x_test is of type {np.asarray(images.x_test).dtype} and x_train of '
+        f'{np.asarray(images.x_train).dtype}; both must be uint8, or both floats'
+      )
+  most = (k or _MOST_CLASSES) - 1
+  for name, y in labels.items():
+    _validate.reject(name, y, (y < 0) | (y > most), f'0 to {most}')
+  k = at_least_two(k or 1 + max(int(y.max()) for y in labels.values()))
+  return Images(x_train, y_train, x_test, labels.get('y_test'), k)
+
+
+def _images(name: str, x: np.ndarray) -> np.ndarray:
+  floating = np.issubdtype(x.dtype, np.floating)
+  if not (floating or x.dtype == np.uint8):
+    raise ValueError(
+      f'{name} is of type {x.dtype}; it must be uint8 (0 to 255) or floats in [0, 1]'
+    )
+  if x.ndim not in (3, 4) or not x.size:
+    raise ValueError(
+      f'{name} is of shape {x.shape}; it must be [N, H, W, C] or [N, H, W], not empty'
+    )
+  if x.ndim == 4 and x.shape[1] <= 4 < min(x.shape[2:]):
+    raise ValueError(
+      f'{name} holds images of shape {x.shape[1:]}, which look like channels first; '
+      f'they must be [H, W, C] ({name}.transpose(0, 2, 3, 1))'
+    )
+  if floating:
+    hint = ''
+    if x.min() < 0:
+      hint = ' (they may be standardised: undo it)'
+    elif 1 < x.max() <= 255:
+      hint = ' (divide them by 255)'
+    allowed = f'in [0, 1] where it holds floats{hint}'
+    _validate.reject(name, x, ~((x >= 0) & (x <= 1)), allowed)
+    x = x.astype(np.float32, copy=False)
+  return x[..., None] if x.ndim == 3 else x
+
+
+def _labels(name: str, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+  if y.ndim == 2 and len(y) == len(x) and y.shape[1] > 1:
+    raise ValueError(
+      f'{name} is of shape {y.shape}, as one-hot rows are; it must be ({len(x)},), the '
+      f'classes themselves ({name}.argmax(1))'
+    )
+  if y.shape not in ((len(x),), (len(x), 1)):
+    last = y.shape[:1] == x.shape[-1:] and x.ndim == 4 and len(y) > 4
+    hint = ' (the images seem to be along the last axis)' if last else ''
+    raise ValueError(
+      f'{name} is of shape {y.shape}; it must be ({len(x)},) or ({len(x)}, 1), one '
+      f'label for each image{hint}'
+    )
+  if not np.issubdtype(y.dtype, np.integer):
+    whole = np.issubdtype(y.dtype, np.floating) and np.all(y == np.floor(y))
+    hint = f' ({name}.astype(int))' if whole else ''
+    raise ValueError(f'{name} is of type {y.dtype}; it must hold whole numbers{hint}')
+  return y.reshape(-1)
 
 
 def odd_pixels(where: str, images: Images) -> Iterator[str]:
@@ -18,7 +104,7 @@ def odd_pixels(where: str, images: Images) -> Iterator[str]:
 
   Args:
     where: the data set and its files, for the messages.
-    images: of the data set.
+    images: of the data set, checked.
 
   Yields:
     Warnings.
@@ -26,9 +112,9 @@ def odd_pixels(where: str, images: Images) -> Iterator[str]:
   Raises:
     ValueError: bytes whose largest pixel is 1.
   """
-  for part, of_part in (('training', images.train), ('test', images.test)):
-    if of_part is not None:
-      yield from _odd_part(f'the {part} images of {where}', of_part.x)
+  for part, x in (('training', images.x_train), ('test', images.x_test)):
+    if x is not None:
+      yield from _odd_part(f'the {part} images of {where}', x)
 
 
 def _odd_part(what: str, x: np.ndarray) -> Iterator[str]:
@@ -62,36 +148,30 @@ def unused_classes(where: str, images: Images) -> Iterator[str]:
 
   Args:
     where: the data set and its files, for the message.
-    images: of the data set.
+    images: of the data set, checked.
 
   Yields:
     At most one warning of each kind.
   """
-  parts = [part.y for part in (images.train, images.test) if part is not None]
-  present = np.unique(np.concatenate(parts)).tolist()
-  gaps = [
-    (before + 1, after - 1)
-    for before, after in zip([-1, *present], [*present, images.num_classes])
-    if after - before > 1
-  ]
-  if gaps:
+  assert images.num_classes is not None
+  test = images.y_train[:0] if images.y_test is None else images.y_test
+  present = np.union1d(images.y_train, test)
+  if len(present) < images.num_classes:
+    first = np.arange(min(images.num_classes, len(present) + _MOST_NAMED))
+    unused = _some(np.setdiff1d(first, present), images.num_classes - len(present))
     yield (
-      f'{_have(gaps)} no image in {where}; its classes are 0 to '
+      f'{where} has no image of class {unused}; its classes are 0 to '
       f'{images.num_classes - 1}'
     )
-  if images.test is not None:
-    untrained = np.setdiff1d(images.test.y, images.train.y)
-    starts = np.flatnonzero(np.diff(untrained, prepend=-2) > 1)
-    runs = [(part[0], part[-1]) for part in np.split(untrained, starts) if len(part)]
-    if runs:
-      yield f'{_have(runs)} no training image in {where}, but test images'
+  untrained = np.setdiff1d(test, images.y_train)
+  if len(untrained):
+    yield (
+      f'{where} has no training image, but test images, of class '
+      f'{_some(untrained, len(untrained))}'
+    )
 
 
-def _have(runs: Sequence[tuple[int, int]]) -> str:
-  """'class 3 has' or 'classes 1, 4 to 6 have', of first and last classes."""
-  ranges = [f'{a}' if a == b else f'{a} to {b}' for a, b in runs]
-  if len(ranges) > _MOST_RANGES:
-    ranges[_MOST_RANGES:] = [f'{len(ranges) - _MOST_RANGES} more ranges']
-  if len(runs) == 1 and runs[0][0] == runs[0][1]:
-    return f'class {ranges[0]} has'
-  return f'classes {", ".join(ranges)} have'
+def _some(classes: np.ndarray, count: int) -> str:
+  """'1, 3, 4', or the first of many and how many more there are."""
+  more = f' and {count - _MOST_NAMED} more' if count > _MOST_NAMED else ''
+  return ', '.join(map(str, classes[:_MOST_NAMED])) + more

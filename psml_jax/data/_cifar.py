@@ -1,54 +1,66 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009) in their official binary layout."""
 
-import collections
+import functools
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from psml_jax.data import _official
-from psml_jax.data._splits import Images, Part
+from psml_jax.data._splits import Images
 
 _SHAPE = (3, 32, 32)
 _PIXELS = 3 * 32 * 32
-# Data set -> label byte -> its classes; the last one is the label.
-_LABELS = {
-  'cifar10': {'class': 10},
-  'cifar100': {'coarse class': 20, 'class': 100},
-}
 # All training files together hold five times the images of the test file.
 _TRAIN_TO_TEST = 5
+CIFAR10 = _official.Source(
+  'cifar10',
+  'cifar-10-batches-bin',
+  {
+    'data_batch_1.bin': '5dd7e06a14cb22eb9f671a540d1b7c25',
+    'data_batch_2.bin': '5ea93a67294ea407fff1d09f752e9692',
+    'data_batch_3.bin': '942cd6a4bcdd0dd3c604fbe906cb4421',
+    'data_batch_4.bin': 'ae636b3ba5c66a11e91e8cb52e771fcb',
+    'data_batch_5.bin': '53f37980c15c3d472c316c40844f3f0d',
+    'test_batch.bin': '803d5f7f4d78ea53de84dbe85f74fb6d',
+  },
+  'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz',
+  'c32a1d4ab5d03f1284b67883e8d87530',
+)
+CIFAR100 = _official.Source(
+  'cifar100',
+  'cifar-100-binary',
+  {'train.bin': '', 'test.bin': ''},
+  'https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz',
+  '03b5dce01913d631647c71ecec9e9cb8',
+)
 
 
-def read(source: _official.Source, data_dir: str | pathlib.Path | None) -> Images:
-  """Reads the training files and the test file, which is the last.
+def make(labels: Mapping[str, int], contents: Mapping[pathlib.Path, bytes]) -> Images:
+  """The images of training files and the test file, which is the last.
 
   Files may hold fewer records than officially, all of them to the same degree.
 
   Args:
-    source: of CIFAR-10 or CIFAR-100.
-    data_dir: the folder that holds the data set's folder, or is to hold it.
+    labels: label byte -> its classes; the last one is the label.
+    contents: file -> content.
 
   Returns:
-    The images; of CIFAR-100 with fine classes.
+    The images.
 
   Raises:
-    ValueError: what `_official.read` raises; a file that is truncated, holds
-      classes out of range, or is the same as another.
+    ValueError: a file that is truncated or holds classes out of range.
   """
-  labels = _LABELS[source.name]
-  contents = _official.read(source, data_dir)
   records = {path: _records(path, raw, labels) for path, raw in contents.items()}
   _check_counts({path: len(rows) for path, rows in records.items()})
-  _official.check_different(contents)
-  *train, test = (_part(rows, len(labels)) for rows in records.values())
-  x, y = (np.concatenate(arrays) for arrays in zip(*train))
-  return Images(Part(x, y), test, labels['class'])
+  *train, test = records.values()
+  x, y = _part(np.concatenate(train), len(labels))
+  return Images(x, y, *_part(test, len(labels)), labels['class'])
 
 
-def _part(records: np.ndarray, labels: int) -> Part:
+def _part(records: np.ndarray, labels: int) -> tuple[np.ndarray, np.ndarray]:
   pixels = records[:, labels:].reshape(-1, *_SHAPE).transpose(0, 2, 3, 1)
-  return Part(pixels, records[:, labels - 1])
+  return pixels, records[:, labels - 1]
 
 
 def _records(path: pathlib.Path, raw: bytes, labels: Mapping[str, int]) -> np.ndarray:
@@ -74,14 +86,18 @@ def _check_counts(counts: Mapping[pathlib.Path, int]) -> None:
   """Checks that all files hold the same part of their official records."""
   *train, test = counts
   weights = {**dict.fromkeys(train, len(train)), test: _TRAIN_TO_TEST}
-  shares = {path: count * weights[path] for path, count in counts.items()}
-  ((share, votes),) = collections.Counter(shares.values()).most_common(1)
-  if votes == 1:
-    share = max(shares.values())
-  usual = next(path for path in counts if shares[path] == share)
+  fullest = max(counts, key=lambda path: counts[path] * weights[path])
+  wanted = counts[fullest] * weights[fullest]
   for path, count in counts.items():
-    if shares[path] != share:
+    if count * weights[path] != wanted:
       raise ValueError(
-        f'{path} holds {count} records; it must hold {share // weights[path]}, as '
-        f'{usual.name} holds {counts[usual]}, so it is truncated or files are swapped'
+        f'{path} holds {count} records; it must hold {wanted // weights[path]}, as '
+        f'{fullest.name} holds {counts[fullest]}, so it is truncated or files are '
+        'swapped'
       )
+
+
+_official.register(CIFAR10, functools.partial(make, {'class': 10}))
+_official.register(
+  CIFAR100, functools.partial(make, {'coarse class': 20, 'class': 100})
+)

@@ -2,18 +2,20 @@
 
 import contextlib
 import dataclasses
+import functools
 import gzip
 import hashlib
 import pathlib
 import shutil
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pooch
 from absl import logging
 
 from psml_jax import _files
+from psml_jax.data._splits import DATASETS, Entry, Images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,72 +44,38 @@ class Source:
     return {self.url + file: md5 for file, md5 in self.files.items()}
 
 
-CIFAR10 = Source(
-  'cifar10',
-  'cifar-10-batches-bin',
-  {
-    'data_batch_1.bin': '5dd7e06a14cb22eb9f671a540d1b7c25',
-    'data_batch_2.bin': '5ea93a67294ea407fff1d09f752e9692',
-    'data_batch_3.bin': '942cd6a4bcdd0dd3c604fbe906cb4421',
-    'data_batch_4.bin': 'ae636b3ba5c66a11e91e8cb52e771fcb',
-    'data_batch_5.bin': '53f37980c15c3d472c316c40844f3f0d',
-    'test_batch.bin': '803d5f7f4d78ea53de84dbe85f74fb6d',
-  },
-  'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz',
-  'c32a1d4ab5d03f1284b67883e8d87530',
-)
-CIFAR100 = Source(
-  'cifar100',
-  'cifar-100-binary',
-  {'train.bin': '', 'test.bin': ''},
-  'https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz',
-  '03b5dce01913d631647c71ecec9e9cb8',
-)
-SVHN = Source(
-  'svhn',
-  'svhn',
-  {
-    'train_32x32.mat': 'e26dedcc434d2e4c54c9b2d4a06d8373',
-    'test_32x32.mat': 'eb5a983be6a315427106f1b164d9cef3',
-  },
-  'http://ufldl.stanford.edu/housenumbers/',
-)
-MNIST = Source(
-  'mnist',
-  'mnist',
-  {
-    'train-images-idx3-ubyte.gz': 'f68b3c2dcbeaaa9fbdd348bbdeb94873',
-    'train-labels-idx1-ubyte.gz': 'd53e105ee54ea40749a09fcbcd1e9432',
-    't10k-images-idx3-ubyte.gz': '9fb629c4189551a2d022fa330f9573f3',
-    't10k-labels-idx1-ubyte.gz': 'ec29112dd5afa0611ce80d1b7f02629c',
-  },
-  'https://ossci-datasets.s3.amazonaws.com/mnist/',
-)
-FASHION_MNIST = Source(
-  'fashion_mnist',
-  'fashion_mnist',
-  {
-    'train-images-idx3-ubyte.gz': '8d4fb7e6c68d591d4c3dfef9ec88bf0d',
-    'train-labels-idx1-ubyte.gz': '25c81989df183df01b3e8a0aad5dffbe',
-    't10k-images-idx3-ubyte.gz': 'bef4ecab320f06d8554ea6380940ec79',
-    't10k-labels-idx1-ubyte.gz': 'bb300cfdad3c16e7a12a480ee83cd310',
-  },
-  'http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/',
-)
-SOURCES = {
-  source.name: source for source in (CIFAR10, CIFAR100, SVHN, MNIST, FASHION_MNIST)
-}
+SOURCES: dict[str, Source] = {}
 _GZIP = b'\x1f\x8b'
-_OWNERS = {
-  md5: (source.name, file)
-  for source in SOURCES.values()
-  for file, md5 in source.files.items()
-  if md5
-}
 
 
-def read(
-  source: Source, data_dir: str | pathlib.Path | None
+def register(
+  source: Source, make: Callable[[dict[pathlib.Path, bytes]], Images]
+) -> None:
+  """Adds a data set of official files.
+
+  Args:
+    source: of the files.
+    make: the images of what `contents` gives; a ValueError for damaged files.
+  """
+  SOURCES[source.name] = source
+
+  def read(data_dir: pathlib.Path | None) -> Images:
+    images = make(contents(source, data_dir))
+    assert images.x_test is not None
+    if len(images.x_train) < len(images.x_test):
+      raise ValueError(
+        f'{source.folder} in {data_dir} holds {len(images.x_train)} training and '
+        f'{len(images.x_test)} test images; there must be no fewer training than test '
+        'images, so files are swapped'
+      )
+    return images
+
+  entry = Entry(read, functools.partial(files, source))
+  DATASETS.register(source.name, entry)
+
+
+def contents(
+  source: Source, data_dir: pathlib.Path | None
 ) -> dict[pathlib.Path, bytes]:
   """Reads the files of a data set, downloading them where its folder is absent.
 
@@ -122,28 +90,39 @@ def read(
     Path without .gz -> content, unpacked, in the order of `source.files`.
 
   Raises:
-    ValueError: no `data_dir`, or a URL; files that are absent and cannot be
-      downloaded; a file that is missing, is damaged gzip, a Git LFS pointer or an HTML
-      page, or is officially another one.
+    ValueError: no `data_dir`; files that are absent and cannot be downloaded; a file
+      that is missing, is damaged gzip, a Git LFS pointer or an HTML page, is officially
+      another one, or holds the same images as another.
   """
   if data_dir is None:
     raise ValueError(
       f'data_dir is None; {source.name} needs the folder that holds {source.folder}, '
       'or one to download it to'
     )
-  folder = _files.local('data_dir', data_dir) / source.folder
+  folder = data_dir / source.folder
   if not folder.is_dir():
     _download(source, folder)
-  contents, unofficial = {}, []
+  owners = {
+    md5: (other.name, file)
+    for other in SOURCES.values()
+    for file, md5 in other.files.items()
+  }
+  found: dict[pathlib.Path, bytes] = {}
+  unofficial = []
   for file, md5 in source.files.items():
-    path = _find(source, folder, file)
+    path = _find(folder, file)
+    if path is None:
+      raise ValueError(
+        f'{folder / file} is missing; {source.folder} must hold '
+        f'{", ".join(source.files)}'
+      )
     raw = path.read_bytes()
     content = _unpack(source, path, raw)
     _files.check_content(path, content[:256])
     published = raw if file.endswith('.gz') else content
     digest = hashlib.md5(published, usedforsecurity=False).hexdigest()
-    owner = _OWNERS.get(digest)
-    if owner and owner != (source.name, file):
+    owner = owners.get(digest, (source.name, file))
+    if owner != (source.name, file):
       raise ValueError(
         f'{path} is the official {owner[1]} of {owner[0]}; it must be {file} of '
         f'{source.name}, so files are swapped'
@@ -151,7 +130,13 @@ def read(
     unpacked = file.endswith('.gz') and raw is content
     if not unpacked and md5 not in ('', digest):
       unofficial.append(file)
-    contents[folder / file.removesuffix('.gz')] = content
+    for other, earlier in found.items():
+      if content == earlier and 'labels' not in file:
+        raise ValueError(
+          f'{path} is the same as {other.name}; one of the two is another file copied '
+          'or renamed'
+        )
+    found[folder / file.removesuffix('.gz')] = content
   if unofficial:
     logging.warning(
       'In %s these do not have their official checksum, and are taken as subsets or '
@@ -159,61 +144,19 @@ def read(
       folder,
       ', '.join(unofficial),
     )
-  return contents
+  return found
 
 
-def files(source: Source, data_dir: str | pathlib.Path | None) -> list[pathlib.Path]:
+def files(source: Source, data_dir: pathlib.Path) -> list[pathlib.Path]:
   """The files of a data set that exist, in the order of `source.files`."""
-  if data_dir is None:
-    return []
-  folder = _files.local('data_dir', data_dir) / source.folder
-  found = (_candidates(folder, file) for file in source.files)
-  return [paths[0] for paths in found if paths]
+  found = (_find(data_dir / source.folder, file) for file in source.files)
+  return [path for path in found if path is not None]
 
 
-def check_different(contents: Mapping[pathlib.Path, bytes]) -> None:
-  """Checks that no two files of images are the same.
-
-  Raises:
-    ValueError: two that are.
-  """
-  seen: dict[bytes, pathlib.Path] = {}
-  for path, content in contents.items():
-    if content in seen:
-      raise ValueError(
-        f'{path} is the same as {seen[content].name}; one of the two is another file '
-        'copied or renamed'
-      )
-    seen[content] = path
-
-
-def check_counts(
-  train: pathlib.Path, num_train: int, test: pathlib.Path, num_test: int
-) -> None:
-  """Checks that there are no fewer training than test images.
-
-  Raises:
-    ValueError: there are.
-  """
-  if num_train < num_test:
-    raise ValueError(
-      f'{train} holds {num_train} images and {test.name} {num_test}; there must be no '
-      'fewer training than test images, so the two are swapped'
-    )
-
-
-def _candidates(folder: pathlib.Path, file: str) -> list[pathlib.Path]:
+def _find(folder: pathlib.Path, file: str) -> pathlib.Path | None:
   plain = file.removesuffix('.gz')
   paths = (folder / plain, folder / f'{plain}.gz')
-  return [path for path in paths if path.is_file()]
-
-
-def _find(source: Source, folder: pathlib.Path, file: str) -> pathlib.Path:
-  for path in _candidates(folder, file):
-    return path
-  raise ValueError(
-    f'{folder / file} is missing; {source.folder} must hold {", ".join(source.files)}'
-  )
+  return next((path for path in paths if path.is_file()), None)
 
 
 def _unpack(source: Source, path: pathlib.Path, raw: bytes) -> bytes:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import hashlib
-from typing import NamedTuple
+import pathlib
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from psml_jax import _validate
+from psml_jax import _registry, _validate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,31 +37,48 @@ class Splits:
   name: str
 
 
-class Part(NamedTuple):
-  """Images and classes that lie together.
-
-  Attributes:
-    x: [N, H, W, C], uint8, or f32 with pixels in [0, 1].
-    y: whole numbers [N], classes.
-  """
-
-  x: np.ndarray
-  y: np.ndarray
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Images:
-  """A data set as its files hold it.
+  """A data set as it is read; `load` checks it and shares it out.
 
   Attributes:
-    train: what zoo, attacker and profile share out.
-    test: what is measured on; None where `train` is shared out for this as well.
-    num_classes: K; classes are 0 to K - 1.
+    x_train: what zoo, attacker and profile share out: [N, H, W, C], or [N, H, W] of one
+      channel, uint8 in 0 to 255 or floats in [0, 1].
+    y_train: its classes, whole numbers [N] or [N, 1].
+    x_test: what is measured on; None where `x_train` is shared out for this as well.
+    y_test: its classes.
+    num_classes: K, at least 2; None makes it 1 + the largest label.
   """
 
-  train: Part
-  test: Part | None
-  num_classes: int
+  x_train: np.ndarray
+  y_train: np.ndarray
+  x_test: np.ndarray | None = None
+  y_test: np.ndarray | None = None
+  num_classes: int | None = None
+
+
+MakeSplits = Callable[..., Splits]
+"""`(name, *, seed, zoo_size, pool_size, test_size, profile_size) -> Splits`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """An entry of `DATASETS`.
+
+  Attributes:
+    read: `(data_dir, **fields) -> Images`; the fields are those of the config, and
+      `data_dir` is a path or None. Images that are made for each split come as
+      `MakeSplits` instead.
+    files: `data_dir -> paths` of the files that it reads, which an experiment digests,
+      whether they exist or not; None where it reads none.
+  """
+
+  read: Callable[..., Images | MakeSplits]
+  files: Callable[[pathlib.Path], Iterable[pathlib.Path]] | None = None
+
+
+DATASETS: _registry.Registry[Entry] = _registry.Registry('data set')
+"""Data sets by the names that configs give them."""
 
 
 def check_arguments(seed: int, *, profile_size: int, **sizes: int) -> None:
@@ -144,8 +162,8 @@ def take(what: str, shuffled: np.ndarray, **sizes: int) -> list[np.ndarray]:
 
 
 def split(
-  name: str,
   images: Images,
+  name: str,
   *,
   seed: int,
   zoo_size: int,
@@ -159,8 +177,8 @@ def split(
   images; near-duplicates stay.
 
   Args:
+    images: of the data set, checked.
     name: the data set's.
-    images: of the data set.
     seed: of the shuffles.
     zoo_size: images that the zoo trains on.
     pool_size: images of the attacker.
@@ -174,11 +192,11 @@ def split(
     ValueError: sizes that add up to more than there are.
   """
   rng = np.random.default_rng(seed)
-  train = images.train
-  if images.test is None:
-    test = train
-    (kept,) = first_of_each(train.x)
-    zoo, pool, held_out, profile = take(
+  x, y, test_x, test_y = images.x_train, images.y_train, images.x_test, images.y_test
+  if test_x is None:
+    test_x, test_y = x, y
+    (kept,) = first_of_each(x)
+    zoo, pool, test, profile = take(
       f'images of {name}',
       rng.permutation(kept),
       zoo_size=zoo_size,
@@ -187,8 +205,7 @@ def split(
       profile_size=profile_size,
     )
   else:
-    test = images.test
-    kept, kept_test = first_of_each(train.x, test.x)
+    kept, kept_test = first_of_each(x, test_x)
     zoo, pool, profile = take(
       f'training images of {name}',
       rng.permutation(kept),
@@ -196,17 +213,19 @@ def split(
       pool_size=pool_size,
       profile_size=profile_size,
     )
-    (held_out,) = take(
+    (test,) = take(
       f'test images of {name}', rng.permutation(kept_test), test_size=test_size
     )
+  assert test_y is not None
+  assert images.num_classes is not None
   return Splits(
-    zoo_x=_pixels(train.x[zoo]),
-    zoo_y=train.y[zoo].astype(np.int32),
-    pool_x=_pixels(train.x[pool]),
-    test_x=_pixels(test.x[held_out]),
-    test_y=test.y[held_out].astype(np.int32),
-    profile_x=_pixels(train.x[profile]),
-    profile_y=train.y[profile].astype(np.int32),
+    zoo_x=_pixels(x[zoo]),
+    zoo_y=y[zoo].astype(np.int32),
+    pool_x=_pixels(x[pool]),
+    test_x=_pixels(test_x[test]),
+    test_y=test_y[test].astype(np.int32),
+    profile_x=_pixels(x[profile]),
+    profile_y=y[profile].astype(np.int32),
     num_classes=images.num_classes,
     name=name,
   )

@@ -1,58 +1,58 @@
 """SVHN (Netzer et al. 2011), cropped house numbers in MATLAB files."""
 
-import io
 import pathlib
 import struct
+import zlib
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-import scipy.io
 
 from psml_jax.data import _official
-from psml_jax.data._splits import Images, Part
+from psml_jax.data._splits import Images
 
 _SHAPE = (32, 32, 3)
 _CLASSES = 10
-_MATRIX = 14
-_DATA_TYPES = {*range(1, 8), 9, *range(12, 19)}
-_NUMERIC = range(6, 16)
-_COMPLEX = 0x800
+_MATRIX, _COMPRESSED = 14, 15
+_NUMBERS = dict(zip((1, 2, 3, 4, 5, 6, 7, 9, 12, 13), 'bBhHiIfdqQ', strict=True))
+SVHN = _official.Source(
+  'svhn',
+  'svhn',
+  {
+    'train_32x32.mat': 'e26dedcc434d2e4c54c9b2d4a06d8373',
+    'test_32x32.mat': 'eb5a983be6a315427106f1b164d9cef3',
+  },
+  'http://ufldl.stanford.edu/housenumbers/',
+)
 
 
-def read(data_dir: str | pathlib.Path | None) -> Images:
-  """Reads the training and the test file; class 10 of the files is digit 0.
+def make(contents: Mapping[pathlib.Path, bytes]) -> Images:
+  """The images of the training and the test file; class 10 of the files is digit 0.
 
   Args:
-    data_dir: the folder that holds `svhn`, or is to hold it.
+    contents: file -> content.
 
   Returns:
     The images.
 
   Raises:
-    ValueError: what `_official.read` raises; a file that is truncated, lacks arrays,
-      has arrays of other shapes or types, classes other than 1 to 10, or is the same
-      as another.
+    ValueError: a file that is truncated, lacks arrays, has arrays of other shapes or
+      types, or classes other than 1 to 10.
   """
-  contents = _official.read(_official.SVHN, data_dir)
-  train_path, test_path = contents
-  train, test = (_part(path, raw) for path, raw in contents.items())
-  _official.check_counts(train_path, len(train.x), test_path, len(test.x))
-  _official.check_different(contents)
-  return Images(train, test, _CLASSES)
+  (x, y), test = (_part(path, raw) for path, raw in contents.items())
+  return Images(x, y, *test, _CLASSES)
 
 
-def _part(path: pathlib.Path, raw: bytes) -> Part:
+def _part(path: pathlib.Path, raw: bytes) -> tuple[np.ndarray, np.ndarray]:
   try:
-    _check_tags(raw)
-    arrays = scipy.io.loadmat(io.BytesIO(raw), variable_names=('X', 'y'))
-  except Exception as error:  # scipy raises what its parser stumbles over.
+    arrays = dict(_arrays(raw))
+  except (ValueError, KeyError, struct.error, zlib.error) as error:
     raise ValueError(
-      f'{path} is truncated, corrupt or no MATLAB file ({type(error).__name__}: '
-      f'{error}); it must hold X and y'
+      f'{path} is truncated, corrupt or no MATLAB file of version 5 or 7 '
+      f'({type(error).__name__}: {error}); it must hold X and y'
     ) from error
-  found = [name for name in arrays if not name.startswith('__')]
-  missing = [name for name in ('X', 'y') if name not in found]
+  missing = [name for name in ('X', 'y') if name not in arrays]
   if missing:
-    raise ValueError(f'{path} lacks {missing}, of X and y it holds {found}')
+    raise ValueError(f'{path} lacks {missing}, of X and y it holds {[*arrays]}')
   x, y = arrays['X'], arrays['y']
   if x.dtype != np.uint8 or x.ndim != 4 or x.shape[:3] != _SHAPE or not x.size:
     raise ValueError(
@@ -64,38 +64,44 @@ def _part(path: pathlib.Path, raw: bytes) -> Part:
       f'{path} holds y of shape {y.shape}; it must be {(x.shape[-1], 1)}, one class '
       'for each image of X'
     )
-  classes = np.arange(1, _CLASSES + 1)
-  wrong = y[~np.isin(y, classes)]
+  wrong = y[~np.isin(y, np.arange(1, _CLASSES + 1))]
   if wrong.size:
     raise ValueError(f'{path} holds class {wrong[0]}; classes must be 1 to {_CLASSES}')
-  return Part(x.transpose(3, 0, 1, 2), y[:, 0].astype(np.int32) % _CLASSES)
+  return x.transpose(3, 0, 1, 2), y[:, 0].astype(np.int32) % _CLASSES
 
 
-def _check_tags(raw: bytes) -> None:
-  """Checks the tags of arrays that are not compressed (MAT-file format, version 5).
+def _arrays(raw: bytes) -> Iterator[tuple[str, np.ndarray]]:
+  """Names and values of X and y in a MAT-file of version 5.
 
-  scipy 1.17 reads past its memory where they are wrong; compressed arrays have a
-  checksum.
-
-  Raises:
-    ValueError: a tag of an unknown type, past its array's end, or too many or few.
+  scipy's reader ends the process where the tag of a number's type is damaged.
   """
-  order = '>' if raw[126:128] == b'MI' else '<'
-  at = 128
-  while at + 8 <= len(raw):
-    kind, size = struct.unpack_from(f'{order}II', raw, at)
-    inner, at = at + 8, at + 8 + size
-    if kind != _MATRIX:
-      continue
-    (flags,) = struct.unpack_from(f'{order}I', raw, inner + 8)
-    tags = 0
-    while inner < min(at, len(raw)):
-      kind, size = struct.unpack_from(f'{order}II', raw, inner)
-      short = kind > 0xFFFF  # Up to 4 bytes of data lie in the tag itself.
-      inner += 8 if short else 8 + (size + 7) // 8 * 8
-      tags += 1
-      if kind & 0xFFFF not in _DATA_TYPES or kind >> 16 > 4:
-        raise ValueError(f'a tag of type {kind}')
-    wanted = 5 if flags & _COMPLEX else 4
-    if inner != at or at > len(raw) or (flags & 0xFF in _NUMERIC and tags != wanted):
-      raise ValueError(f'an array of {tags} parts that ends at byte {inner}, not {at}')
+  if raw[124:128] != b'\0\1IM':
+    raise ValueError('its header is of another version; save it with -v7')
+  for kind, content in _elements(memoryview(raw)[128:]):
+    if kind == _COMPRESSED:
+      ((kind, content),) = _elements(memoryview(zlib.decompress(content)))
+    parts = list(_elements(content)) if kind == _MATRIX else []
+    if len(parts) > 3 and (name := bytes(parts[2][1]).decode('latin-1')) in ('X', 'y'):
+      shape = np.frombuffer(parts[1][1], '<i4')
+      number, values = parts[3]
+      array = np.frombuffer(values, f'<{_NUMBERS[number]}')
+      yield name, array.reshape(shape, order='F')
+
+
+def _elements(raw: memoryview) -> Iterator[tuple[int, memoryview]]:
+  """Type and content of elements that follow each other in a MAT-file."""
+  at = 0
+  while at < len(raw):
+    kind, size = struct.unpack_from('<II', raw, at)
+    if kind >> 16:  # Up to 4 bytes lie in the tag itself.
+      kind, size, start, end = kind & 0xFFFF, kind >> 16, at + 4, at + 8
+    else:
+      start = at + 8
+      end = start + (size if kind == _COMPRESSED else (size + 7) // 8 * 8)
+    if end > len(raw) or start + size > end:
+      raise ValueError(f'an element of {size} bytes has {len(raw) - start}')
+    yield kind, raw[start : start + size]
+    at = end
+
+
+_official.register(SVHN, make)

@@ -1,13 +1,14 @@
 """Images made up from a seed: as many and as hard as a test at scale needs."""
 
 import functools
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from psml_jax import _keys, _validate
-from psml_jax.data._splits import Splits, at_least_two, check_arguments
+from psml_jax.data._splits import DATASETS, Entry, MakeSplits, Splits, at_least_two
 
 _WAVES = 2  # A smooth field has waves of up to this many periods along each axis.
 _LEAST_SIZE = 2 * _WAVES
@@ -15,21 +16,17 @@ _CONTRAST = 0.15
 _NOISE = 0.3  # Of the pixels, in units of the contrast.
 _SHIFT = 0.5  # Of the image's size, at difficulty 1.
 _CHUNK = 256
+_SIZES = ('zoo_size', 'pool_size', 'test_size', 'profile_size')
 
 
-def synthetic(
-  *,
-  seed: int,
-  zoo_size: int,
-  pool_size: int,
-  test_size: int,
-  profile_size: int = 0,
+def read(
+  data_dir: pathlib.Path | None,
   image_size: int = 32,
   channels: int = 3,
   num_classes: int = 10,
   difficulty: float = 0.5,
-) -> Splits:
-  """Makes images of smooth class prototypes under smooth distractors and noise.
+) -> MakeSplits:
+  """Images of smooth class prototypes under smooth distractors and noise.
 
   With difficulty d, a standard smooth field f_k for each class and g_i for each image,
   a cyclic shift s_i of up to d / 2 of the image's size along both axes, and white
@@ -45,27 +42,19 @@ def synthetic(
   alone: a larger split starts with the images of a smaller one.
 
   Args:
-    seed: of everything, a whole number from 0 to 2 ** 32 - 1.
-    zoo_size: images that the zoo trains on.
-    pool_size: images of the attacker.
-    test_size: images to measure on.
-    profile_size: images to profile on.
+    data_dir: not used.
     image_size: H and W, at least 4.
     channels: C.
     num_classes: K, at least 2; all are equally likely.
     difficulty: d, in [0, 1].
 
   Returns:
-    The splits, images f32[., image_size, image_size, channels].
+    What makes the splits, images f32[., image_size, image_size, channels].
 
   Raises:
     ValueError: an argument that is out of range.
-
-  >>> synthetic(seed=0, zoo_size=3, pool_size=2, test_size=1).zoo_x.shape
-  (3, 32, 32, 3)
   """
-  sizes = {'zoo_size': zoo_size, 'pool_size': pool_size, 'test_size': test_size}
-  check_arguments(seed, profile_size=profile_size, **sizes)
+  del data_dir
   if _validate.positive_int('image_size', image_size) < _LEAST_SIZE:
     raise ValueError(f'image_size is {image_size}; it must be at least {_LEAST_SIZE}')
   _validate.positive_int('channels', channels)
@@ -73,23 +62,24 @@ def synthetic(
   if isinstance(difficulty, bool) or np.ndim(difficulty):
     raise ValueError(f'difficulty is {difficulty!r}; it must be a fraction in [0, 1]')
   difficulty = float(_validate.fractions('difficulty', difficulty))
-  prototype_key, *keys = jax.random.split(_keys.purpose(seed, 'data'), 5)
-  prototypes = _prototypes(prototype_key, num_classes, image_size, channels)
-  (zoo_x, zoo_y), (pool_x, _), (test_x, test_y), (profile_x, profile_y) = (
-    _make(key, size, prototypes, difficulty)
-    for key, size in zip(keys, (*sizes.values(), profile_size), strict=True)
-  )
-  return Splits(
-    zoo_x=zoo_x,
-    zoo_y=zoo_y,
-    pool_x=pool_x,
-    test_x=test_x,
-    test_y=test_y,
-    profile_x=profile_x,
-    profile_y=profile_y,
-    num_classes=num_classes,
-    name='synthetic',
-  )
+
+  def make(name: str, *, seed: int, **sizes: int) -> Splits:
+    prototype_key, *keys = jax.random.split(_keys.purpose(seed, 'data'), 5)
+    prototypes = _prototypes(prototype_key, num_classes, image_size, channels)
+    made = {
+      size: _make(key, sizes[size], prototypes, difficulty)
+      for key, size in zip(keys, _SIZES, strict=True)
+    }
+    return Splits(
+      *made['zoo_size'],
+      made['pool_size'][0],
+      *made['test_size'],
+      *made['profile_size'],
+      num_classes=num_classes,
+      name=name,
+    )
+
+  return make
 
 
 def _smooth(weights: jax.Array, image_size: int) -> jax.Array:
@@ -159,3 +149,6 @@ def _make(
     x[first : first + _CHUNK] = images[: size - first]
     y[first : first + _CHUNK] = labels[: size - first]
   return x, y
+
+
+DATASETS.register('synthetic', Entry(read))

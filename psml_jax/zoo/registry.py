@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -22,17 +21,16 @@ from psml_jax.zoo.vit import ViT
 
 _Make = Callable[..., nn.Module]
 
-_FAMILIES: dict[str, _Make] = {
-  'cnn': CNN,
-  'linear': Linear,
-  'mlp': MLP,
-  'resnet': ResNet,
-}
+_FAMILIES: _registry.Registry[_Make] = _registry.Registry('family')
+_FAMILIES.register('cnn', CNN)
+_FAMILIES.register('linear', Linear)
+_FAMILIES.register('mlp', MLP)
+_FAMILIES.register('resnet', ResNet)
 
 
 def _published(make: _Make, variants: dict[str, dict[str, Any]]) -> None:
   for name, fields in variants.items():
-    _FAMILIES[name] = functools.partial(make, **fields)
+    _FAMILIES.register(name, functools.partial(make, **fields))
 
 
 _published(ResNet, {f'resnet{depth}': {'depth': depth} for depth in (20, 32, 44, 56)})
@@ -100,12 +98,6 @@ def register(family: str, make: Callable[..., nn.Module]) -> None:
       with num_classes. A module without `train` is refused here where its class is
       known or `make` needs no other field, otherwise by `create`.
   """
-  if not isinstance(family, str) or not re.fullmatch(r'[A-Za-z0-9][\w.-]*', family):
-    raise ValueError(
-      f'family is {family!r}; it must be letters, digits, "_", "." and "-"'
-    )
-  if family in _FAMILIES:
-    raise ValueError(f'family {family!r} is registered already; choose another name')
   if not callable(make) or isinstance(make, nn.Module):
     raise ValueError(
       f'make of family {family!r} is {make!r}; it must make a module when it is called '
@@ -128,7 +120,7 @@ def register(family: str, make: Callable[..., nn.Module]) -> None:
       made = make(num_classes=2)
   if made is not None:
     contract.check_call(f'family {family!r}', made)
-  _FAMILIES[family] = make
+  _FAMILIES.register(family, make)
 
 
 def families() -> tuple[str, ...]:
@@ -159,15 +151,12 @@ def create(family: str, *, num_classes: int, **fields: Any) -> nn.Module:
   >>> create('mlp', num_classes=10, widths=[32]).widths
   (32,)
   """
-  if not isinstance(family, str):
-    raise ValueError(f'family is {family!r}; it must be one of {families()}')
-  if family not in _FAMILIES:
-    raise ValueError(_registry.unknown('family', family, _FAMILIES))
+  make = _FAMILIES.find(family)
   if _validate.positive_int('num_classes', num_classes) < 2:
     raise ValueError(f'num_classes is {num_classes}; it must be at least 2')
   values = {name: _hashable(value) for name, value in fields.items()}
   try:
-    module = _FAMILIES[family](num_classes=int(num_classes), **values)
+    module = make(num_classes=int(num_classes), **values)
   except TypeError as error:
     raise ValueError(f'fields of family {family!r} are {fields}: {error}') from error
   contract.check_call(f'family {family!r}', module)

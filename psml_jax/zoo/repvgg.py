@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from psml_jax.train.model import Model
 from psml_jax.zoo.layers import Classifier, Conv, relu
@@ -96,34 +97,36 @@ def fuse(model: Model) -> Model:
     raise ValueError(
       f'model is {type(model.module).__name__}; it must be a RepVGG with deploy=False'
     )
-  params, stats = model.variables['params'], model.variables['batch_stats']
+  variables = jax.tree.map(np.asarray, model.variables)
+  params, stats = variables['params'], variables['batch_stats']
   fused = {
     name: {'rbr_reparam': _fold(params[name], stats[name])} if name in stats else entry
     for name, entry in params.items()
   }
+  fused = jax.tree.map(jnp.asarray, fused)
   return Model(model.module.clone(deploy=True), {'params': fused})
 
 
-def _fold(params: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, jax.Array]:
+def _fold(params: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, np.ndarray]:
   channels = params['rbr_dense']['conv']['kernel'].shape[2]
   middle = ((1, 1), (1, 1), (0, 0), (0, 0))
   branches = [
     (params['rbr_dense']['conv']['kernel'], 'rbr_dense'),
-    (jnp.pad(params['rbr_1x1']['conv']['kernel'], middle), 'rbr_1x1'),
+    (np.pad(params['rbr_1x1']['conv']['kernel'], middle), 'rbr_1x1'),
   ]
-  kernel, bias = jnp.float32(0), jnp.float32(0)
+  kernel = bias = np.zeros((), np.float32)
   for branch, name in branches:
     scale, shift = _affine(params[name]['bn'], stats[name]['bn'])
     kernel, bias = kernel + branch * scale.reshape(1, 1, 1, -1), bias + shift
   if 'rbr_identity' in params:
-    identity = jnp.pad(jnp.eye(channels, dtype=jnp.float32)[None, None], middle)
+    identity = np.pad(np.eye(channels, dtype=np.float32)[None, None], middle)
     scale, shift = _affine(params['rbr_identity'], stats['rbr_identity'])
     kernel, bias = kernel + identity * scale.reshape(1, 1, 1, -1), bias + shift
   return {'kernel': kernel, 'bias': bias}
 
 
 def _affine(
-  params: Mapping[str, jax.Array], stats: Mapping[str, jax.Array]
-) -> tuple[jax.Array, jax.Array]:
-  scale = params['scale'] / jnp.sqrt(stats['var'] + _EPSILON)
+  params: Mapping[str, np.ndarray], stats: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+  scale = params['scale'] / np.sqrt(stats['var'] + _EPSILON)
   return scale, params['bias'] - scale * stats['mean']

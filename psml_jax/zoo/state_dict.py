@@ -71,14 +71,14 @@ def import_state_dict(
   entries = _read(path)
   own: tuple[int, int, int] = getattr(module, 'input_shape', (32, 32, 3))
   shape = image_shape or own
-  layout = _layout(module, shape)
-  other = _layout(create(name, num_classes=3, **fields), shape)
-  head = next(entry for entry in layout if layout[entry] != other[entry])
+  abstract = _abstract(module, shape)
+  other = _abstract(create(name, num_classes=3, **fields), shape)
+  head = _torch_name(next(k for k in abstract if abstract[k].shape != other[k].shape))
   if head in entries and entries[head].ndim and len(entries[head]) >= 2:
     module = create(name, num_classes=len(entries[head]), **fields)
-    layout = _layout(module, shape)
+    abstract = _abstract(module, shape)
+  layout = {_torch_name(k): _torch_shape(k, abstract[k].shape) for k in abstract}
   _compare(name, path, layout, entries)
-  abstract = traverse_util.flatten_dict(abstract_variables(module, shape))
   flat = {
     leaf: jnp.asarray(_arrange(leaf, entries[_torch_name(leaf)]), struct.dtype)
     for leaf, struct in abstract.items()
@@ -90,10 +90,8 @@ def import_state_dict(
   return model
 
 
-def _layout(module: Any, image_shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-  """The shape of every entry of a state dict of the module, by PyTorch's names."""
-  flat = traverse_util.flatten_dict(abstract_variables(module, image_shape))
-  return {_torch_name(leaf): _torch_shape(leaf, flat[leaf].shape) for leaf in flat}
+def _abstract(module: Any, image_shape: tuple[int, int, int]) -> dict[Any, Any]:
+  return traverse_util.flatten_dict(abstract_variables(module, image_shape))
 
 
 def _torch_name(leaf: tuple[str, ...]) -> str:
