@@ -18,6 +18,8 @@ from psml_jax.experiments.plan import NONE
 from psml_jax.report.schema import Estimate, Shares
 from psml_jax.workloads import Workload
 
+_SEEDS_AT_ONCE = 8  # More take more memory and no less time.
+
 
 def run(experiment: Experiment) -> None:
   """Writes defense.json: for each mechanism the calibrated value, and goodputs.
@@ -40,7 +42,9 @@ def run(experiment: Experiment) -> None:
 
   @functools.partial(jax.jit, static_argnames='name')
   def measure(name: str, value: jax.Array) -> dict[str, jax.Array]:
-    return jax.vmap(lambda key: measured(name, key, value))(keys)
+    return jax.lax.map(
+      lambda key: measured(name, key, value), keys, batch_size=_SEEDS_AT_ONCE
+    )
 
   def shares(name: str, value: float) -> Shares:
     classes = {

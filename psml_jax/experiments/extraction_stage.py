@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from psml_jax import leakage, train
+from psml_jax import _compile, leakage, train
 from psml_jax.attacks import ATTACKS
 from psml_jax.core import Spec, ZooProfile
 from psml_jax.experiments import deployment, plan, processes, workdir
@@ -88,13 +88,17 @@ def _chunks(
   pairing, _ = jax.random.split(experiment.key('extraction'))
   size = min(size, len(missing))
 
+  @_compile.jit('once', static_argnames=('attack', 'defense'))
+  def every(attack: str, defense: str, tables: Tables, runs: Run) -> Spoils:
+    one = functools.partial(
+      collect, attack, defense, experiment.config, profile, tables
+    )
+    return jax.vmap(one)(runs)
+
   @functools.lru_cache(maxsize=1)
   def collected(cell: Cell) -> Spoils:
     runs = _runs(experiment, profile, cell, told.get(cell))
-    attack = functools.partial(
-      collect, cell.attack, cell.defense, experiment.config, profile, tables
-    )
-    return jax.tree.map(np.asarray, jax.vmap(attack)(runs))
+    return jax.tree.map(np.asarray, every(cell.attack, cell.defense, tables, runs))
 
   for start in range(0, len(missing), size):
     began = time.perf_counter()

@@ -48,6 +48,7 @@ def train(experiment: Experiment) -> None:
       if not path.exists():
         zoo.save(path, variables)
     shutil.rmtree(_training(experiment, name) / 'checkpoints', ignore_errors=True)
+  jax.clear_caches()  # Each model's programs hold memory, and serve no more.
   workdir.write_json(
     experiment.directory / 'zoo.json',
     [member for name in config.models for member in config.members(name)],

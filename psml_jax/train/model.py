@@ -46,11 +46,13 @@ def predict(model: Model, images: np.ndarray, *, batch_size: int = 256) -> np.nd
     ValueError: no images, images that are no floats in [0, 1] or of a shape that the
       model does not take, or a batch size that is no whole number >= 1.
   """
-  size = min(_validate.positive_int('batch_size', batch_size), len(images))
+  _validate.positive_int('batch_size', batch_size)
   contract.check_pixels(images)
-  if images.ndim != 4 or not size:
+  if images.ndim != 4 or not len(images):
     raise ValueError(f'images are {images.shape}; they must be [N, H, W, C], not empty')
-  padded = np.concatenate([images, images[: -len(images) % size]])
+  # Fewer are filled up to a power of two, so that few programs serve all numbers.
+  size = min(batch_size, 1 << (len(images) - 1).bit_length())
+  padded = np.pad(images, ((0, -len(images) % size), (0, 0), (0, 0), (0, 0)))
   batches = padded.reshape(-1, size, *images.shape[1:])
   variables = jax.device_put(model.variables)
   try:
