@@ -15,7 +15,6 @@ from psml_jax import experiments, zoo
 from psml_jax.core import ZooProfile
 from psml_jax.experiments import extraction_stage, processes, workdir
 from psml_jax.experiments.experiment import Experiment
-from psml_jax.experiments.plan import Cell
 from tests import known_zoo
 
 QUERIES, SEEDS = 300, 6
@@ -159,8 +158,7 @@ def test_naive_gets_half_of_its_answers_from_the_victim(cells):
 
 def told(run, value):
   """The spec that the informed are told of the medium victim behind noise."""
-  cell = Cell('medium', 'informed', 'laplace', value, QUERIES)
-  spec = extraction_stage._told(run, run.profile(), {cell})[cell]
+  spec = extraction_stage._told(run, 'medium', 'laplace', value)
   return float(spec.min_accuracy), float(spec.max_latency_ms)
 
 

@@ -84,7 +84,6 @@ def _chunks(
   config, profile = experiment.config.extraction, experiment.profile()
   assert config is not None
   training, tables = _setting(experiment)
-  told = _told(experiment, profile, {cell for cell, _ in missing})
   pairing, _ = jax.random.split(experiment.key('extraction'))
   size = min(size, len(missing))
 
@@ -95,9 +94,13 @@ def _chunks(
     )
     return jax.vmap(one)(runs)
 
+  best = functools.cache(functools.partial(_told, experiment))
+
   @functools.lru_cache(maxsize=1)
   def collected(cell: Cell) -> Spoils:
-    runs = _runs(experiment, profile, cell, told.get(cell))
+    informed = ATTACKS[cell.attack].role == 'informed'
+    told = best(cell.victim, cell.defense, cell.value) if informed else None
+    runs = _runs(experiment, profile, cell, told)
     return jax.tree.map(np.asarray, every(cell.attack, cell.defense, tables, runs))
 
   for start in range(0, len(missing), size):
@@ -155,24 +158,13 @@ def _runs(
   )
 
 
-def _told(
-  experiment: Experiment, profile: ZooProfile, cells: set[Cell]
-) -> dict[Cell, Spec]:
-  """What informed attackers are told: the best spec under the cell's defense."""
-  key = experiment.key('leakage')
-  told: dict[Cell, Spec] = {}
-  best: dict[tuple[str, str, float], Spec] = {}
-  for cell in sorted(cells):
-    if ATTACKS[cell.attack].role != 'informed':
-      continue
-    place = (cell.victim, cell.defense, cell.value)
-    if place not in best:
-      server = deployment.serve(experiment.config, profile, cell.defense, cell.value)
-      own = jax.random.fold_in(key, np.uint32(zlib.crc32(repr(place).encode())))
-      victim = profile.index(cell.victim)
-      best[place] = leakage.best_spec(own, profile, server, victim)
-    told[cell] = best[place]
-  return told
+def _told(experiment: Experiment, victim: str, defense: str, value: float) -> Spec:
+  """What informed attackers are told: the best spec under a defense."""
+  profile = experiment.profile()
+  server = deployment.serve(experiment.config, profile, defense, value)
+  place = np.uint32(zlib.crc32(repr((victim, defense, value)).encode()))
+  key = jax.random.fold_in(experiment.key('leakage'), place)
+  return leakage.best_spec(key, profile, server, profile.index(victim))
 
 
 def cells(experiment: Experiment) -> list[Cell]:
