@@ -87,6 +87,12 @@ def no_nan(name: str, value: ArrayLike) -> None:
     reject(name, values, np.isnan(values), 'a number, not NaN')
 
 
+def no_nan_on_host(name: str, value: ArrayLike) -> None:
+  """As `no_nan`, but what JAX holds passes, for a look at it would copy it here."""
+  if not isinstance(value, jax.Array):
+    no_nan(name, value)
+
+
 def positive_int(name: str, value: int) -> int:
   """The value, a whole number of at least one."""
   if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:

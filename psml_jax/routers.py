@@ -41,8 +41,8 @@ class ZooRouter:
 
   def __call__(self, key: jax.Array, spec: Spec) -> Route:
     _validate.key('key', key)
-    _validate.no_nan('min_accuracy', spec.min_accuracy)
-    _validate.no_nan('max_latency_ms', spec.max_latency_ms)
+    _validate.no_nan_on_host('min_accuracy', spec.min_accuracy)
+    _validate.no_nan_on_host('max_latency_ms', spec.max_latency_ms)
     return _route(self, key, spec)
 
 
@@ -88,8 +88,8 @@ def uniform(profile: ZooProfile, *, infeasible: str = 'refuse') -> ZooRouter:
     traced spec gives an empty feasible set.
 
   Raises:
-    ValueError: an unknown value of `infeasible`; from the router, a concrete
-      spec that holds NaN, or a key that is not typed.
+    ValueError: an unknown value of `infeasible`; from the router, a
+      spec of numbers or NumPy arrays that hold NaN, or a key that is not typed.
 
   >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('small', 'large'))
   >>> route = uniform(zoo)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psml_jax import defenses, routers
+from psml_jax import _validate, defenses, routers
 from psml_jax.core import Spec
 from tests import queries, references
 
@@ -168,22 +168,43 @@ def test_compilations_are_seen(compilations):
 def test_router_and_nan(name):
   router = make_route(name)
   for accuracy, latency in ((jnp.nan, 9.0), (0.1, jnp.nan), (jnp.nan, jnp.nan)):
-    spec = Spec(jnp.array([accuracy]), jnp.array([latency]))
     with pytest.raises(ValueError, match='is nan'):
-      router(jax.random.key(0), spec)
-    route = jax.jit(router)(jax.random.key(0), spec)
+      router(jax.random.key(0), Spec(np.array([accuracy]), np.array([latency])))
+    spec = Spec(jnp.array([accuracy]), jnp.array([latency]))
     fastest = references.fastest_of(ZOO, range(len(ZOO)))
-    assert route.num_feasible.tolist() == [0]
-    assert route.model.tolist() == [fastest if 'best' in name else -1]
+    for route in (router, jax.jit(router)):
+      found = route(jax.random.key(0), spec)
+      assert found.num_feasible.tolist() == [0]
+      assert found.model.tolist() == [fastest if 'best' in name else -1]
+
+
+@pytest.mark.parametrize('name', ROUTERS)
+def test_no_spec_that_jax_holds_is_copied_to_the_host(name, monkeypatch):
+  router, key = make_route(name), jax.random.key(0)
+  spec = Spec(jnp.array([0.5, 0.6]), jnp.array([9.0, 4.0]))
+  router(key, spec)
+
+  def asarray(value, *arguments, _real=np.asarray, **settings):
+    assert not isinstance(value, jax.Array), 'copied to the host'
+    return _real(value, *arguments, **settings)
+
+  with monkeypatch.context() as patch:
+    for function in ('asarray', 'array', 'isnan'):
+      patch.setattr(np, function, asarray)
+    with pytest.raises(AssertionError, match='copied'):
+      _validate.no_nan('min_accuracy', spec.min_accuracy)
+    route = router(key, spec)
+  assert len(route.model.tolist()) == 2
 
 
 @pytest.mark.parametrize('name', DEFENSES)
 def test_defended_router_and_nan(name):
   router = make_route(f'uniform + {name}')
   spec = Spec(jnp.array([jnp.nan]), jnp.array([9.0]))
+  for route in (router, jax.jit(router)):
+    assert route(jax.random.key(0), spec).model.tolist() == [-1]
   with pytest.raises(ValueError, match='is nan'):
-    router(jax.random.key(0), spec)
-  assert jax.jit(router)(jax.random.key(0), spec).model.tolist() == [-1]
+    router(jax.random.key(0), Spec(np.array([np.nan]), np.array([9.0])))
 
 
 @pytest.mark.parametrize('name', DEFENSES)

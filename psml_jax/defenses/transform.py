@@ -129,8 +129,8 @@ class Defended:
 
   def __call__(self, key: jax.Array, spec: Spec) -> Route:
     _validate.key('key', key)
-    _validate.no_nan('min_accuracy', spec.min_accuracy)
-    _validate.no_nan('max_latency_ms', spec.max_latency_ms)
+    _validate.no_nan_on_host('min_accuracy', spec.min_accuracy)
+    _validate.no_nan_on_host('max_latency_ms', spec.max_latency_ms)
     return _route(self, key, spec)
 
 
