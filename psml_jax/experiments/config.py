@@ -64,10 +64,10 @@ class Data:
 class Zoo:
   """Models to train, and how: by `hyper` (`Steps`) or by `recipe` (`Epochs`).
 
-  `models` maps names to the fields of `zoo.create`. Beside them a model may have, with
-  a recipe, `recipe`, fields that replace the shared ones, and `copies`, how many of it
-  to train as one population (their names end in -0, -1, ...). `objective` is the `name`
-  of one of `train.OBJECTIVES` and its fields.
+  `models` maps names to the fields of `zoo.create`. Beside them a model may have
+  `copies`, how many of it to train as one population (their names end in -0, -1, ...),
+  and with a recipe `recipe`, fields that replace the shared ones. `objective` is the
+  `name` of one of `train.OBJECTIVES` and its fields.
   """
 
   models: Mapping[str, Mapping[str, Any]]

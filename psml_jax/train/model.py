@@ -52,7 +52,9 @@ def predict(model: Model, images: np.ndarray, *, batch_size: int = 256) -> np.nd
     raise ValueError(f'images are {images.shape}; they must be [N, H, W, C], not empty')
   # Fewer are filled up to a power of two, so that few programs serve all numbers.
   size = min(batch_size, 1 << (len(images) - 1).bit_length())
-  padded = np.pad(images, ((0, -len(images) % size), (0, 0), (0, 0), (0, 0)))
+  padded = np.pad(
+    np.asarray(images, np.float32), ((0, -len(images) % size), (0, 0), (0, 0), (0, 0))
+  )
   batches = padded.reshape(-1, size, *images.shape[1:])
   variables = jax.device_put(model.variables)
   try:

@@ -101,6 +101,7 @@ def fit(
     raise ValueError(f'key has shape {key.shape}; it must be one key or keys [P]')
   num_classes = _validate.positive_int('num_classes', num_classes)
   _check(module, images, labels, num_classes, recipe, held_out)
+  images = np.asarray(images, np.float32)
   _validate.positive_int('keep', keep)
   budget = feeding.budget(resident_bytes)
   if images.nbytes > budget and (key.ndim or objective.unlabelled):
