@@ -2,33 +2,59 @@
 
 import json
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
 
 import pytest
 
+from psml_jax import experiments
 from psml_jax.experiments import processes
-from tests.test_run_values import run  # noqa: F401
 
 ROOT = pathlib.Path(__file__).parents[1]
+FIELDS = {
+  'name': 'two',
+  'seed': 0,
+  'seeds': 3,
+  'data': {'name': 'digits', 'zoo_size': 300, 'pool_size': 100, 'test_size': 100},
+  'zoo': {
+    'models': {
+      'small': {'family': 'linear', 'size': 2},
+      'middle': {'family': 'linear', 'size': 4},
+      'large': {'family': 'mlp', 'widths': [512, 512]},
+    },
+    'recipe': {'epochs': 2, 'batch_size': 32, 'learning_rate': 0.02, 'flip': False},
+  },
+  'profiling': {'batch_size': 4, 'rounds': 3},
+  'fingerprint': {'accuracy_resolution': 0.02, 'latency_resolution': 0.05},
+  'extraction': {
+    'query_budgets': [30],
+    'surrogate': {'family': 'linear'},
+    'hyper': {'steps': 10, 'batch_size': 16, 'learning_rate': 1e-2},
+    'rows_per_chunk': 8,
+    'width': 1,
+  },
+  'defense': {'target_goodput': 0.8, 'mechanism': 'laplace', 'workload_size': 256},
+}
 JOB = """
-import pathlib, sys
-folder, coordinator, number, fault = sys.argv[1:]
-sys.path.insert(0, sys.argv[0].rpartition('/')[0] or '.')
+import json, sys
+coordinator, number, folder, fault, fields = sys.argv[1:]
 import jax
 jax.config.update('jax_num_cpu_devices', 2)
 from psml_jax import experiments
-from psml_jax.experiments import extraction_stage, fingerprint_stage, processes
-from tests import test_run_values
+from psml_jax.experiments import extraction_stage, pipeline, processes
 processes.join(coordinator, 2, int(number))
+
+def fail(*arguments):
+  raise OSError(f'a fault of process {number}')
+
+if fault == 'alone':
+  pipeline._STAGES['zoo'] = ('zoo.json', fail)
+if fault == 'together' and number == '0':
+  extraction_stage.scores = fail
+experiments.run(experiments.parse(json.loads(fields)), folder)
 assert len(jax.devices()) == 4
-if fault:
-  def fail(experiment):
-    raise OSError('a fault of the first process')
-  from psml_jax.experiments import pipeline
-  pipeline._STAGES['fingerprint'] = ('fingerprint.json', fail)
-test_run_values.make_run(pathlib.Path(folder))
 print('processes', jax.process_count())
 """
 
@@ -39,7 +65,10 @@ def two_processes(folder, fault=''):
     port = probe.getsockname()[1]
   started = [
     subprocess.Popen(
-      [sys.executable, '-c', JOB, str(folder), f'localhost:{port}', str(i), fault],
+      [
+        *(sys.executable, '-c', JOB, f'localhost:{port}', str(i)),
+        *(str(folder), fault, json.dumps(FIELDS)),
+      ],
       cwd=ROOT,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
@@ -52,28 +81,56 @@ def two_processes(folder, fault=''):
 
 
 def without_time(folder):
-  summary = json.loads((folder / 'run' / 'summary.json').read_text('utf-8'))
+  summary = json.loads((folder / 'summary.json').read_text('utf-8'))
   return {k: v for k, v in summary.items() if k not in ('wall_seconds', 'provenance')}
 
 
-@pytest.mark.slow
-def test_two_processes_give_the_summary_of_one(run, tmp_path):  # noqa: F811
-  first, second = two_processes(tmp_path)
+@pytest.fixture(scope='module')
+def directory(tmp_path_factory):
+  """A whole run of two processes."""
+  folder = tmp_path_factory.mktemp('two')
+  first, second = two_processes(folder)
   assert first[0] == second[0] == 0, first[2] + second[2]
   assert 'processes 2' in second[1]
-  assert 'extraction' in first[2]
+  assert '2a. ' in first[1]
+  assert '2a. ' not in second[1]
+  assert 'extraction:' in first[2]
   assert 'extraction:' not in second[2]
-  assert without_time(tmp_path) == without_time(run.directory.parent)
-  assert not list((tmp_path / 'run').glob('.*'))
+  return folder
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_summary_of_one(directory, tmp_path):
+  """One process goes on where latencies have been measured."""
+  one = tmp_path / 'one'
+  shutil.copytree(directory, one)
+  for name in ('extraction.jsonl', 'summary.json', 'report.html'):
+    (one / name).unlink()
+  experiments.run(experiments.parse(FIELDS), one)
+  assert without_time(one) == without_time(directory)
+  assert not list(one.glob('.*'))
 
 
 @pytest.mark.slow
 def test_what_fails_in_the_first_process_ends_the_others(tmp_path):
-  first, second = two_processes(tmp_path, 'fault')
+  first, second = two_processes(tmp_path, 'alone')
   assert first[0] != 0
-  assert 'a fault of the first process' in first[2]
+  assert 'a fault of process 0' in first[2]
   assert second[0] != 0
-  assert 'the stage fingerprint failed in the first process' in second[2]
+  assert 'the stage zoo failed in the first process' in second[2]
+
+
+@pytest.mark.slow
+def test_what_fails_in_a_stage_of_all_ends_all(directory, tmp_path):
+  for name in ('config.json', 'inputs.json', 'profile.csv', 'profile.json', 'zoo.json'):
+    shutil.copy(directory / name, tmp_path)
+  for name in ('predictions.npz', 'fingerprint.json', 'defense.json'):
+    shutil.copy(directory / name, tmp_path)
+  first, second = two_processes(tmp_path, 'together')
+  assert first[0] == 1
+  assert 'a fault of process 0' in first[2]
+  assert 'the stage extraction failed in process 0' in first[2]
+  assert second[0] != 0
 
 
 @pytest.mark.parametrize(
@@ -83,6 +140,8 @@ def test_what_fails_in_the_first_process_ends_the_others(tmp_path):
     (('localhost:1', 2, None), 'process_id None; give all three'),
     (('localhost:1', 2, 2), r'process_id is 2; it must be in \[0, 2\)'),
     (('localhost:1', 2, -1), 'process_id is -1'),
+    (('auto', 2, None), 'auto stands alone'),
+    ((None, 2, 0), 'coordinator is None'),
   ],
 )
 def test_what_joins_nobody(arguments, message):
@@ -98,3 +157,5 @@ def test_a_single_process_is_the_first_and_waits_for_nobody():
   assert done == [1]
   with pytest.raises(KeyError):
     processes.on_first('something', lambda: {}['x'])
+  with pytest.raises(KeyError):
+    processes.together('something', lambda: {}['x'])

@@ -13,7 +13,7 @@ import pytest
 
 from psml_jax import experiments, zoo
 from psml_jax.core import ZooProfile
-from psml_jax.experiments import extraction_stage, processes, workdir
+from psml_jax.experiments import extraction_stage, workdir
 from psml_jax.experiments.experiment import Experiment
 from tests import known_zoo
 
@@ -36,7 +36,7 @@ def experiment_in(folder):
   return Experiment(parsed, folder / 'run', str(folder / 'images.npz'))
 
 
-def make_zoo(folder):
+def make_run(folder):
   train, test = known_zoo.images(0, 600), known_zoo.images(1, 200)
   np.savez(
     folder / 'images.npz',
@@ -45,8 +45,9 @@ def make_zoo(folder):
     x_test=test[0],
     y_test=test[1],
   )
-  experiment = experiment_in(folder)
-  workdir.open_workdir(experiment.directory, experiment.config)
+  parsed = experiments.parse(config())
+  experiment = Experiment(parsed, folder / 'run', str(folder / 'images.npz'))
+  workdir.open_workdir(experiment.directory, parsed)
   workdir.check_inputs(experiment.directory, experiment.inputs())
   images = experiment.images()
   np.savez(
@@ -60,15 +61,8 @@ def make_zoo(folder):
   )
   workdir.write_json(experiment.directory / 'profile.json', {'device': 'none'})
   workdir.write_json(experiment.directory / 'zoo.json', list(known_zoo.NAMES))
-
-
-def make_run(folder):
-  processes.on_first('the zoo', lambda: make_zoo(folder))
-  experiment = experiment_in(folder)
   with jax.numpy_dtype_promotion('strict'):
-    experiments.run(
-      experiment.config, folder / 'run', data_dir=str(folder / 'images.npz')
-    )
+    experiments.run(parsed, folder / 'run', data_dir=str(folder / 'images.npz'))
   return experiment
 
 

@@ -184,14 +184,14 @@ print(digest(train({place!r}, {epochs})))
 
 
 @pytest.mark.slow
-def test_killed_at_five_moments_it_ends_with_the_same_bits(tmp_path):
-  """kill -9 within an epoch, five times; each run continues the one before.
+def test_killed_at_three_moments_it_ends_with_the_same_bits(tmp_path):
+  """kill -9 within an epoch, three times; each run continues the one before.
 
   The whole run compiles anew, so that its bits owe nothing to stored programs.
   """
-  epochs, moments = 24, random.Random(0)
+  epochs, moments = 16, random.Random(0)
   metrics = tmp_path / 'metrics.jsonl'
-  for killed in range(1, 6):
+  for killed in range(1, 4):
     process = subprocess.Popen(
       [sys.executable, '-c', finish(tmp_path, epochs)],
       env=os.environ | {'PYTHONPATH': str(ROOT)},
@@ -211,7 +211,7 @@ def test_killed_at_five_moments_it_ends_with_the_same_bits(tmp_path):
   resumed = run_python(finish(tmp_path, epochs))
   whole = run_python(finish(None, epochs), JAX_ENABLE_COMPILATION_CACHE='false')
   assert resumed.stdout == whole.stdout != '', resumed.stderr
-  assert [json.loads(line)['epoch'] for line in lines(metrics)] == [*range(1, 25)]
+  assert [json.loads(line)['epoch'] for line in lines(metrics)] == [*range(1, 17)]
 
 
 def lines(path):

@@ -7,16 +7,17 @@ import numpy as np
 
 from psml_jax import train as trainings
 from psml_jax import zoo
+from tests.models import Small
 
 
 def train(directory, epochs):
-  """Trains a small ResNet on random images, a tenth of a second an epoch."""
+  """Trains a small model on random images, a tenth of a second an epoch."""
   rng = np.random.default_rng(0)
-  images = rng.random((400, 8, 8, 3)).astype(np.float32)
-  labels = rng.integers(0, 3, 400).astype(np.int32)
+  images = rng.random((800, 16, 16, 3)).astype(np.float32)
+  labels = rng.integers(0, 3, 800).astype(np.int32)
   trained = zoo.fit(
     jax.random.key(0),
-    zoo.create('resnet', num_classes=3, depth=8, width=4),
+    Small(num_classes=3, width=8),
     images,
     labels,
     num_classes=3,

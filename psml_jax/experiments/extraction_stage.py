@@ -60,7 +60,8 @@ def run(experiment: Experiment) -> None:
     disable=not processes.is_first(),
   )
   with progress:
-    for found in _chunks(experiment, missing, config.rows_per_chunk):
+    size = min(config.rows_per_chunk, len(described))
+    for found in _chunks(experiment, missing, size):
       done |= {(record.cell, record.seed): record for record in found}
       save()
       progress.update(len(found))
@@ -75,6 +76,7 @@ def run(experiment: Experiment) -> None:
   save()
   if processes.is_first():
     part.replace(experiment.directory / EXTRACTION)
+  processes.wait('extraction.jsonl was written')
 
 
 def _chunks(
@@ -85,7 +87,6 @@ def _chunks(
   assert config is not None
   training, tables = _setting(experiment)
   pairing, _ = jax.random.split(experiment.key('extraction'))
-  size = min(size, len(missing))
 
   @_compile.jit('once', static_argnames=('attack', 'defense'))
   def every(attack: str, defense: str, tables: Tables, runs: Run) -> Spoils:

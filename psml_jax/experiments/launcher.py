@@ -76,12 +76,11 @@ def _run(until: str, arguments: 'Arguments') -> None:
   logging.set_verbosity(logging.WARNING)
   try:
     config = experiments.parse(arguments.fields)
-    if arguments.coordinator is not None:
+    cluster = (arguments.coordinator, arguments.num_processes, arguments.process_id)
+    if cluster != (None, None, None):
       from psml_jax.experiments import processes
 
-      processes.join(
-        arguments.coordinator, arguments.num_processes, arguments.process_id
-      )
+      processes.join(*cluster)
   except ValueError as error:
     _fail(error)
   try:

@@ -8,6 +8,9 @@ import pathlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import jax
+import numpy as np
+
 from psml_jax import _device, _files, report
 from psml_jax._validate import InputError
 from psml_jax.experiments import (
@@ -91,20 +94,19 @@ def run(
           _files.local('workdir', directory),
           None if data_dir is None else str(_files.local('data_dir', data_dir)),
         )
-        missing = _missing(experiment.directory, wanted)
-        if missing:
+        if jax.distributed.is_initialized() or _missing(experiment.directory, wanted):
           _device.start()
-        processes.on_first(
-          'the preparation',
-          functools.partial(_prepare, experiment, missing, resources),
+        found = processes.on_first(
+          'the preparation', lambda: _prepare(experiment, wanted, resources)
         )
+        missing = [wanted[i] for i in np.asarray(found)]
         experiment = dataclasses.replace(experiment, under_way=True)
     except ValueError as error:
       raise InputError(str(error)) from error
     for name in missing:
       work = functools.partial(_work, name, experiment)
       if name in _SHARED:
-        work()
+        processes.together(f'the stage {name}', work)
       else:
         processes.on_first(f'the stage {name}', work)
     if until == 'report':
@@ -113,9 +115,7 @@ def run(
 
 
 def _work(name: str, experiment: Experiment) -> None:
-  """One stage, unless another run was faster, and the seconds that it took."""
-  if name not in _SHARED and (experiment.directory / _STAGES[name][0]).exists():
-    return
+  """One stage, and the seconds that it took."""
   experiment.check_inputs()
   began = time.perf_counter()
   try:
@@ -136,18 +136,24 @@ def _show(directory: pathlib.Path) -> None:
 
 
 def _prepare(
-  experiment: Experiment, missing: Sequence[str], resources: contextlib.ExitStack
-) -> None:
-  """Checks the experiment; its directory is locked where a stage is missing."""
+  experiment: Experiment, wanted: Sequence[str], resources: contextlib.ExitStack
+) -> np.ndarray:
+  """Checks the experiment; its directory is locked where a stage is missing.
+
+  Returns:
+    i32[...], which of the wanted stages are missing.
+  """
   moved = experiment.inputs()
-  if missing:
+  if _missing(experiment.directory, wanted):
     preflight.check(experiment)
   workdir.open_workdir(experiment.directory, experiment.config, moved=moved)
-  if missing:
+  if _missing(experiment.directory, wanted):
     locked = resources.enter_context(lock.hold(experiment.directory))
     if locked:
       workdir.remove_unfinished(experiment.directory)
   dataclasses.replace(experiment, under_way=True).check_inputs()
+  missing = _missing(experiment.directory, wanted)
+  return np.array([wanted.index(name) for name in missing], np.int32)
 
 
 @contextlib.contextmanager

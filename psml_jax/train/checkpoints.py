@@ -15,6 +15,22 @@ from psml_jax._validate import InputError
 _INDEX = 'manifest.ocdbt'  # Without it orbax leaves tracebacks of its threads behind.
 
 
+def options() -> ocp.options.MultiprocessingOptions:
+  """Those of a checkpoint that concerns this process alone."""
+  if jax.process_count() == 1:
+    return ocp.options.MultiprocessingOptions()
+  process = jax.process_index()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=process,
+    active_processes={process},
+    barrier_sync_key_prefix=f'process{process}',
+  )
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+  return ocp.StandardCheckpointer(multiprocessing_options=options())
+
+
 def save(path: str | os.PathLike[str], variables: Any) -> None:
   """Saves variables; the directory appears whole or not at all.
 
@@ -26,8 +42,8 @@ def save(path: str | os.PathLike[str], variables: Any) -> None:
     ValueError: a path that exists, or a URL.
   """
   directory = _files.local('path', path).absolute()
-  with ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(directory, variables)
+  with _checkpointer() as checkpointer:
+    checkpointer.save(directory, jax.device_get(variables))
 
 
 def restore(path: str | os.PathLike[str], abstract: Any) -> Any:
@@ -48,7 +64,7 @@ def restore(path: str | os.PathLike[str], abstract: Any) -> Any:
   directory = _files.local('path', path).absolute()
   if not directory.is_dir():
     raise ValueError(f'path is {str(path)!r}; it must be the directory of a checkpoint')
-  with whole(directory), ocp.StandardCheckpointer() as checkpointer:
+  with whole(directory), _checkpointer() as checkpointer:
     require_same(directory, abstract)
     return checkpointer.restore(directory, on_device(abstract))
 
@@ -87,7 +103,7 @@ def require_same(directory: pathlib.Path, abstract: Any) -> None:
   """
   if not (directory / _INDEX).is_file():
     raise FileNotFoundError(f'it has no {_INDEX}')
-  with ocp.StandardCheckpointer() as checkpointer:
+  with _checkpointer() as checkpointer:
     found = checkpointer.metadata(directory).item_metadata
     if found is None:
       raise FileNotFoundError('it has no metadata')
@@ -106,7 +122,7 @@ def require_same(directory: pathlib.Path, abstract: Any) -> None:
 
 def on_device(abstract: Any) -> Any:
   """The same tree of shapes, to be restored to the first device."""
-  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   return jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
     abstract,

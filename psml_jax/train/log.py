@@ -53,12 +53,16 @@ class Log:
     if directory is None:
       return
     self._directory = directory
-    self._directory.mkdir(parents=True, exist_ok=True)
+    (self._directory / 'checkpoints').mkdir(parents=True, exist_ok=True)
     settings = json.loads(json.dumps(settings, default=lambda number: number.item()))
     self._require_same(settings)
     self._manager = ocp.CheckpointManager(
       self._directory / 'checkpoints',
-      options=ocp.CheckpointManagerOptions(max_to_keep=keep),
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep,
+        create=False,
+        multiprocessing_options=checkpoints.options(),
+      ),
     )
     self.epoch = self._manager.latest_step() or 0
     if self.epoch:

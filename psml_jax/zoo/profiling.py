@@ -109,7 +109,7 @@ def measure(
     raise ValueError(
       f'labels are {labels.shape}; they must be {images.shape[:1]}, one for each image'
     )
-  device = jax.devices()[0]
+  device = jax.local_devices()[0]
   calls, flops, accuracy = [], [], []
   for name, model in models.items():
     answers = predict(model, images)
