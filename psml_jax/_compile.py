@@ -11,12 +11,21 @@ Kind = Literal['training', 'surrogates', 'serving', 'once']
 P = ParamSpec('P')
 T = TypeVar('T')
 
-_LIBRARY = 'xla_cpu_experimental_ynn_fusion_type'
-# The richest first; an older jaxlib knows fewer kinds, or none.
-_KINDS = {
-  'training': (('DOT', 'REDUCE', 'ELTWISE'), ('DOT',)),
-  'surrogates': (('DOT',),),
-  'serving': (('DOT',),),
+
+def _given_to_ynnpack(*kinds: str) -> dict[str, str]:
+  listed = ','.join(f'LIBRARY_FUSION_TYPE_{kind}' for kind in kinds)
+  return {'xla_cpu_experimental_ynn_fusion_type': listed}
+
+
+# The best first; an older jaxlib knows fewer kinds, or none.
+_CHOICES = {
+  'training': (
+    _given_to_ynnpack('DOT', 'REDUCE', 'ELTWISE'),
+    _given_to_ynnpack('DOT'),
+  ),
+  'surrogates': (_given_to_ynnpack('DOT'),),
+  'serving': (_given_to_ynnpack('DOT'),),
+  'once': ({'xla_backend_optimization_level': '0'},),
 }
 
 
@@ -29,7 +38,8 @@ def options(of: Kind) -> dict[str, str | bool]:
   for the chains are too short: with the others a step takes 1.6 times as long. In a
   program that serves, products alone too; with the others XLA no longer gives it every
   convolution. Versions of jaxlib that refuse the option get none. A program that runs
-  once, such as an initialisation, is not optimised, which is a fifth of the time.
+  once or a few times on little data, such as an initialisation, is not optimised, which
+  takes a fifth of the time to compile.
 
   Args:
     of: what the program mostly does.
@@ -44,10 +54,7 @@ def options(of: Kind) -> dict[str, str | bool]:
 def _accepted(of: str, backend: str) -> dict[str, str | bool]:
   if backend != 'cpu':
     return {}
-  if of == 'once':
-    return {'xla_backend_optimization_level': '0'}
-  for kinds in _KINDS[of]:
-    chosen = {_LIBRARY: ','.join(f'LIBRARY_FUSION_TYPE_{kind}' for kind in kinds)}
+  for chosen in _CHOICES[of]:
     try:
       jax.jit(jnp.negative, compiler_options=chosen).lower(1.0).compile()
     except (jax.errors.JaxRuntimeError, ValueError):
