@@ -25,6 +25,13 @@ for name, value in CACHE.items():
   os.environ[name.upper()] = str(value)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def forget():
+  """Programs of a module serve few others, and took gigabytes in the end."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture
 def strict():
   """No silent promotion of types either; Flax's layers of half precision need it."""

@@ -35,6 +35,7 @@ FIELDS = {
     'rows_per_chunk': 8,
     'width': 1,
   },
+  'attacks': {'explicit': {}, 'fingerprint': {}, 'naive': {}},
   'defense': {'target_goodput': 0.8, 'mechanism': 'laplace', 'workload_size': 256},
 }
 JOB = """
@@ -86,17 +87,19 @@ def without_time(folder):
 
 
 @pytest.fixture(scope='module')
-def directory(tmp_path_factory):
+def directory(once):
   """A whole run of two processes."""
-  folder = tmp_path_factory.mktemp('two')
-  first, second = two_processes(folder)
-  assert first[0] == second[0] == 0, first[2] + second[2]
-  assert 'processes 2' in second[1]
-  assert '2a. ' in first[1]
-  assert '2a. ' not in second[1]
-  assert 'extraction:' in first[2]
-  assert 'extraction:' not in second[2]
-  return folder
+
+  def make(folder):
+    first, second = two_processes(folder / 'run')
+    assert first[0] == second[0] == 0, first[2] + second[2]
+    assert 'processes 2' in second[1]
+    assert '2a. ' in first[1]
+    assert '2a. ' not in second[1]
+    assert 'extraction:' in first[2]
+    assert 'extraction:' not in second[2]
+
+  return once('two', make) / 'run'
 
 
 @pytest.mark.slow
