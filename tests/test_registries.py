@@ -262,6 +262,28 @@ def read_as(read):
     return data.load('mine', seed=0, zoo_size=1, pool_size=1, test_size=1)
 
 
+def objective_as(make, **fields):
+  """The objective that is registered for this call."""
+  with mock.patch.object(train.OBJECTIVES, '_entries', {'mine': make}):
+    return train.objectives.make('mine', **fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighted:
+  weights: object = (1.0,)
+  unlabelled: object = 0
+
+  def __call__(self, *arguments):
+    return train.CROSS_ENTROPY(*arguments)
+
+
+@pytest.mark.parametrize('weights', [[1.0, [2.0]], np.array([1.0, 2.0])])
+def test_lists_of_an_objective_become_tuples(weights):
+  objective = objective_as(Weighted, weights=weights)
+  assert isinstance(hash(objective), int)
+  assert isinstance(objective.weights, tuple)
+
+
 class TestDataSets:
   """Those that read no files."""
 
@@ -308,6 +330,14 @@ class TestDataSets:
     (lambda: defenses.MECHANISMS.register('laplace', None), 'is registered already'),
     (lambda: attacks.ATTACKS.register('a b', None), "attack is 'a b'; it must be let"),
     (lambda: attacks.Entry(None, role='spy'), "role is 'spy'; it must be one of"),
+    (lambda: objective_as(lambda: 3), "objective 'mine' is 3; it must be a value that"),
+    (lambda: objective_as(lambda: Weighted), 'must be a value that can be called'),
+    (lambda: objective_as(Weighted, weights={}), 'fields that are not hashable'),
+    (lambda: objective_as(Weighted, unlabelled=-1), "'mine' is -1; it must be a whole"),
+    (
+      lambda: objective_as(lambda: lambda: 0),
+      "unlabelled of .*'mine' is None; it must",
+    ),
     (lambda: read_as(lambda _: (1, 2)), 'mine is read as tuple; it must be as Images'),
     (lambda: read_as(lambda _: data.Images([[[2.0]]], [1])), r'x_train.* is 2\.0; '),
     (lambda: read_as(lambda _, size: None), 'size is missing; mine needs it'),

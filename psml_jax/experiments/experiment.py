@@ -83,10 +83,7 @@ class Experiment:
     """The images in their splits."""
     config = self.config.data
     assert config is not None
-    profile_size = config.profile_size or max(1, config.zoo_size // 4)
-    zoo_size = (
-      config.zoo_size if config.profile_size else config.zoo_size - profile_size
-    )
+    zoo_size, profile_size = config.zoo_sizes()
     try:
       images = data.load(
         config.name,

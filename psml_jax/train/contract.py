@@ -59,13 +59,7 @@ def check_logits(
       images are not f32[N, K].
   """
   check_call('module', module)
-  try:
-    hash(module)
-  except TypeError as error:
-    raise ValueError(
-      f'module {type(module).__name__} has fields that are not hashable; give tuples '
-      'for lists and arrays'
-    ) from error
+  _check_hashable(f'module {type(module).__name__}', module)
   logits = _trace(module, image_shape)
   shape, dtype = getattr(logits, 'shape', None), getattr(logits, 'dtype', None)
   if shape != (1, num_classes):
@@ -78,6 +72,44 @@ def check_logits(
       f'module gives logits of type {dtype}; they must be float32 (end __call__ with '
       '.astype(jnp.float32))'
     )
+
+
+def check_objective(name: str, objective: Any) -> None:
+  """Checks what can be told of an objective before it is called.
+
+  Args:
+    name: of the objective, for the error.
+    objective: as `train.Objective` says.
+
+  Raises:
+    ValueError: it cannot be called, is not hashable, or has no whole `unlabelled` >= 0.
+  """
+  if not callable(objective) or isinstance(objective, type):
+    raise ValueError(
+      f'{name} is {objective!r}; it must be a value that can be called, as '
+      'train.Objective says'
+    )
+  _check_hashable(name, objective)
+  unlabelled = getattr(objective, 'unlabelled', None)
+  _validate.non_negative_int(f'unlabelled of {name}', unlabelled)  # type: ignore[arg-type]
+
+
+def hashable(value: Any) -> Any:
+  """Lists and arrays as tuples, numbers of NumPy as Python's."""
+  if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+    value = np.asarray(value).tolist()
+  if isinstance(value, (list, tuple)):
+    return tuple(hashable(entry) for entry in value)
+  return value
+
+
+def _check_hashable(name: str, value: Any) -> None:
+  try:
+    hash(value)
+  except TypeError as error:
+    raise ValueError(
+      f'{name} has fields that are not hashable; give tuples for lists and arrays'
+    ) from error
 
 
 def check_data(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
