@@ -123,6 +123,8 @@ def check_data(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None
   Raises:
     ValueError: they do not.
   """
+  for name, value in (('images', images), ('labels', labels)):
+    _check_array(name, value)
   if images.ndim != 4 or not len(images) or labels.shape != images.shape[:1]:
     raise ValueError(
       f'images are {images.shape} and labels {labels.shape}; they must be [N, H, W, C] '
@@ -143,6 +145,7 @@ def check_data(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None
 
 def check_pixels(images: np.ndarray) -> None:
   """Raises a ValueError where concrete images are no floats in [0, 1]."""
+  _check_array('images', images)
   if not jnp.issubdtype(images.dtype, jnp.floating):
     raise ValueError(
       f'images are of type {images.dtype}; they must be floats with pixels in [0, 1]'
@@ -160,6 +163,14 @@ def check_pixels(images: np.ndarray) -> None:
       hint = ' (divide by 255)'
     raise ValueError(
       f'images span [{low:.6g}, {high:.6g}]; pixels must be in [0, 1]{hint}'
+    )
+
+
+def _check_array(name: str, value: Any) -> None:
+  if not isinstance(value, (np.ndarray, jax.Array)):
+    raise ValueError(
+      f'{name} is of type {type(value).__name__}; it must be an array (numpy.asarray '
+      'makes one of a list)'
     )
 
 
