@@ -118,6 +118,11 @@ def positive_int(name: str, value: int) -> int:
   return _whole(name, value, lambda x: x >= 1, '>= 1')
 
 
+def at_least_two(name: str, value: int) -> int:
+  """The value, a whole number of at least two."""
+  return _whole(name, value, lambda x: x >= 2, '>= 2')
+
+
 def non_negative_int(name: str, value: int) -> int:
   """The value, a whole number of at least zero."""
   return _whole(name, value, lambda x: x >= 0, '>= 0')

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from psml_jax import _validate
-from psml_jax.data._splits import Images, at_least_two
+from psml_jax.data._splits import Images
 
 _MOST_CONSTANT = 0.01
 _MOST_NAMED = 10
@@ -26,7 +26,7 @@ def checked(images: Images) -> Images:
   """
   k = images.num_classes
   if k is not None:
-    at_least_two(k)
+    _validate.at_least_two('num_classes', k)
   if (images.x_test is None) != (images.y_test is None):
     lacking = 'x_test' if images.x_test is None else 'y_test'
     raise ValueError(f'{lacking} is None; give both x_test and y_test, or neither')
@@ -49,7 +49,9 @@ def checked(images: Images) -> Images:
   most = (k or _MOST_CLASSES) - 1
   for name, y in labels.items():
     _validate.reject(name, y, (y < 0) | (y > most), f'0 to {most}')
-  k = at_least_two(k or 1 + max(int(y.max()) for y in labels.values()))
+  k = _validate.at_least_two(
+    'num_classes', k or 1 + max(int(y.max()) for y in labels.values())
+  )
   return Images(x_train, y_train, x_test, labels.get('y_test'), k)
 
 

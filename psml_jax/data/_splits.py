@@ -123,13 +123,6 @@ def check_arguments(seed: int, *, profile_size: int, **sizes: int) -> None:
   _validate.non_negative_int('profile_size', profile_size)
 
 
-def at_least_two(num_classes: int) -> int:
-  """The value, a whole number of at least two."""
-  if _validate.positive_int('num_classes', num_classes) < 2:
-    raise ValueError(f'num_classes is {num_classes}; it must be at least 2')
-  return int(num_classes)
-
-
 def first_of_each(*parts: np.ndarray) -> list[np.ndarray]:
   """Finds the images that appear for the first time, over several arrays.
 

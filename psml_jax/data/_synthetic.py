@@ -8,14 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from psml_jax import _keys, _validate
-from psml_jax.data._splits import (
-  DATASETS,
-  SIZES,
-  Entry,
-  MakeSplits,
-  Splits,
-  at_least_two,
-)
+from psml_jax.data._splits import DATASETS, SIZES, Entry, MakeSplits, Splits
 
 _WAVES = 2  # A smooth field has waves of up to this many periods along each axis.
 _LEAST_SIZE = 2 * _WAVES
@@ -64,7 +57,7 @@ def read(
   if _validate.positive_int('image_size', image_size) < _LEAST_SIZE:
     raise ValueError(f'image_size is {image_size}; it must be at least {_LEAST_SIZE}')
   _validate.positive_int('channels', channels)
-  num_classes = at_least_two(num_classes)
+  num_classes = _validate.at_least_two('num_classes', num_classes)
   if isinstance(difficulty, bool) or np.ndim(difficulty):
     raise ValueError(f'difficulty is {difficulty!r}; it must be a fraction in [0, 1]')
   difficulty = float(_validate.fractions('difficulty', difficulty))

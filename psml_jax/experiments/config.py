@@ -365,11 +365,8 @@ def _check_published(config: Published) -> None:
 
 
 def _check_defense(defense: Defense) -> None:
-  if not 0 < defense.target_goodput <= 1:
-    raise ValueError(
-      f'config.defense.target_goodput is {defense.target_goodput}; it must be a '
-      'fraction in (0, 1]'
-    )
+  goodput, path = defense.target_goodput, 'config.defense.target_goodput'
+  _validate.number(path, goodput, lambda x: 0 < x <= 1, 'a fraction in (0, 1]')
   _validate.positive_int('config.defense.workload_size', defense.workload_size)
   if defense.workload and 'name' not in defense.workload:
     raise ValueError(
@@ -383,13 +380,9 @@ def _check_defense(defense: Defense) -> None:
     values = fields.get('values', ())
     if not isinstance(values, (list, tuple)):
       raise ValueError(f'{path}.values is {values!r}; it must be a list of numbers')
+    ends = f'between {knob.off:g} and {knob.strongest:g} that float32 can hold'
     for value in values:
-      number = isinstance(value, (int, float)) and not isinstance(value, bool)
-      if not number or not knob.allows(value):
-        raise ValueError(
-          f'{path}.values holds {value!r}; each must be a {knob.name} between '
-          f'{knob.off:g} and {knob.strongest:g} that float32 can hold'
-        )
+      _validate.number(f'{path}.values', value, knob.allows, f'a {knob.name} {ends}')
     try:
       mechanisms.check(name, defense.fields(name))
     except ValueError as error:

@@ -150,11 +150,10 @@ def create(family: str, *, num_classes: int, **fields: Any) -> nn.Module:
   (32,)
   """
   make = _FAMILIES.find(family)
-  if _validate.positive_int('num_classes', num_classes) < 2:
-    raise ValueError(f'num_classes is {num_classes}; it must be at least 2')
+  num_classes = _validate.at_least_two('num_classes', num_classes)
   values = {name: contract.hashable(value) for name, value in fields.items()}
   try:
-    module = make(num_classes=int(num_classes), **values)
+    module = make(num_classes=num_classes, **values)
   except TypeError as error:
     raise ValueError(f'fields of family {family!r} are {fields}: {error}') from error
   contract.check_call(f'family {family!r}', module)
