@@ -14,6 +14,7 @@ class Registry(Mapping[str, T], Generic[T]):
 
   Args:
     kind: what an entry is, in errors.
+    of: the type of an entry, where all must have one.
 
   >>> fruit = Registry('fruit')
   >>> fruit.register('apple', 1)
@@ -23,15 +24,16 @@ class Registry(Mapping[str, T], Generic[T]):
   ValueError: fruit is 'aple' (did you mean 'apple'?); it must be one of apple
   """
 
-  def __init__(self, kind: str) -> None:
-    self._kind = kind
+  def __init__(self, kind: str, of: type = object) -> None:
+    self._kind, self._of = kind, of
     self._entries: dict[str, T] = {}
 
   def register(self, name: str, entry: T) -> None:
     """Adds an entry.
 
     Raises:
-      ValueError: a name that is taken, or not of letters, digits, '_', '.' and '-'.
+      ValueError: a name that is taken, or not of letters, digits, '_', '.' and '-'; an
+        entry of another type.
     """
     if not isinstance(name, str) or not re.fullmatch(r'[A-Za-z0-9][\w.-]*', name):
       raise ValueError(
@@ -40,6 +42,10 @@ class Registry(Mapping[str, T], Generic[T]):
     if name in self._entries:
       raise ValueError(
         f'{self._kind} {name!r} is registered already; choose another name'
+      )
+    if not isinstance(entry, self._of):
+      raise ValueError(
+        f'{self._kind} {name!r} is {entry!r}; it must be of type {self._of.__name__}'
       )
     self._entries[name] = entry
 

@@ -6,7 +6,8 @@ each public function says what it gives for them.
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -93,25 +94,53 @@ def no_nan_on_host(name: str, value: ArrayLike) -> None:
     no_nan(name, value)
 
 
+def number(
+  name: str,
+  value: Any,
+  inside: Callable[[Any], bool],
+  allowed: str,
+  kinds: tuple[type, ...] = (int, float, np.integer, np.floating),
+) -> Any:
+  """The value, a number of Python or NumPy inside a range; True and False are none."""
+  is_number = isinstance(value, kinds) and not isinstance(value, bool)
+  if not is_number or not inside(value):
+    raise ValueError(f'{name} is {value!r}; it must be {allowed}')
+  return value
+
+
+def _whole(name: str, value: Any, inside: Callable[[int], bool], allowed: str) -> int:
+  kinds = (int, np.integer)
+  return int(number(name, value, inside, f'a whole number {allowed}', kinds))
+
+
 def positive_int(name: str, value: int) -> int:
   """The value, a whole number of at least one."""
-  if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-    raise ValueError(f'{name} is {value!r}; it must be a whole number >= 1')
-  return int(value)
+  return _whole(name, value, lambda x: x >= 1, '>= 1')
+
+
+def at_least_two(name: str, value: int) -> int:
+  """The value, a whole number of at least two."""
+  return _whole(name, value, lambda x: x >= 2, '>= 2')
 
 
 def non_negative_int(name: str, value: int) -> int:
   """The value, a whole number of at least zero."""
-  if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-    raise ValueError(f'{name} is {value!r}; it must be a whole number >= 0')
-  return int(value)
+  return _whole(name, value, lambda x: x >= 0, '>= 0')
 
 
 def positive(name: str, value: float) -> float:
   """The value, a finite number above zero."""
-  if not (math.isfinite(value) and value > 0):
-    raise ValueError(f'{name} is {value!r}; it must be finite and > 0')
-  return float(value)
+  return float(number(name, value, lambda x: 0 < x < math.inf, 'a finite number > 0'))
+
+
+def non_negative_number(name: str, value: float) -> float:
+  """The value, a finite number of at least zero."""
+  return float(number(name, value, lambda x: 0 <= x < math.inf, 'a finite number >= 0'))
+
+
+def share(name: str, value: float) -> float:
+  """The value, a number in [0, 1)."""
+  return float(number(name, value, lambda x: 0 <= x < 1, 'a number in [0, 1)'))
 
 
 def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
@@ -126,13 +155,8 @@ def one_of(name: str, value: str, allowed: Iterable[str]) -> str:
 
 def seed(name: str, value: int) -> int:
   """The value, a seed that a key can hold: a whole number in [0, 2 ** 32)."""
-  whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-  if not whole or not 0 <= value < 2**32:
-    raise ValueError(
-      f'{name} is {value!r}; it must be a whole number in [0, {2**32 - 1}], for a key '
-      'holds 32 bits of it'
-    )
-  return int(value)
+  allowed = f'in [0, {2**32 - 1}], for a key holds 32 bits of it'
+  return _whole(name, value, lambda x: 0 <= x < 2**32, allowed)
 
 
 def key(name: str, value: jax.Array, *, ndim: int | None = 0) -> None:

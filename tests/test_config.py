@@ -237,15 +237,15 @@ NAN = float('nan')
       2.0**-24,
       r'latency_res.* is 5\.9.*2\*\*-23',
     ),
-    ('defense.mechanisms.laplace.values', (0.1, 1e39), r'values holds 1e\+39.*float32'),
-    ('defense.mechanisms.laplace.values', (1e-40,), r'values holds 1e-40.*float32'),
+    ('defense.mechanisms.laplace.values', (0.1, 1e39), r'values is 1e\+39.*float32'),
+    ('defense.mechanisms.laplace.values', (1e-40,), r'values is 1e-40.*float32'),
     (
       'defense.mechanisms.laplace.values',
       (0.1, -0.1),
-      r'holds -0\.1.*between 0 and 64',
+      r'is -0\.1.*between 0 and 64',
     ),
-    ('defense.mechanisms.laplace.values', (NAN,), r'laplace\.values holds nan'),
-    ('defense.mechanisms.laplace.values', ('x',), r"laplace\.values holds 'x'"),
+    ('defense.mechanisms.laplace.values', (NAN,), r'laplace\.values is nan'),
+    ('defense.mechanisms.laplace.values', ('x',), r"laplace\.values is 'x'"),
     ('defense.mechanisms.refusal.values', (1.5,), r'a share between 0 and 1'),
     ('defense.mechanisms.laplace.sharp', 1, r"fields of mechanism 'laplace' .*sharp"),
     ('defense.mechanisms.laplac', {}, "is 'laplac' .did you mean 'laplace'.*gaussian"),
@@ -293,20 +293,52 @@ NAN = float('nan')
     ('data.fields', {'size': 8}, r'config\.data\.fields\.size is no field of digits'),
     ('seeds', 10**6, r'config\.seeds is 1000000; it must be at most 100000'),
     ('defense.workload_size', 10**9, r'config\.defense\.workload_size is 10+; .* most'),
-    ('zoo.hyper.steps', 10**9, r'config\.zoo\.hyper\.steps is 10+; .* at most'),
-    ('zoo.hyper.batch_size', 10**7, r'zoo\.hyper\.batch_size is 10+; .* at most'),
-    ('extraction.hyper.steps', 10**9, r'extraction\.hyper\.steps is 10+; .* at most'),
+    ('zoo.hyper.steps', 10**9, r'config\.zoo\.hyper makes 10+ steps .* at most'),
+    ('zoo.hyper.batch_size', 10**7, r'zoo\.hyper .* of batch_size 10+ .* at most'),
+    ('extraction.hyper.steps', 10**9, r'extraction\.hyper makes 10+ steps .* at most'),
     (
       'extraction.hyper',
       {'steps': 10**7, 'batch_size': 10**3, 'learning_rate': 0.1},
-      r'extraction\.hyper has steps 10+ and batch_size 1000; their product',
+      r'extraction\.hyper makes 10+ steps of batch_size 1000 .* 2147483647 images in',
     ),
+    ('data.profile_size', -1, r'profile_size is -1; it must be a whole number >= 0'),
     ('extraction.surrogate.family', 'x', r"config\.extraction\.surrogate: .*is 'x'"),
   ],
 )
 def test_value_not_allowed(path, value, message):
   with pytest.raises(ValueError, match=message):
     parse(changed(path, value))
+
+
+@pytest.mark.parametrize(
+  ('part', 'recipe', 'message'),
+  [
+    (
+      'extraction',
+      {'epochs': 10**9, 'batch_size': 8},
+      r'recipe makes 7\d+ steps .* 60',
+    ),
+    (
+      'zoo',
+      {'epochs': 10**9, 'batch_size': 8},
+      r'zoo\.recipe makes 28\d+ steps .* 225',
+    ),
+    ('zoo', {'epochs': 2, 'batch_size': 226}, r'makes 0 steps .* out of 225 images'),
+  ],
+)
+def test_a_recipe_that_draws_too_much_or_nothing(part, recipe, message):
+  given = changed(f'{part}.recipe', recipe)
+  del given[part]['hyper']
+  with pytest.raises(ValueError, match=message):
+    parse(given)
+
+
+def test_a_recipe_of_one_model_that_draws_nothing():
+  given = changed('zoo.recipe', {'epochs': 2, 'batch_size': 8})
+  del given['zoo']['hyper']
+  given['zoo']['models']['mlp']['recipe'] = {'batch_size': 226}
+  with pytest.raises(ValueError, match=r'models\.mlp\.recipe makes 0 steps'):
+    parse(given)
 
 
 def test_the_finest_resolution_is_allowed():

@@ -869,7 +869,7 @@ def test_npz_drops_duplicates(tmp_path):
     ),
     (
       {'y_train': np.zeros(12, int), 'y_test': np.zeros(4, int)},
-      r'num_classes is 1; it must be at least 2',
+      r'num_classes is 1; it must be a whole number >= 2',
     ),
     (
       {'y_train': np.array([None] * 12)},
@@ -919,7 +919,7 @@ def test_bad_npz(changes, message, tmp_path):
   ('num_classes', 'message'),
   [
     (2, r'y_train\[2\] is 2; y_train must be 0 to 1'),
-    (1, r'num_classes is 1; it must be at least 2'),
+    (1, r'num_classes is 1; it must be a whole number >= 2'),
     (3.0, r'num_classes is 3\.0; it must be a whole number'),
   ],
 )
@@ -1087,7 +1087,7 @@ def test_synthetic_difficulty():
     ({'image_size': 3}, r'image_size is 3; it must be at least 4'),
     ({'image_size': 8.0}, r'image_size is 8\.0; .* whole number'),
     ({'channels': 0}, r'channels is 0; .* >= 1'),
-    ({'num_classes': 1}, r'num_classes is 1; .* at least 2'),
+    ({'num_classes': 1}, r'num_classes is 1; .* >= 2'),
     ({'difficulty': -0.1}, r'difficulty is -0\.1; .* in \[0, 1\]'),
     ({'difficulty': 50}, r'difficulty is 50\.0; .* percent'),
     ({'difficulty': float('nan')}, r'difficulty is nan; .* in \[0, 1\]'),

@@ -193,15 +193,6 @@ def test_a_zoo_trained_by_a_recipe(tmp_path):
   assert not np.array_equal(*members)
 
 
-def test_a_minibatch_larger_than_the_zoo_is_told_first(tmp_path):
-  models = {'linear': {'family': 'linear', 'recipe': {'batch_size': 700}}}
-  zoo_fields = {'models': models, 'recipe': {'epochs': 1}}
-  config = experiments.parse(TINY | {'zoo': zoo_fields})
-  with pytest.raises(ValueError, match='zoo.models.linear has minibatches of 700'):
-    experiments.run(config, tmp_path / 'run')
-  assert not (tmp_path / 'run').exists()
-
-
 def test_every_artifact_is_there(tiny):
   names = {path.name for path in tiny.iterdir()}
   assert names >= {

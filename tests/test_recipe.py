@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import flax.linen as nn
 import jax
@@ -211,12 +212,21 @@ class TestAugment:
     ('epochs', 0, 'epochs is 0'),
     ('batch_size', 1.5, r'batch_size is 1\.5'),
     ('learning_rate', 0.0, r'learning_rate is 0\.0'),
-    ('momentum', 1.0, r'momentum is 1\.0; it must be in \[0, 1\)'),
+    ('momentum', 1.0, r'momentum is 1\.0; it must be a number in \[0, 1\)'),
     ('weight_decay', -1.0, 'weight_decay'),
     ('warmup_epochs', float('nan'), 'warmup_epochs'),
     ('ema_decay', 2.0, r'ema_decay is 2\.0'),
     ('accumulate', 3, 'accumulate is 3; it must divide batch_size 4'),
-    ('crop_padding', -1, 'crop_padding is -1'),
+    ('crop_padding', -3, 'crop_padding is -3; it must be a whole number >= 0'),
+    ('crop_padding', 0.0, r'crop_padding is 0\.0; it must be a whole number >= 0'),
+    ('learning_rate', 'x', "learning_rate is 'x'; it must be a finite number > 0"),
+    ('learning_rate', np.ones(1), 'learning_rate is array.*; it must be a finite num'),
+    ('learning_rate', True, 'learning_rate is True'),
+    ('weight_decay', np.zeros(3), 'weight_decay is array.* a finite number >= 0'),
+    ('ema_decay', 'x', "ema_decay is 'x'"),
+    ('momentum', None, 'momentum is None'),
+    ('flip', 'no', "flip is 'no'; it must be True or False"),
+    ('flip', 0, 'flip is 0'),
   ],
 )
 def test_settings_outside_their_range(field, value, message):
@@ -224,7 +234,8 @@ def test_settings_outside_their_range(field, value, message):
     dataclasses.replace(RECIPE, **{field: value})
 
 
-@pytest.mark.parametrize('share', [-0.1, 1.0, float('nan')])
+@pytest.mark.parametrize('share', [-0.1, 1.0, float('nan'), '0.1', None, [0.1]])
 def test_smoothing_outside_its_range(share):
-  with pytest.raises(ValueError, match=f'label_smoothing is {share}; it must be in'):
+  told = re.escape(f'label_smoothing is {share!r}; it must be a number in [0, 1)')
+  with pytest.raises(ValueError, match=told):
     CrossEntropy(share)

@@ -255,11 +255,45 @@ def test_a_workload_can_be_served(name, fields):
   assert np.asarray(ZOO.meets(spec)).any(-1).all()
 
 
-def read_as(read):
+def read_as(read, **fields):
   """The splits of a data set that is registered for this call."""
   entries = {**data.DATASETS, 'mine': data.Entry(read)}
   with mock.patch.object(data.DATASETS, '_entries', entries):
-    return data.load('mine', seed=0, zoo_size=1, pool_size=1, test_size=1)
+    return data.load('mine', seed=0, zoo_size=1, pool_size=1, test_size=1, **fields)
+
+
+X, Y = np.arange(27).reshape(3, 3, 3) / 27, np.arange(3)
+
+
+def test_a_data_set_may_take_any_fields():
+  def read(data_dir, **fields):
+    return data.Images(X, Y, num_classes=fields.get('classes'))
+
+  assert read_as(read).num_classes == 3
+  with pytest.warns(UserWarning, match='no image of class 3, 4'):
+    assert read_as(read, classes=5).num_classes == 5
+
+
+def objective_as(make, **fields):
+  """The objective that is registered for this call."""
+  with mock.patch.object(train.OBJECTIVES, '_entries', {'mine': make}):
+    return train.objectives.make('mine', **fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weighted:
+  weights: object = (1.0,)
+  unlabelled: object = 0
+
+  def __call__(self, *arguments):
+    return train.CROSS_ENTROPY(*arguments)
+
+
+@pytest.mark.parametrize('weights', [[1.0, [2.0]], np.array([1.0, 2.0])])
+def test_lists_of_an_objective_become_tuples(weights):
+  objective = objective_as(Weighted, weights=weights)
+  assert isinstance(hash(objective), int)
+  assert isinstance(objective.weights, tuple)
 
 
 class TestDataSets:
@@ -308,6 +342,44 @@ class TestDataSets:
     (lambda: defenses.MECHANISMS.register('laplace', None), 'is registered already'),
     (lambda: attacks.ATTACKS.register('a b', None), "attack is 'a b'; it must be let"),
     (lambda: attacks.Entry(None, role='spy'), "role is 'spy'; it must be one of"),
+    (lambda: objective_as(lambda: 3), "objective 'mine' is 3; it must be a value that"),
+    (lambda: objective_as(lambda: Weighted), 'must be a value that can be called'),
+    (lambda: objective_as(Weighted, weights={}), 'fields that are not hashable'),
+    (lambda: objective_as(Weighted, unlabelled=-1), "'mine' is -1; it must be a whole"),
+    (
+      lambda: objective_as(lambda: lambda: 0),
+      "unlabelled of .*'mine' is None; it must",
+    ),
+    (lambda: data.DATASETS.register('f', read_as), "set 'f' is .*; .* of type Entry"),
+    (lambda: attacks.ATTACKS.register('f', None), "attack 'f' is None; .* type Entry"),
+    (lambda: data.Entry(3), 'read is 3 and files None; they must be functions'),
+    (lambda: data.Entry(len, 3), 'and files 3; they must be functions'),
+    (
+      lambda: data.Entry(lambda: 0),
+      'read must take data_dir before all else: too many',
+    ),
+    (lambda: data.Entry(lambda *, size: 0), 'read must take data_dir before all else'),
+    (
+      lambda: data.Entry(lambda _, seed=1: 0),
+      'read has a field seed, which load takes',
+    ),
+    (
+      lambda: read_as(lambda _: lambda *_, **sizes: 5),
+      'mine is made as 5; .* as Splits',
+    ),
+    (
+      lambda: read_as(lambda _: data.Images(X, Y, None, Y)),
+      'x_test is None; give both',
+    ),
+    (lambda: read_as(lambda _: data.Images(X, Y, X)), 'y_test is None; give both'),
+    (
+      lambda: read_as(lambda _: data.Images([[1, 2], [3]], Y)),
+      'x_train is no array .*',
+    ),
+    (
+      lambda: read_as(lambda _: data.Images(X, [[1], [2, 3]])),
+      'y_train is no array .*',
+    ),
     (lambda: read_as(lambda _: (1, 2)), 'mine is read as tuple; it must be as Images'),
     (lambda: read_as(lambda _: data.Images([[[2.0]]], [1])), r'x_train.* is 2\.0; '),
     (lambda: read_as(lambda _, size: None), 'size is missing; mine needs it'),

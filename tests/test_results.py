@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from psml_jax import metrics
-from psml_jax.experiments import results
+from psml_jax.experiments import results, workdir
 
 FIELDS = {
   'victim': 'mlp4',
@@ -36,7 +36,8 @@ def make(tmp_path):
     path = tmp_path / name
     path.mkdir()
     config = {'name': 'digits', 'seed': 7, 'published': None} | config
-    (path / 'config.json').write_text(json.dumps({'config': config}))
+    content = {'config': config, 'format': workdir.FORMAT}
+    (path / 'config.json').write_text(json.dumps(content))
     if records is not None:
       lines = [json.dumps(FIELDS | record) + '\n' for record in records]
       (path / 'extraction.jsonl').write_text(''.join(lines))
@@ -107,9 +108,37 @@ def test_load_of_damaged_files(make):
   (directory / 'config.json').write_text('[]')
   with pytest.raises(ValueError, match=r'config\.json is damaged .* got `array`'):
     results.load(directory)
-  (directory / 'config.json').write_text('{}')
+  (directory / 'config.json').write_text('{"config": {"name": "x", "seed": 0}}')
+  with pytest.raises(ValueError, match='of format 1 .* reads and writes format 3'):
+    results.load(directory)
+  (directory / 'config.json').write_text('{"format": 3}')
   with pytest.raises(ValueError, match=r'config\.json is damaged .*no name and seed'):
     results.load(directory)
+
+
+@pytest.mark.parametrize(
+  ('records', 'reason'),
+  [
+    ([], 'it holds no runs'),
+    ([{'accuracy': 7.0}], r'<= 1\.0 .*accuracy'),
+    ([{'fidelity': -0.1}], r'>= 0\.0 .*fidelity'),
+    ([{'seed': -3}], '>= 0 .*seed'),
+    ([{'accuracy': None}], 'no accuracy or fidelity, and has not diverged'),
+  ],
+)
+def test_load_of_values_that_no_run_has(make, records, reason):
+  with pytest.raises(ValueError, match=rf'extraction\.jsonl is damaged .*{reason}'):
+    results.load(make('a', records))
+
+
+def test_compare_keeps_small_values_apart(make):
+  one, two = (
+    runs([0.1, 0.2], value=1e-7) + runs(scores, value=3e-7)
+    for scores in ([0.5, 0.6], [0.7, 0.8])
+  )
+  rows = results.compare(make('a', one), make('b', two))
+  assert [row['value'] for row in rows] == [1e-7, 3e-7]
+  np.testing.assert_allclose([row['accuracy'] for row in rows], [0, 0.2], atol=1e-9)
 
 
 def test_compare_pairs_by_seed(make):
@@ -171,8 +200,9 @@ def test_compare_errors(make, tmp_path):
   other = make('other', runs([0.5, 0.6], victim='cnn8'))
   with pytest.raises(ValueError, match=r"no cell .*: the first has \('mlp4'.*'cnn8'"):
     results.compare(a, other)
-  with pytest.raises(ValueError, match='the second none'):
-    results.compare(a, make('empty', []))
+  twice = make('twice', [*runs([0.5, 0.6]), *runs([0.9])])
+  with pytest.raises(ValueError, match=r"workdir_b is .*two runs of seed 0 .*'mlp4'"):
+    results.compare(a, twice)
   with pytest.raises(ValueError, match=r"1 seed\(s\) in common in the cell .*'mlp4'"):
     results.compare(a, make('one', runs([0.5])))
   with pytest.raises(ValueError, match=r"workdir_b is '.*none'; it holds no config"):

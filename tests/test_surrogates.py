@@ -80,6 +80,22 @@ def test_a_mesh_has_one_axis():
   mesh = Mesh(np.reshape(jax.devices(), (1, 2)), ('a', 'b'))
   with pytest.raises(ValueError, match=r"mesh has the axes \('a', 'b'\); it must have"):
     train.over_population(lambda x: x, jnp.arange(3), mesh=mesh)
+  with pytest.raises(ValueError, match=r'mesh is 3; it must be a jax\.sharding\.Mesh'):
+    train.over_population(lambda x: x, jnp.arange(3), mesh=3)
+
+
+@pytest.mark.parametrize(
+  ('rows', 'message'),
+  [
+    (jnp.zeros((0, 2)), r'axes \[\(0,\)\]; they must be equal, and at least 1'),
+    ((), r'axes \[\]; they must be equal'),
+    (jnp.float32(1), r'axes \[\(\)\]'),
+    ((jnp.zeros(3), jnp.zeros((2, 3))), r'axes \[\(2,\), \(3,\)\]'),
+  ],
+)
+def test_rows_that_are_none(rows, message):
+  with pytest.raises(ValueError, match=f'rows has leaves with the leading {message}'):
+    train.over_population(lambda row: row, rows)
 
 
 def test_convolutions_train_under_vmap_as_alone(pool, rows):

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from psml_jax import train, zoo
+from psml_jax.train import recipes, runner
 from tests.models import Small
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -275,6 +276,19 @@ class TestPopulation:
           alone.records[-1][name], abs=1e-4
         )
 
+  def test_a_member_is_measured_on_one_device(self, data, monkeypatch):
+    seen = []
+
+    def predict(model, images):
+      seen.extend(jax.tree.leaves(model.variables))
+      return train.predict(model, images)
+
+    monkeypatch.setattr(runner, 'predict', predict)
+    keys = jax.random.split(jax.random.key(3), 2)
+    fit(data, key=keys, recipe=longer(1), held_out=data)
+    assert seen
+    assert all(isinstance(leaf, (np.ndarray, np.generic)) for leaf in seen)
+
   def test_an_interrupted_one_continues_on_all_devices(self, data, tmp_path):
     keys = jax.random.split(jax.random.key(3), 3)
     assert len(jax.devices()) == 2
@@ -292,8 +306,45 @@ def test_numbers_of_numpy_are_settings_too(data, tmp_path):
   assert_identical(first.variables, again.variables)
 
 
+class Plain:
+  """A user's objective, whose repr is its address."""
+
+  unlabelled = 0
+
+  def __call__(self, *arguments):
+    return train.CROSS_ENTROPY(*arguments)
+
+
+def test_neither_an_address_nor_the_width_of_labels_is_a_setting(data, tmp_path):
+  images, labels = data
+  first = fit(data, recipe=longer(1), objective=Plain(), directory=tmp_path)
+  wide = images, labels.astype(np.int64)
+  again = fit(wide, recipe=longer(1), objective=Plain(), directory=tmp_path)
+  assert_identical(first.variables, again.variables)
+  assert again.records == first.records
+
+
 def held_out(images, labels):
   return {'held_out': (images, np.asarray(labels))}
+
+
+class Unhashable:
+  unlabelled = 0
+  __hash__ = None
+
+  def __call__(self, *arguments):
+    return train.CROSS_ENTROPY(*arguments)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gives:
+  """The cross-entropy, changed."""
+
+  change: object
+  unlabelled = 0
+
+  def __call__(self, *arguments):
+    return self.change(*train.CROSS_ENTROPY(*arguments))
 
 
 IMAGES = np.zeros((2, 8, 8, 3), np.float32)
@@ -311,7 +362,27 @@ IMAGES = np.zeros((2, 8, 8, 3), np.float32)
     (held_out(IMAGES.astype(np.uint8), [0, 1]), 'held_out: images are of type uint8'),
     (held_out(IMAGES * np.nan, [0, 1]), 'held_out: images hold NaN'),
     ({'num_classes': 2}, r'labels span \[0, 2\]; they must be in \[0, 1\]'),
-    ({'recipe': dataclasses.replace(RECIPE, batch_size=41)}, 'images holds 40; .* 41'),
+    (
+      {'recipe': dataclasses.replace(RECIPE, batch_size=41)},
+      'num_examples is 40; it must be at least 41, for Epochs',
+    ),
+    ({'recipe': None}, 'recipe is None; it must be Steps or Epochs'),
+    ({'recipe': recipes.Recipe(batch_size=4, learning_rate=0.1)}, 'recipe is Recipe'),
+    ({'objective': None}, 'objective is None; it must be a value that can be called'),
+    ({'objective': 'cross_entropy'}, "objective is 'cross_entropy'; it must be"),
+    ({'objective': Unhashable()}, 'objective has fields that are not hashable'),
+    ({'objective': Gives(lambda loss, aux: 3.0)}, r'gives the shapes \(\); it must'),
+    (
+      {'objective': Gives(lambda loss, aux: (loss[None], aux))},
+      r'shapes \(\(1,\), Aux',
+    ),
+    ({'objective': Gives(lambda loss, aux: (loss, tuple(aux)))}, 'and Aux'),
+    ({'objective': Gives(lambda loss, aux: (loss > 0, aux))}, 'a loss, f32'),
+    ({'objective': Gives(lambda loss, aux: (loss, aux._replace(rest={})))}, 'Aux'),
+    ({'held_out': (IMAGES,)}, 'held_out is a tuple; it must be a pair of images and'),
+    ({'held_out': 3}, 'held_out is a int; it must be a pair'),
+    (held_out(IMAGES.tolist(), [0, 1]), 'held_out: images is of type list; it must be'),
+    ({'mesh': 3}, r'mesh is 3; it must be a jax\.sharding\.Mesh'),
     ({'keep': 0}, 'keep is 0'),
     ({'resident_bytes': 0}, 'resident_bytes is 0'),
   ],
@@ -320,6 +391,14 @@ def test_bad_input_is_told_before_anything_is_made(data, tmp_path, changes, mess
   with pytest.raises(ValueError, match=message):
     fit(data, directory=tmp_path / 'run', **changes)
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('part', [0, 1])
+def test_lists_are_no_arrays(data, part):
+  given = list(data)
+  given[part] = given[part].tolist()
+  with pytest.raises(ValueError, match='is of type list; it must be an array'):
+    fit(given)
 
 
 @pytest.mark.parametrize('cut', [(slice(None), slice(30)), (0, slice(None))])

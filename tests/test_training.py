@@ -16,6 +16,7 @@ from psml_jax.zoo.models import MLP, Linear
 
 RECIPE = Steps(steps=12, batch_size=8, learning_rate=1e-2, weight_decay=1e-3)
 MODULE = Linear(num_classes=3)
+KEY = jax.random.key(0)
 
 
 def leaves(tree):
@@ -99,6 +100,27 @@ def test_padding_is_never_drawn(rows, count):
   assert np.isfinite(losses).all()
   assert_identical(fitted, clean)
   np.testing.assert_array_equal(losses, clean_losses)
+
+
+@pytest.mark.parametrize(
+  ('recipe', 'size', 'message'),
+  [
+    (
+      train.Epochs(epochs=1, batch_size=8),
+      7,
+      'is 7; it must be at least 8, for Epochs',
+    ),
+    (
+      train.Epochs(epochs=1, batch_size=8),
+      0,
+      'is 0; it must be at least 8, for Epochs',
+    ),
+    (RECIPE, 0, 'is 0; it must be at least 1, for Steps of batch_size 8'),
+  ],
+)
+def test_too_few_examples(rows, recipe, size, message):
+  with pytest.raises(ValueError, match=f'num_examples {message}'):
+    pure_fit(KEY, rows[0], rows[1][:size], size, Training(MODULE, recipe))
 
 
 def test_the_loss_is_the_cross_entropy_of_soft_labels(rows):

@@ -17,10 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import psml_jax
-from psml_jax import experiments
+from psml_jax import data, experiments
 from psml_jax._validate import InputError
 from psml_jax.experiments import artifacts, lock, parse, pipeline, provenance, workdir
-from psml_jax.experiments.config import Profiling
+from psml_jax.experiments.config import Data, Profiling
+from psml_jax.experiments.experiment import Experiment
 
 ROOT = pathlib.Path(__file__).parents[1]
 DEFENSE = {
@@ -164,6 +165,16 @@ def test_a_value_round_trips_and_is_plain_json(tmp_path):
   assert stored == json.loads(json.dumps(dataclasses.asdict(WHOLE)))
   path.write_text(json.dumps(stored | {'later': [1]}))
   assert workdir.read_json(path, Whole) == WHOLE
+
+
+@pytest.mark.parametrize(
+  ('artifact', 'value'),
+  [(artifacts.SECONDS, {'zoo': 'x'}), (artifacts.FINGERPRINTS, {'victims': []})],
+)
+def test_an_artifact_that_could_not_be_read_is_not_written(artifact, value, tmp_path):
+  with pytest.raises(msgspec.ValidationError):
+    artifact.write(tmp_path, value)
+  assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf')])
@@ -448,7 +459,7 @@ def test_the_revision_of_a_package_that_is_no_checkout(tmp_path, monkeypatch):
 def test_the_claims_are_printed(config, monkeypatch, tmp_path, capsys):
   def finish(experiment):
     (experiment.directory / 'report.html').touch()
-    artifacts.SUMMARY.write(experiment.directory, {'claims': 'yes'})
+    pipeline.SUMMARY.write(experiment.directory, {'claims': 'yes'})
 
   stages = {name: ('config.json', None) for name in experiments.STAGES}
   stages['report'] = ('report.html', finish)
@@ -524,6 +535,24 @@ def test_clients_that_change_under_way_make_nothing(tmp_path, monkeypatch):
   with pytest.raises(InputError, match=r'changed, which is config\.defense'):
     experiments.run(config, directory, until='defense')
   assert not (directory / 'defense.json').exists()
+
+
+@pytest.mark.parametrize('kind', [str, pathlib.Path])
+def test_files_of_one_name_are_told_apart(kind, tmp_path, config, monkeypatch):
+  def files(data_dir):
+    return [kind(data_dir / file) for file in ('a/x.bin', 'b/x.bin', 'b/y.bin', 'z')]
+
+  entries = {'mine': data.Entry(lambda data_dir: None, files)}
+  monkeypatch.setattr(data.DATASETS, '_entries', entries)
+  for file in files(tmp_path)[:3]:
+    pathlib.Path(file).parent.mkdir(exist_ok=True)
+    pathlib.Path(file).touch()
+  config = dataclasses.replace(config, data=Data('mine', 1, 1, 1))
+  assert Experiment(config, tmp_path / 'run', str(tmp_path)).inputs() == {
+    'data_dir/a/x.bin': tmp_path / 'a/x.bin',
+    'data_dir/b/x.bin': tmp_path / 'b/x.bin',
+    'data_dir/y.bin': tmp_path / 'b/y.bin',
+  }
 
 
 def test_files_that_the_run_itself_downloads_are_its_inputs(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import pytest
 
 from psml_jax import data, pareto, zoo
 from psml_jax.core import ZooProfile
+from psml_jax.train import model as train_model
 from psml_jax.zoo import registry
 from psml_jax.zoo.models import prepare
 
@@ -68,6 +69,24 @@ class TestModels:
       assert found.shape == (6, 5)
       np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
 
+  def test_at_most_two_batches_lie_on_the_device(self, model, monkeypatch):
+    waiting, most = [0], []
+    answer, read = train_model._answer, jax.device_get
+
+    def asked(*arguments):
+      waiting[0] += 1
+      most.append(waiting[0])
+      return answer(*arguments)
+
+    def fetched(answers):
+      waiting[0] -= len(answers)
+      return read(answers)
+
+    monkeypatch.setattr(train_model, '_answer', asked)
+    monkeypatch.setattr(jax, 'device_get', fetched)
+    found = zoo.predict(model, np.zeros((9, 8, 8, 1), np.float32), batch_size=2)
+    assert (len(found), most) == (9, [1, 2, 2, 2, 2])
+
   @pytest.mark.parametrize(
     ('shape', 'batch_size', 'message'),
     [
@@ -84,6 +103,7 @@ class TestModels:
   @pytest.mark.parametrize(
     ('wrong', 'message'),
     [
+      ([[[[0.5]]]], 'images is of type list; it must be an array'),
       (np.full((2, 8, 8, 1), 200, np.uint8), 'images are of type uint8'),
       (np.full((2, 8, 8, 1), 200, np.float32), r'200\]; .* \(divide by 255\)'),
       (np.full((2, 8, 8, 1), -1, np.float32), r'\[-1, -1\]; .*standardised'),

@@ -94,7 +94,7 @@ class Entry:
 
 
 ROLES = ('reference', 'attack', 'informed', 'baseline')
-ATTACKS: _registry.Registry[Entry] = _registry.Registry('attack')
+ATTACKS = _registry.Registry[Entry]('attack', Entry)
 """Attacks by the names that configs give them."""
 
 

@@ -106,7 +106,10 @@ def load(
   if not (isinstance(found, Images) or callable(found)):
     raise ValueError(f'{name} is read as {type(found).__name__}; it must be as Images')
   if not isinstance(found, Images):
-    return found(name, seed=seed, profile_size=profile_size, **sizes)
+    splits = found(name, seed=seed, profile_size=profile_size, **sizes)
+    if not isinstance(splits, Splits):
+      raise ValueError(f'{name} is made as {splits!r}; it must be as Splits')
+    return splits
   images = checked(found)
   where = name if path is None else f'{name} in {path}'
   odd = [*odd_pixels(where, images)]
@@ -137,14 +140,17 @@ def files(name: str, data_dir: str | pathlib.Path | None) -> list[pathlib.Path]:
   of = DATASETS[name].files
   if of is None or data_dir is None:
     return []
-  return [path for path in of(_files.local('data_dir', data_dir)) if path.is_file()]
+  paths = map(pathlib.Path, of(_files.local('data_dir', data_dir)))
+  return [path for path in paths if path.is_file()]
 
 
 def check_fields(name: str, fields: Iterable[str]) -> None:
   """Raises a ValueError for a field that a data set does not have, or for one less."""
-  own = dict([*inspect.signature(DATASETS[name].read).parameters.items()][1:])
+  given = [*inspect.signature(DATASETS[name].read).parameters.values()][1:]
+  others = any(field.kind is field.VAR_KEYWORD for field in given)
+  own = {f.name: f for f in given if f.kind not in (f.VAR_KEYWORD, f.VAR_POSITIONAL)}
   for field in fields:
-    if field not in own:
+    if field not in own and not others:
       hint = _registry.near(field, own)
       raise ValueError(
         f'{field} is no field of {name}{hint}; its fields are '

@@ -1,11 +1,12 @@
 """Images and classes that are not as told, or can hardly be meant."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from psml_jax import _validate
-from psml_jax.data._splits import Images, at_least_two
+from psml_jax.data._splits import Images
 
 _MOST_CONSTANT = 0.01
 _MOST_NAMED = 10
@@ -21,17 +22,20 @@ def checked(images: Images) -> Images:
   Raises:
     ValueError: `num_classes` or a label out of range; an array of another type, rank or
       range; images of different sizes or types, or channels first; not one label for
-      each image.
+      each image; one of `x_test` and `y_test` alone.
   """
   k = images.num_classes
   if k is not None:
-    at_least_two(k)
-  x_train = _images('x_train', np.asarray(images.x_train))
-  y_train = _labels('y_train', np.asarray(images.y_train), x_train)
+    _validate.at_least_two('num_classes', k)
+  if (images.x_test is None) != (images.y_test is None):
+    lacking = 'x_test' if images.x_test is None else 'y_test'
+    raise ValueError(f'{lacking} is None; give both x_test and y_test, or neither')
+  x_train = _images('x_train', images.x_train)
+  y_train = _labels('y_train', images.y_train, x_train)
   x_test, labels = None, {'y_train': y_train}
   if images.x_test is not None:
-    x_test = _images('x_test', np.asarray(images.x_test))
-    labels['y_test'] = _labels('y_test', np.asarray(images.y_test), x_test)
+    x_test = _images('x_test', images.x_test)
+    labels['y_test'] = _labels('y_test', images.y_test, x_test)
     if x_train.shape[1:] != x_test.shape[1:]:
       raise ValueError(
         f'x_test holds images of shape {x_test.shape[1:]} and x_train of '
@@ -45,11 +49,21 @@ def checked(images: Images) -> Images:
   most = (k or _MOST_CLASSES) - 1
   for name, y in labels.items():
     _validate.reject(name, y, (y < 0) | (y > most), f'0 to {most}')
-  k = at_least_two(k or 1 + max(int(y.max()) for y in labels.values()))
+  k = _validate.at_least_two(
+    'num_classes', k or 1 + max(int(y.max()) for y in labels.values())
+  )
   return Images(x_train, y_train, x_test, labels.get('y_test'), k)
 
 
-def _images(name: str, x: np.ndarray) -> np.ndarray:
+def _array(name: str, value: Any) -> np.ndarray:
+  try:
+    return np.asarray(value)
+  except ValueError as error:
+    raise ValueError(f'{name} is no array ({error}); all must be of one size') from None
+
+
+def _images(name: str, given: Any) -> np.ndarray:
+  x = _array(name, given)
   floating = np.issubdtype(x.dtype, np.floating)
   if not (floating or x.dtype == np.uint8):
     raise ValueError(
@@ -76,7 +90,8 @@ def _images(name: str, x: np.ndarray) -> np.ndarray:
   return x[..., None] if x.ndim == 3 else x
 
 
-def _labels(name: str, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _labels(name: str, given: Any, x: np.ndarray) -> np.ndarray:
+  y = _array(name, given)
   if y.ndim == 2 and len(y) == len(x) and y.shape[1] > 1:
     raise ValueError(
       f'{name} is of shape {y.shape}, as one-hot rows are; it must be ({len(x)},), the '

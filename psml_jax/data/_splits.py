@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import pathlib
 from collections.abc import Callable, Iterable
 
@@ -61,6 +62,10 @@ MakeSplits = Callable[..., Splits]
 """`(name, *, seed, zoo_size, pool_size, test_size, profile_size) -> Splits`."""
 
 
+SIZES = ('zoo_size', 'pool_size', 'test_size', 'profile_size')
+_OF_LOAD = ('name', 'seed', 'data_dir', *SIZES)
+
+
 @dataclasses.dataclass(frozen=True)
 class Entry:
   """An entry of `DATASETS`.
@@ -71,13 +76,33 @@ class Entry:
       `MakeSplits` instead.
     files: `data_dir -> paths` of the files that it reads, which an experiment digests,
       whether they exist or not; None where it reads none.
+
+  Raises:
+    ValueError: a `read` that takes no `data_dir`, or a field that `load` takes itself.
   """
 
   read: Callable[..., Images | MakeSplits]
-  files: Callable[[pathlib.Path], Iterable[pathlib.Path]] | None = None
+  files: Callable[[pathlib.Path], Iterable[str | pathlib.Path]] | None = None
+
+  def __post_init__(self) -> None:
+    if not callable(self.read) or not (self.files is None or callable(self.files)):
+      raise ValueError(
+        f'read is {self.read!r} and files {self.files!r}; they must be functions'
+      )
+    signature = inspect.signature(self.read)
+    try:
+      signature.bind_partial(None)
+    except TypeError as error:
+      raise ValueError(f'read must take data_dir before all else: {error}') from None
+    for field in list(signature.parameters)[1:]:
+      if field in _OF_LOAD:
+        raise ValueError(
+          f'read has a field {field}, which load takes itself; it must be none of '
+          f'{", ".join(_OF_LOAD)}'
+        )
 
 
-DATASETS: _registry.Registry[Entry] = _registry.Registry('data set')
+DATASETS = _registry.Registry[Entry]('data set', Entry)
 """Data sets by the names that configs give them."""
 
 
@@ -96,13 +121,6 @@ def check_arguments(seed: int, *, profile_size: int, **sizes: int) -> None:
   for argument, size in sizes.items():
     _validate.positive_int(argument, size)
   _validate.non_negative_int('profile_size', profile_size)
-
-
-def at_least_two(num_classes: int) -> int:
-  """The value, a whole number of at least two."""
-  if _validate.positive_int('num_classes', num_classes) < 2:
-    raise ValueError(f'num_classes is {num_classes}; it must be at least 2')
-  return int(num_classes)
 
 
 def first_of_each(*parts: np.ndarray) -> list[np.ndarray]:

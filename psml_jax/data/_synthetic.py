@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from psml_jax import _keys, _validate
-from psml_jax.data._splits import DATASETS, Entry, MakeSplits, Splits, at_least_two
+from psml_jax.data._splits import DATASETS, SIZES, Entry, MakeSplits, Splits
 
 _WAVES = 2  # A smooth field has waves of up to this many periods along each axis.
 _LEAST_SIZE = 2 * _WAVES
@@ -16,7 +16,6 @@ _CONTRAST = 0.15
 _NOISE = 0.3  # Of the pixels, in units of the contrast.
 _SHIFT = 0.5  # Of the image's size, at difficulty 1.
 _CHUNK = 256
-_SIZES = ('zoo_size', 'pool_size', 'test_size', 'profile_size')
 
 
 def read(
@@ -58,7 +57,7 @@ def read(
   if _validate.positive_int('image_size', image_size) < _LEAST_SIZE:
     raise ValueError(f'image_size is {image_size}; it must be at least {_LEAST_SIZE}')
   _validate.positive_int('channels', channels)
-  num_classes = at_least_two(num_classes)
+  num_classes = _validate.at_least_two('num_classes', num_classes)
   if isinstance(difficulty, bool) or np.ndim(difficulty):
     raise ValueError(f'difficulty is {difficulty!r}; it must be a fraction in [0, 1]')
   difficulty = float(_validate.fractions('difficulty', difficulty))
@@ -68,7 +67,7 @@ def read(
     prototypes = _prototypes(prototype_key, num_classes, image_size, channels)
     made = {
       size: _make(key, sizes[size], prototypes, difficulty)
-      for key, size in zip(keys, _SIZES, strict=True)
+      for key, size in zip(keys, SIZES, strict=True)
     }
     return Splits(
       *made['zoo_size'],

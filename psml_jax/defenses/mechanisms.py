@@ -81,7 +81,7 @@ class Mechanism:
   control: bool = False
 
 
-MECHANISMS: _registry.Registry[Mechanism] = _registry.Registry('mechanism')
+MECHANISMS = _registry.Registry[Mechanism]('mechanism', Mechanism)
 """Mechanisms by the names that configs give them."""
 
 

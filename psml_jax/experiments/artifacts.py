@@ -2,13 +2,16 @@
 
 import dataclasses
 import pathlib
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeAlias, TypeVar
+
+import msgspec
 
 from psml_jax.experiments import workdir
 from psml_jax.experiments.plan import Cell
 from psml_jax.report import schema
 
 T = TypeVar('T')
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Artifact(Generic[T]):
 
   def write(self, directory: pathlib.Path, value: T) -> None:
     """Writes it whole."""
-    workdir.write_json(directory / self.name, value)
+    workdir.write_json(directory / self.name, value, self.kind)
 
   def read(self, directory: pathlib.Path) -> T:
     """What it holds; InputError where it is damaged."""
@@ -111,18 +114,22 @@ class Record:
   attack: str
   defense: str
   value: float
-  query_budget: int
-  seed: int
-  accuracy: float | None
-  fidelity: float | None
-  victim_purity: float | None
+  query_budget: Count
+  seed: Count
+  accuracy: schema.Fraction | None
+  fidelity: schema.Fraction | None
+  victim_purity: schema.Fraction | None
   loss: float | None
   diverged: bool
-  probes: int
-  queries_billed: int
-  queries_served: int
-  queries_logged: int
+  probes: Count
+  queries_billed: Count
+  queries_served: Count
+  queries_logged: Count
   seconds: float
+
+  def __post_init__(self) -> None:
+    if not self.diverged and None in (self.accuracy, self.fidelity):
+      raise ValueError('it has no accuracy or fidelity, and has not diverged')
 
   @property
   def cell(self) -> Cell:

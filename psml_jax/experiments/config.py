@@ -33,14 +33,10 @@ _FINEST = 2.0**-23
 _LARGEST = {
   'seeds': 10**5,
   'published.synthetic_models': 10**6,
-  'zoo.hyper.steps': 10**8,
-  'zoo.hyper.batch_size': 10**6,
-  'extraction.hyper.steps': 10**8,
-  'extraction.hyper.batch_size': 10**6,
   'defense.workload_size': 10**8,
 }
 """Whole numbers above which no machine can hold the arrays."""
-_MOST_DRAWS = 2**31 - 1
+_MOST_STEPS, _LARGEST_BATCH, _MOST_DRAWS = 10**8, 10**6, 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +54,13 @@ class Data:
   test_size: int
   profile_size: int = 0
   fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def zoo_sizes(self) -> tuple[int, int]:
+    """How many images the zoo is trained on, and how many it is profiled on."""
+    if self.profile_size:
+      return self.zoo_size, self.profile_size
+    profile_size = max(1, self.zoo_size // 4)
+    return self.zoo_size - profile_size, profile_size
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,8 +317,8 @@ def check(config: Config) -> None:
   routers.POLICIES.find(config.policy, 'config.policy')
   _check_defense(config.defense)
   _check_sizes(config)
-  if config.zoo is not None:
-    _check_zoo(config.zoo)
+  if config.zoo is not None and config.data is not None:
+    _check_zoo(config.zoo, config.data)
   if config.extraction is not None and config.data is not None:
     _check_extraction(config.extraction, config.fingerprint, config.data)
     _check_attacks(config.attacks)
@@ -334,18 +337,10 @@ def _check_sizes(config: Config) -> None:
       f'config.defense.workload_size is {config.defense.workload_size}, drawn for each '
       f'of config.seeds {config.seeds}; their product must be at most {_MOST_DRAWS}'
     )
-  for part in ('zoo', 'extraction'):
-    hyper = getattr(getattr(config, part), 'hyper', None)
-    if hyper is not None and hyper.steps * hyper.batch_size > _MOST_DRAWS:
-      raise ValueError(
-        f'config.{part}.hyper has steps {hyper.steps} and batch_size '
-        f'{hyper.batch_size}; their product must be at most {_MOST_DRAWS}'
-      )
 
 
 def _check_data(config: Data) -> None:
-  if config.profile_size:
-    _validate.positive_int('config.data.profile_size', config.profile_size)
+  _validate.non_negative_int('config.data.profile_size', config.profile_size)
   for path, check_part in (
     ('config.data', lambda: data.check_name(config.name)),
     ('config.data.fields', lambda: data.check_fields(config.name, config.fields)),
@@ -370,11 +365,8 @@ def _check_published(config: Published) -> None:
 
 
 def _check_defense(defense: Defense) -> None:
-  if not 0 < defense.target_goodput <= 1:
-    raise ValueError(
-      f'config.defense.target_goodput is {defense.target_goodput}; it must be a '
-      'fraction in (0, 1]'
-    )
+  goodput, path = defense.target_goodput, 'config.defense.target_goodput'
+  _validate.number(path, goodput, lambda x: 0 < x <= 1, 'a fraction in (0, 1]')
   _validate.positive_int('config.defense.workload_size', defense.workload_size)
   if defense.workload and 'name' not in defense.workload:
     raise ValueError(
@@ -388,13 +380,9 @@ def _check_defense(defense: Defense) -> None:
     values = fields.get('values', ())
     if not isinstance(values, (list, tuple)):
       raise ValueError(f'{path}.values is {values!r}; it must be a list of numbers')
+    ends = f'between {knob.off:g} and {knob.strongest:g} that float32 can hold'
     for value in values:
-      number = isinstance(value, (int, float)) and not isinstance(value, bool)
-      if not number or not knob.allows(value):
-        raise ValueError(
-          f'{path}.values holds {value!r}; each must be a {knob.name} between '
-          f'{knob.off:g} and {knob.strongest:g} that float32 can hold'
-        )
+      _validate.number(f'{path}.values', value, knob.allows, f'a {knob.name} {ends}')
     try:
       mechanisms.check(name, defense.fields(name))
     except ValueError as error:
@@ -430,6 +418,10 @@ def objective(fields: Mapping[str, Any]) -> train.Objective:
   return train.objectives.make(**{'name': None, **fields})
 
 
+def _given(config: Zoo | Extraction) -> str:
+  return 'recipe' if config.hyper is None else 'hyper'
+
+
 def _check_training(path: str, config: Zoo | Extraction) -> None:
   if (config.hyper is None) == (config.recipe is None):
     raise ValueError(
@@ -441,7 +433,19 @@ def _check_training(path: str, config: Zoo | Extraction) -> None:
     raise ValueError(f'{path}.objective: {error}') from None
 
 
-def _check_zoo(config: Zoo) -> None:
+def _check_steps(path: str, recipe: train.Steps | train.Epochs, size: int) -> None:
+  """Bounds what a recipe draws of so many images."""
+  steps, batch = recipe.epochs * recipe.epoch_steps(size), recipe.batch_size
+  few = 0 < steps <= _MOST_STEPS and batch <= _LARGEST_BATCH
+  if not few or steps * batch > _MOST_DRAWS:
+    raise ValueError(
+      f'{path} makes {steps} steps of batch_size {batch} out of {size} images; it must '
+      f'make at least 1 and at most {_MOST_STEPS}, of a batch_size of at most '
+      f'{_LARGEST_BATCH}, and {_MOST_DRAWS} images in all'
+    )
+
+
+def _check_zoo(config: Zoo, images: Data) -> None:
   models = config.models
   _check_training('config.zoo', config)
   if not isinstance(models, Mapping) or not models:
@@ -461,8 +465,10 @@ def _check_zoo(config: Zoo) -> None:
       raise ValueError(f'{path}.recipe needs config.zoo.recipe, which is absent')
     if 'copies' in fields:
       _validate.positive_int(f'{path}.copies', fields['copies'])
-    if config.recipe is not None:
-      config.recipe_of(name)
+    of_model = (
+      f'{path}.recipe' if 'recipe' in fields else f'config.zoo.{_given(config)}'
+    )
+    _check_steps(of_model, config.recipe_of(name), images.zoo_sizes()[0])
     _check_module(path, config.module_fields(name))
   names = [member for name in models for member in config.members(name)]
   repeated = {name for name in names if names.count(name) > 1}
@@ -491,12 +497,10 @@ def _check_extraction(
   _validate.positive_int('config.extraction.width', extraction.width)
   if not extraction.query_budgets:
     raise ValueError('config.extraction.query_budgets is empty; give at least one')
-  recipe, most = extraction.hyper or extraction.recipe, max(extraction.query_budgets)
-  if recipe is not None and not recipe.epoch_steps(most):
-    raise ValueError(
-      f'config.extraction.recipe.batch_size is {recipe.batch_size}; it must be at most '
-      f'the largest query budget, {most}'
-    )
+  recipe = extraction.hyper or extraction.recipe
+  assert recipe is not None
+  path = f'config.extraction.{_given(extraction)}'
+  _check_steps(path, recipe, max(extraction.query_budgets))
   probes = fingerprint.max_probes(**vars(fingerprint_config))
   for budget in extraction.query_budgets:
     _validate.positive_int('config.extraction.query_budgets', budget)

@@ -1,6 +1,8 @@
 """An experiment under way: its config, its work directory, and what lies there."""
 
+import collections
 import dataclasses
+import os
 import pathlib
 import re
 
@@ -60,8 +62,12 @@ class Experiment:
       named['config.profiling.stored'] = config.profiling.stored
     paths = {name: _files.local(name, path) for name, path in named.items()}
     if config.data is not None:
-      for path in data.files(config.data.name, self.data_dir):
-        paths[f'data_dir/{path.name}'] = path
+      root = _files.local('data_dir', self.data_dir or '.')
+      found = data.files(config.data.name, self.data_dir)
+      times = collections.Counter(path.name for path in found)
+      for path in found:
+        own = path.name if times[path.name] == 1 else os.path.relpath(path, root)
+        paths[f'data_dir/{own}'] = path
     for name, path in paths.items():
       if path.exists() and not path.is_file():
         raise ValueError(
@@ -83,10 +89,7 @@ class Experiment:
     """The images in their splits."""
     config = self.config.data
     assert config is not None
-    profile_size = config.profile_size or max(1, config.zoo_size // 4)
-    zoo_size = (
-      config.zoo_size if config.profile_size else config.zoo_size - profile_size
-    )
+    zoo_size, profile_size = config.zoo_sizes()
     try:
       images = data.load(
         config.name,

@@ -52,13 +52,6 @@ def check(experiment: Experiment) -> None:
       zoo.stored_profile(config.profiling.stored, names)
     except ValueError as error:
       raise ValueError(f'config.profiling.stored: {error}') from error
-  for name in config.zoo.models if config.zoo.recipe else ():
-    minibatch = config.zoo.recipe_of(name).batch_size
-    if minibatch > len(images.zoo_x):
-      raise ValueError(
-        f'config.zoo.models.{name} has minibatches of {minibatch}; they must be at '
-        f'most the {len(images.zoo_x)} images of the zoo'
-      )
   for path, fields in (
     *(
       (f'config.zoo.models.{name}', config.zoo.module_fields(name))

@@ -50,8 +50,8 @@ def compare(
 ) -> list[dict[str, Any]]:
   """Compares the cells that two experiments have in common, b minus a.
 
-  A cell is all runs of one victim, attack, defense, value (to six digits after the
-  point) and query budget. Its runs are paired by seed, so the comparison means most
+  A cell is all runs of one victim, attack, defense, value (to six significant digits)
+  and query budget. Its runs are paired by seed, so the comparison means most
   where both experiments drew the same queries: equal config seeds and data.
 
   Args:
@@ -70,8 +70,8 @@ def compare(
     UserWarning: cells that only one of the two has; they are left out.
 
   Raises:
-    ValueError: what `load` raises; no cell in common; a common cell with fewer than
-      two seeds in common.
+    ValueError: what `load` raises; a cell with two runs of a seed; no cell in common; a
+      common cell with fewer than two seeds in common.
   """
   a, b = _cells('workdir_a', workdir_a), _cells('workdir_b', workdir_b)
   common = [cell for cell in a if cell in b]
@@ -109,15 +109,24 @@ def _load(
       raise ValueError(f'{subject} is of a published zoo, which has no surrogates')
     raise ValueError(f'{subject} holds no {EXTRACTION}; run the experiment to its end')
   origin = {'config': config['name'], 'config_seed': config['seed']}
-  return origin, workdir.read_jsonl(directory / EXTRACTION, Record, _REMEDY)
+  records = workdir.read_jsonl(directory / EXTRACTION, Record, _REMEDY)
+  if not records:
+    raise workdir.damaged(directory / EXTRACTION, 'it holds no runs', _REMEDY)
+  return origin, records
 
 
 def _cells(name: str, path: str | os.PathLike[str]) -> dict[Cell, dict[int, Record]]:
   """The records by cell and seed."""
   cells: dict[Cell, dict[int, Record]] = {}
   for record in _load(name, path)[1]:
-    cell = record.cell._replace(value=round(record.value, 6))
-    cells.setdefault(cell, {})[record.seed] = record
+    cell = record.cell._replace(value=float(f'{record.value:.6g}'))
+    runs = cells.setdefault(cell, {})
+    if record.seed in runs:
+      raise ValueError(
+        f'{name} is {str(path)!r}; it has two runs of seed {record.seed} in the cell '
+        f'{cell._asdict()}, and must have one'
+      )
+    runs[record.seed] = record
   return cells
 
 
@@ -143,4 +152,4 @@ def _difference(
 
 
 def _some(cells: Mapping[Cell, Any]) -> str:
-  return f'{tuple(next(iter(cells)))} and {len(cells) - 1} more' if cells else 'none'
+  return f'{tuple(next(iter(cells)))} and {len(cells) - 1} more'

@@ -93,12 +93,6 @@ def open_workdir(
       f'workdir is {str(path)!r}; it must be a directory that can be made and written: '
       f'{error}'
     ) from error
-  if found.format != FORMAT:
-    raise ValueError(
-      f'workdir is {str(path)!r}, of format {found.format} (psml_jax '
-      f'{found.psml_jax}); psml_jax {psml_jax.__version__} writes format {FORMAT}, so '
-      'give an empty or new directory'
-    )
   wanted = json.loads(to_json(config))['config']
   for field in moved:
     _forget(field, found.config, wanted)
@@ -167,28 +161,36 @@ def read_config(directory: pathlib.Path) -> Stored:
   """Reads config.json, which may hold infinite numbers and so no other program's JSON.
 
   Raises:
-    ValueError: a damaged one.
+    ValueError: a damaged one, or one of another format.
   """
   path = directory / _CONFIG
   try:
-    return msgspec.convert(json.loads(path.read_text('utf-8')), Stored)
+    found = msgspec.convert(json.loads(path.read_text('utf-8')), Stored)
   except _UNREADABLE as error:
     raise damaged(path, error, 'give an empty or new directory') from error
+  if found.format != FORMAT:
+    raise ValueError(
+      f'workdir is {str(directory)!r}, of format {found.format} (psml_jax '
+      f'{found.psml_jax}); psml_jax {psml_jax.__version__} reads and writes format '
+      f'{FORMAT}, so give an empty or new directory, or one of this format'
+    )
+  return found
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
+def write_json(path: pathlib.Path, value: Any, kind: Any = None) -> None:
   """Writes a dataclass or JSON-like value whole, or a ValidationError.
 
-  What could not be read back as the same type is not written, such as a NaN where a
-  number must be; where it may be None, it is null.
+  What could not be read back as its kind, or its own type unless given, is not written,
+  such as a NaN where a number must be; where it may be None, it is null.
   """
-  data = msgspec.json.format(_encoded(value), indent=2)
+  data = msgspec.json.format(_encoded(value, kind or type(value)), indent=2)
   _files.write_bytes(path, data + b'\n')
 
 
 def write_jsonl(path: pathlib.Path, records: Sequence[Any]) -> None:
   """Writes a file of values, one a line, as `write_json` writes one."""
-  _files.write_bytes(path, b''.join(_encoded(record) + b'\n' for record in records))
+  lines = (_encoded(record, type(record)) + b'\n' for record in records)
+  _files.write_bytes(path, b''.join(lines))
 
 
 def read_json(path: pathlib.Path, kind: type[T], remedy: str = ANEW) -> T:
@@ -225,9 +227,9 @@ def damaged(path: pathlib.Path, why: object, remedy: str = ANEW) -> InputError:
   return InputError(f'{path} is damaged ({why}); {remedy}')
 
 
-def _encoded(value: Any) -> bytes:
+def _encoded(value: Any, kind: Any) -> bytes:
   data = msgspec.json.encode(value)
-  msgspec.json.decode(data, type=type(value))
+  msgspec.json.decode(data, type=kind)
   return data
 
 

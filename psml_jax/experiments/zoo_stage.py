@@ -77,12 +77,13 @@ def _fit(
     held_out=(images.profile_x, images.profile_y),
     name=name,
   )
-  variables = trained.variables
-  fitted = (
-    [jax.tree.map(lambda leaf, i=i: leaf[i], variables) for i in range(copies)]
-    if population
-    else [variables]
-  )
+  if not population:
+    return [trained.variables], trained.records[-1]
+  # On the host, for a member of what lies on a mesh is on all its devices.
+  members = jax.device_get(trained.variables)
+  fitted = [
+    jax.tree.map(lambda leaf, i=i: leaf[i, ...], members) for i in range(copies)
+  ]
   return fitted, trained.records[-1]
 
 

@@ -22,7 +22,7 @@ METRICS = ('accuracy', 'fidelity')
 """How good a surrogate is."""
 
 _ROLES = ('reference', 'attack', 'informed', 'baseline')
-_Fraction: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Fraction: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Latency: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
 
 
@@ -71,7 +71,7 @@ class Model:
   """A model of the zoo, and whether it is Pareto-optimal."""
 
   name: str
-  accuracy: _Fraction
+  accuracy: Fraction
   latency_ms: _Latency
   pareto: bool
 

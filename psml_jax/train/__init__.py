@@ -19,7 +19,7 @@ from psml_jax.train.objectives import (
   probabilities,
 )
 from psml_jax.train.population import gather, global_mesh, local_mesh, over_population
-from psml_jax.train.recipes import Epochs, Recipe, Steps
+from psml_jax.train.recipes import Epochs, Steps
 from psml_jax.train.runner import Trained, fit
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
   'Metrics',
   'Model',
   'Objective',
-  'Recipe',
   'Steps',
   'TrainState',
   'Trained',

@@ -59,13 +59,7 @@ def check_logits(
       images are not f32[N, K].
   """
   check_call('module', module)
-  try:
-    hash(module)
-  except TypeError as error:
-    raise ValueError(
-      f'module {type(module).__name__} has fields that are not hashable; give tuples '
-      'for lists and arrays'
-    ) from error
+  _check_hashable(f'module {type(module).__name__}', module)
   logits = _trace(module, image_shape)
   shape, dtype = getattr(logits, 'shape', None), getattr(logits, 'dtype', None)
   if shape != (1, num_classes):
@@ -80,6 +74,44 @@ def check_logits(
     )
 
 
+def check_objective(name: str, objective: Any) -> None:
+  """Checks what can be told of an objective before it is called.
+
+  Args:
+    name: of the objective, for the error.
+    objective: as `train.Objective` says.
+
+  Raises:
+    ValueError: it cannot be called, is not hashable, or has no whole `unlabelled` >= 0.
+  """
+  if not callable(objective) or isinstance(objective, type):
+    raise ValueError(
+      f'{name} is {objective!r}; it must be a value that can be called, as '
+      'train.Objective says'
+    )
+  _check_hashable(name, objective)
+  unlabelled = getattr(objective, 'unlabelled', None)
+  _validate.non_negative_int(f'unlabelled of {name}', unlabelled)  # type: ignore[arg-type]
+
+
+def hashable(value: Any) -> Any:
+  """Lists and arrays as tuples, numbers of NumPy as Python's."""
+  if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+    value = np.asarray(value).tolist()
+  if isinstance(value, (list, tuple)):
+    return tuple(hashable(entry) for entry in value)
+  return value
+
+
+def _check_hashable(name: str, value: Any) -> None:
+  try:
+    hash(value)
+  except TypeError as error:
+    raise ValueError(
+      f'{name} has fields that are not hashable; give tuples for lists and arrays'
+    ) from error
+
+
 def check_data(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
   """Checks that images, labels and classes fit each other.
 
@@ -91,6 +123,8 @@ def check_data(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None
   Raises:
     ValueError: they do not.
   """
+  for name, value in (('images', images), ('labels', labels)):
+    _check_array(name, value)
   if images.ndim != 4 or not len(images) or labels.shape != images.shape[:1]:
     raise ValueError(
       f'images are {images.shape} and labels {labels.shape}; they must be [N, H, W, C] '
@@ -111,6 +145,7 @@ def check_data(images: np.ndarray, labels: np.ndarray, num_classes: int) -> None
 
 def check_pixels(images: np.ndarray) -> None:
   """Raises a ValueError where concrete images are no floats in [0, 1]."""
+  _check_array('images', images)
   if not jnp.issubdtype(images.dtype, jnp.floating):
     raise ValueError(
       f'images are of type {images.dtype}; they must be floats with pixels in [0, 1]'
@@ -128,6 +163,14 @@ def check_pixels(images: np.ndarray) -> None:
       hint = ' (divide by 255)'
     raise ValueError(
       f'images span [{low:.6g}, {high:.6g}]; pixels must be in [0, 1]{hint}'
+    )
+
+
+def _check_array(name: str, value: Any) -> None:
+  if not isinstance(value, (np.ndarray, jax.Array)):
+    raise ValueError(
+      f'{name} is of type {type(value).__name__}; it must be an array (numpy.asarray '
+      'makes one of a list)'
     )
 
 

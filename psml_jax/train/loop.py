@@ -1,16 +1,19 @@
 """The one training loop, as pure, traceable functions."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
 from psml_jax.core import Harvest
-from psml_jax.train.objectives import CROSS_ENTROPY, Batch, Learner, Objective
+from psml_jax.train.model import abstract_variables
+from psml_jax.train.objectives import CROSS_ENTROPY, Aux, Batch, Learner, Objective
 from psml_jax.train.recipes import Epochs, Steps
 
 
@@ -77,13 +80,87 @@ def start(
 
   Returns:
     The state before the first step. Traceable.
+
+  Raises:
+    ValueError: fewer examples than one, or than a minibatch of `Epochs`.
   """
+  recipe = training.recipe
+  if num_examples < 1 or not recipe.epoch_steps(num_examples):
+    least = recipe.batch_size if isinstance(recipe, Epochs) else 1
+    raise ValueError(
+      f'num_examples is {num_examples}; it must be at least {least}, for '
+      f'{type(recipe).__name__} of batch_size {recipe.batch_size}'
+    )
   image = jnp.zeros((1, *image_shape), jnp.float32)
   variables = training.module.init(key, image)
-  moments = training.recipe.optimiser(num_examples).init(variables['params'])
-  kept = training.recipe.ema_decay
-  average = jax.tree.map(jnp.copy, variables) if kept else ()
+  moments = recipe.optimiser(num_examples).init(variables['params'])
+  average = jax.tree.map(jnp.copy, variables) if recipe.ema_decay else ()
   return TrainState(jnp.int32(0), variables, moments, average)
+
+
+def loss_of(training: Training) -> Callable[..., tuple[jax.Array, Aux]]:
+  """The objective of a training on its module.
+
+  Args:
+    training: what is trained (static).
+
+  Returns:
+    `(params, rest, labelled, unlabelled, key) -> (loss, Aux)`, as `Objective` has them.
+    Traceable; a ValueError where the objective gives anything else.
+  """
+  module, objective = training.module, training.objective
+
+  def apply(
+    params: Any, rest: Any, images: jax.Array, key: jax.Array
+  ) -> tuple[jax.Array, Any]:
+    logits, rest = module.apply(
+      {'params': params, **rest},
+      images,
+      train=True,
+      mutable=list(rest),
+      rngs={'dropout': key},
+    )
+    assert isinstance(logits, jax.Array)
+    return logits, rest
+
+  learner = Learner(apply, training.recipe.augment)
+
+  def loss(params: Any, rest: Any, *batch: Any) -> tuple[jax.Array, Aux]:
+    given: Any = objective(learner, params, rest, *batch)
+    shapes = jax.tree.map(np.shape, given)
+    wanted = jax.tree.map(np.shape, (0.0, Aux(rest, jnp.float32(0))))
+    whole = repr(shapes) == repr(wanted)  # An Aux is equal to any other tuple.
+    if not whole or jnp.result_type(given[0]).kind in 'biuc':
+      raise ValueError(
+        f'objective {objective!r} gives the shapes {shapes}; it must give a loss, '
+        f'f32[], and {wanted[1]} with the accuracy, f32[]'
+      )
+    return given
+
+  return loss
+
+
+def check_loss(training: Training, image_shape: tuple[int, ...]) -> None:
+  """Checks, without computing it, that an objective gives a loss of classes.
+
+  Args:
+    training: what is trained.
+    image_shape: (H, W, C).
+
+  Raises:
+    ValueError: what `loss_of` raises.
+  """
+  size = training.recipe.batch_size // training.recipe.accumulate
+  many = size * training.objective.unlabelled
+
+  def loss(variables: Any) -> tuple[jax.Array, Aux]:
+    rest = {**variables}
+    labelled = Batch(jnp.zeros((size, *image_shape)), jnp.zeros(size, jnp.int32))
+    unlabelled = jnp.zeros((many, *image_shape)) if many else None
+    key = jax.random.key(0)
+    return loss_of(training)(rest.pop('params'), rest, labelled, unlabelled, key)
+
+  jax.eval_shape(loss, abstract_variables(training.module, image_shape))
 
 
 def advance(
@@ -109,23 +186,9 @@ def advance(
   Returns:
     The state after them, and f32[S] metrics.
   """
-  module, recipe, objective = training.module, training.recipe, training.objective
+  recipe, objective = training.recipe, training.objective
   optimiser = recipe.optimiser(num_examples)
-
-  def apply(
-    params: Any, rest: Any, images: jax.Array, key: jax.Array
-  ) -> tuple[jax.Array, Any]:
-    logits, rest = module.apply(
-      {'params': params, **rest},
-      images,
-      train=True,
-      mutable=list(rest),
-      rngs={'dropout': key},
-    )
-    assert isinstance(logits, jax.Array)
-    return logits, rest
-
-  learner = Learner(apply, recipe.augment)
+  loss_and_gradient = jax.value_and_grad(loss_of(training), has_aux=True)
 
   def part(
     carry: tuple[Any, Any, jax.Array], rows: jax.Array, params: Any
@@ -138,8 +201,8 @@ def advance(
     if objective.unlabelled:
       others = (objective.unlabelled * len(rows),)
       unlabelled = images[jax.random.randint(unlabelled_key, others, 0, len(images))]
-    (loss, aux), gradient = jax.value_and_grad(objective, argnums=1, has_aux=True)(
-      learner, params, rest, labelled, unlabelled, objective_key
+    (loss, aux), gradient = loss_and_gradient(
+      params, rest, labelled, unlabelled, objective_key
     )
     total = jax.tree.map(jnp.add, total, gradient)
     return (total, aux.rest, key), Metrics(loss, aux.accuracy)
@@ -211,6 +274,9 @@ def pure_fit(
 
   Returns:
     Flax variables, and f32[steps] metrics. Traceable.
+
+  Raises:
+    ValueError: what `start` raises, or an objective that gives no loss.
   """
   start_key, steps_key = jax.random.split(key)
   begun = start(start_key, training, images.shape[1:], len(examples.inputs))

@@ -58,7 +58,11 @@ def predict(model: Model, images: np.ndarray, *, batch_size: int = 256) -> np.nd
   batches = padded.reshape(-1, size, *images.shape[1:])
   variables = jax.device_put(model.variables)
   try:
-    answers = [_answer(model.module, variables, batch) for batch in batches]
+    answers: list[Any] = []
+    for batch in batches:
+      answers.append(_answer(model.module, variables, batch))
+      # So that at most two batches lie on the device.
+      answers[-2:-1] = jax.device_get(answers[-2:-1])
   except flax.errors.ScopeParamShapeError as error:
     raise ValueError(
       f'images are of shape {images.shape[1:]}, which the model does not take: {error}'

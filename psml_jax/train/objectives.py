@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from psml_jax import _registry
+from psml_jax import _registry, _validate
+from psml_jax.train import contract
 
 
 class Learner(NamedTuple):
@@ -89,17 +90,21 @@ OBJECTIVES: _registry.Registry[Callable[..., Objective]] = _registry.Registry(
 
 
 def make(name: str, **fields: Any) -> Objective:
-  """An objective of the registry.
+  """An objective of the registry; lists and arrays among its fields become tuples.
 
   Raises:
-    ValueError: an unknown name or field, or a value that is not allowed.
+    ValueError: an unknown name or field, a value that is not allowed, or a registered
+      objective that cannot be trained on.
 
   >>> make('cross_entropy', label_smoothing=0.1)
   CrossEntropy(label_smoothing=0.1)
   """
   entry = OBJECTIVES.find(name)
   _registry.check_fields(f'objective {name!r}', entry, 0, fields)
-  return entry(**fields)
+  values = {field: contract.hashable(value) for field, value in fields.items()}
+  made = entry(**values)
+  contract.check_objective(f'objective {name!r}', made)
+  return made
 
 
 def probabilities(targets: jax.Array, num_classes: int) -> jax.Array:
@@ -125,10 +130,7 @@ class CrossEntropy:
   unlabelled = 0
 
   def __post_init__(self) -> None:
-    if not 0 <= self.label_smoothing < 1:
-      raise ValueError(
-        f'label_smoothing is {self.label_smoothing}; it must be in [0, 1)'
-      )
+    _validate.share('label_smoothing', self.label_smoothing)
 
   def __call__(
     self,

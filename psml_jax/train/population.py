@@ -28,6 +28,14 @@ def global_mesh() -> Mesh:
   return Mesh(jax.devices(), (AXIS,))
 
 
+def check_mesh(mesh: Any) -> None:
+  """Raises a ValueError for what is no mesh of one axis."""
+  if not isinstance(mesh, Mesh):
+    raise ValueError(f'mesh is {mesh!r}; it must be a jax.sharding.Mesh')
+  if len(mesh.axis_names) != 1:
+    raise ValueError(f'mesh has the axes {mesh.axis_names}; it must have one')
+
+
 def over_population(
   row: Callable[[Rows], Results],
   rows: Rows,
@@ -53,16 +61,22 @@ def over_population(
     mesh spans processes, each has its own part; `gather` makes them whole.
 
   Raises:
-    ValueError: `width` is not a whole number >= 1, or a mesh of several axes.
+    ValueError: `width` is not a whole number >= 1, no rows or leaves of different
+      numbers of them, or a mesh that is none or of several axes.
 
   >>> over_population(lambda x: 2 * x, jnp.arange(3)).tolist()
   [0, 2, 4]
   """
   _validate.positive_int('width', width)
   mesh = local_mesh() if mesh is None else mesh
-  if len(mesh.axis_names) != 1:
-    raise ValueError(f'mesh has the axes {mesh.axis_names}; it must have one')
-  num_rows = jax.tree.leaves(rows)[0].shape[0]
+  check_mesh(mesh)
+  lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(rows)}
+  if len(lengths) != 1 or lengths & {(), (0,)}:
+    raise ValueError(
+      f'rows has leaves with the leading axes {sorted(lengths)}; they must be equal, '
+      'and at least 1'
+    )
+  ((num_rows,),) = lengths
   padding = -num_rows % mesh.size
   padded = jax.tree.map(
     lambda leaf: jnp.concatenate([leaf, jnp.repeat(leaf[:1], padding, axis=0)]), rows

@@ -8,6 +8,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from psml_jax import _validate
@@ -44,10 +45,11 @@ class Recipe:
     for name in ('batch_size', 'accumulate'):
       _validate.positive_int(name, getattr(self, name))
     _validate.positive('learning_rate', self.learning_rate)
-    _validate.scale('weight_decay', self.weight_decay)
-    _share('ema_decay', self.ema_decay)
-    if self.crop_padding:
-      _validate.positive_int('crop_padding', self.crop_padding)
+    _validate.non_negative_number('weight_decay', self.weight_decay)
+    _validate.share('ema_decay', self.ema_decay)
+    _validate.non_negative_int('crop_padding', self.crop_padding)
+    if not isinstance(self.flip, (bool, np.bool_)):
+      raise ValueError(f'flip is {self.flip!r}; it must be True or False')
     if self.batch_size % self.accumulate:
       raise ValueError(
         f'accumulate is {self.accumulate}; it must divide batch_size {self.batch_size}'
@@ -146,8 +148,8 @@ class Epochs(Recipe):
   def __post_init__(self) -> None:
     super().__post_init__()
     _validate.positive_int('epochs', self.epochs)
-    _validate.scale('warmup_epochs', self.warmup_epochs)
-    _share('momentum', self.momentum)
+    _validate.non_negative_number('warmup_epochs', self.warmup_epochs)
+    _validate.share('momentum', self.momentum)
 
   def epoch_steps(self, num_examples: int) -> int:
     """Minibatches in an epoch of so many examples."""
@@ -222,8 +224,3 @@ def augment(
     mirrored = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
     images = jnp.where(mirrored, images[:, :, ::-1], images)
   return images
-
-
-def _share(name: str, value: float) -> None:
-  if not 0 <= value < 1:
-    raise ValueError(f'{name} is {value}; it must be in [0, 1)')

@@ -19,9 +19,10 @@ from psml_jax import _compile, _files, _validate
 from psml_jax._validate import InputError
 from psml_jax.train import contract, feeding
 from psml_jax.train.log import Log
-from psml_jax.train.loop import Training
+from psml_jax.train.loop import Training, check_loss
 from psml_jax.train.model import Model, predict
 from psml_jax.train.objectives import CROSS_ENTROPY, Objective
+from psml_jax.train.population import check_mesh
 from psml_jax.train.recipes import Epochs, Steps
 
 
@@ -87,10 +88,10 @@ def fit(
     The variables, and the epochs' records.
 
   Raises:
-    ValueError: no keys, a module that cannot be trained, images, labels or classes that
-      do not fit each other or the module, fewer images than a minibatch, a loss that is
-      no longer finite, a population whose images do not fit on the device, or a
-      directory that is damaged or another training's.
+    ValueError: no keys, a module, recipe or objective that cannot be trained, images,
+      labels or classes that do not fit each other or the module, fewer images than a
+      minibatch, a loss that is no longer finite, a population whose images do not fit
+      on the device, or a directory that is damaged or another training's.
     OSError: a checkpoint could not be written; the ones before it stay.
 
   Warns:
@@ -100,7 +101,10 @@ def fit(
   if key.ndim > 1 or not key.size:
     raise ValueError(f'key has shape {key.shape}; it must be one key or keys [P]')
   num_classes = _validate.positive_int('num_classes', num_classes)
-  _check(module, images, labels, num_classes, recipe, held_out)
+  training = Training(module, recipe, objective)
+  _check(training, images, labels, num_classes, held_out)
+  if mesh is not None:
+    check_mesh(mesh)
   images = np.asarray(images, np.float32)
   _validate.positive_int('keep', keep)
   budget = feeding.budget(resident_bytes)
@@ -112,17 +116,16 @@ def fit(
   if directory is not None:
     directory = _files.local('directory', directory).absolute()
   contract.warn_of_slow_layers(module, images.shape[1:])
-  training = Training(module, recipe, objective)
   start_key, epochs_key = _halves(key)
   begun = (start_key, training, tuple(images.shape[1:]), len(images), mesh)
   settings = {
     'recipe': {type(recipe).__name__: dataclasses.asdict(recipe)},
-    'objective': repr(objective),
+    'objective': _described(objective),
     'key': jax.random.key_data(key).tolist(),
     'num_classes': num_classes,
-    'module': re.sub(r' at 0x[0-9a-f]+', '', repr(module)),
+    'module': _described(module),
     'images': list(images.shape),
-    'content': _digest(images, labels),
+    'content': _digest(images, np.asarray(labels, np.int32)),
   }
   abstract = jax.eval_shape(lambda key: feeding.begin(key, *begun[1:]), start_key)
   log = Log(directory, keep, abstract, settings)
@@ -191,9 +194,16 @@ def _accuracy(
 
   if not key.ndim:
     return one(variables)
+  # On the host, for a member of what lies on a mesh would run on all its devices.
+  members = jax.device_get(variables)
   return [
-    one(jax.tree.map(lambda leaf, i=i: leaf[i], variables)) for i in range(key.size)
+    one(jax.tree.map(lambda leaf, i=i: leaf[i], members)) for i in range(key.size)
   ]
+
+
+def _described(value: Any) -> str:
+  """Its repr without addresses, which differ from run to run."""
+  return re.sub(r' at 0x[0-9a-f]+', '', repr(value))
 
 
 def _digest(*arrays: np.ndarray) -> str:
@@ -204,22 +214,24 @@ def _digest(*arrays: np.ndarray) -> str:
 
 
 def _check(
-  module: nn.Module,
+  training: Training,
   images: np.ndarray,
   labels: np.ndarray,
   num_classes: int,
-  recipe: Steps | Epochs,
   held_out: tuple[np.ndarray, np.ndarray] | None,
 ) -> None:
   contract.check_data(images, labels, num_classes)
-  contract.check_logits(module, images.shape[1:], num_classes)
-  if not recipe.epoch_steps(len(images)):
-    raise ValueError(
-      f'images holds {len(images)}; it must hold at least the {recipe.batch_size} of a '
-      'minibatch'
-    )
+  contract.check_logits(training.module, images.shape[1:], num_classes)
+  if not isinstance(training.recipe, (Steps, Epochs)):
+    raise ValueError(f'recipe is {training.recipe!r}; it must be Steps or Epochs')
+  contract.check_objective('objective', training.objective)
+  check_loss(training, images.shape[1:])
   if held_out is None:
     return
+  if not isinstance(held_out, (tuple, list)) or len(held_out) != 2:
+    raise ValueError(
+      f'held_out is a {type(held_out).__name__}; it must be a pair of images and labels'
+    )
   try:
     contract.check_data(*held_out, num_classes)
   except ValueError as error:

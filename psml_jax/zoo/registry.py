@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
-import numpy as np
 
 from psml_jax import _registry, _validate
 from psml_jax.train import contract
@@ -152,21 +150,11 @@ def create(family: str, *, num_classes: int, **fields: Any) -> nn.Module:
   (32,)
   """
   make = _FAMILIES.find(family)
-  if _validate.positive_int('num_classes', num_classes) < 2:
-    raise ValueError(f'num_classes is {num_classes}; it must be at least 2')
-  values = {name: _hashable(value) for name, value in fields.items()}
+  num_classes = _validate.at_least_two('num_classes', num_classes)
+  values = {name: contract.hashable(value) for name, value in fields.items()}
   try:
-    module = make(num_classes=int(num_classes), **values)
+    module = make(num_classes=num_classes, **values)
   except TypeError as error:
     raise ValueError(f'fields of family {family!r} are {fields}: {error}') from error
   contract.check_call(f'family {family!r}', module)
   return module
-
-
-def _hashable(value: Any) -> Any:
-  """Lists and arrays as tuples, numbers of NumPy as Python's."""
-  if isinstance(value, (np.ndarray, np.generic, jax.Array)):
-    value = np.asarray(value).tolist()
-  if isinstance(value, (list, tuple)):
-    return tuple(_hashable(entry) for entry in value)
-  return value
