@@ -116,7 +116,8 @@ def test_options_are_ones_that_this_version_takes(of):
 )
 def test_a_version_that_knows_fewer_kinds_gets_those(monkeypatch, kinds, wanted):
   _compile._accepted.cache_clear()
-  monkeypatch.setattr(_compile, '_KINDS', {'training': kinds})
+  choices = [_compile._given_to_ynnpack(*each) for each in kinds]
+  monkeypatch.setattr(_compile, '_CHOICES', {'training': choices})
   found = _compile.options('training')
   monkeypatch.undo()
   _compile._accepted.cache_clear()

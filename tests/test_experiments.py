@@ -607,11 +607,12 @@ def test_surrogates_that_diverge_are_reported_and_support_no_claim(before_extrac
     experiments.run(config, before_extraction)
   summary = read(before_extraction)
   for entry in summary['extraction']:
-    # One whose queries were all refused was not trained, so it did not diverge.
-    assert entry['diverged'] == entry['seeds'] - entry['unserved']
     nothing = {'mean': None, 'ci95': None}
-    assert entry['unserved'] or entry['accuracy'] == entry['fidelity'] == nothing
-  assert sum(entry['diverged'] for entry in summary['extraction']) > 20
+    if entry['diverged'] == entry['seeds']:
+      assert entry['accuracy'] == entry['fidelity'] == nothing
+  # One that was answered little, or with one class alone, may stay finite.
+  rows = summary['extraction']
+  assert sum(row['diverged'] for row in rows) > 0.8 * 2 * len(rows)
   for claim in summary['claims']:
     if claim['claim'][0] in '23':
       assert not claim['holds']
