@@ -6,7 +6,7 @@ python launch/reproduce.py --config=configs/cifar10_paper.py \
 For an accelerator; no such run has been recorded yet, so neither its time nor its
 numbers are stated here (nor is there a docs/results/cifar10_paper.md). Published, with
 300 epochs on all 50,000 images: resnet20 92.7 %, vgg16_bn 93.9 %, repvgg_a2 95.2 %.
-Its largest program takes 13 GiB, by XLA's analysis for CPUs; on a device with less set
+Its largest program takes 11 GiB, by XLA's analysis for CPUs; on a device with less set
 `--config.zoo.recipe.accumulate=4` and a smaller `--config.extraction.width`.
 """
 
