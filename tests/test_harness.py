@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from psml_jax import experiments, train
-from psml_jax.core import Spec, ZooProfile
+from psml_jax.core import Harvest, Spec, ZooProfile
 from psml_jax.experiments import harness
 from tests import known_zoo
 
@@ -72,6 +72,25 @@ def world():
     spoils, scores = jax.tree.map(np.asarray, (spoils, scores))
     return types.SimpleNamespace(**vars(spoils), **vars(scores))
 
+  def scored(key, count):
+    """Scores of answers that are all the medium victim's."""
+    inputs = jnp.broadcast_to(jnp.arange(QUERIES), (SEEDS, QUERIES))
+    return harness.scores(
+      training,
+      tables,
+      jax.random.split(key, SEEDS),
+      jnp.full(SEEDS, known_zoo.MEDIUM, jnp.int32),
+      Harvest(
+        inputs,
+        tables.pool_outputs[known_zoo.MEDIUM][inputs],
+        jnp.full(SEEDS, count, jnp.int32),
+      ),
+      64,
+      1,
+      train.local_mesh(),
+    )
+
+  run.scored = scored
   run.config, run.profile, run.tables = config, profile, tables
   return run
 
@@ -205,3 +224,20 @@ def test_a_surrogate_that_diverged_has_no_loss(world):
     training, world.tables, row.pairing_key, row.victim, spoils.harvest, 64
   )
   assert np.isnan(found.loss)
+
+
+def test_a_second_population_compiles_nothing(world):
+  """Keys, victims, harvests and budgets are arguments of the one program."""
+  events = []
+
+  def listen(event, *_, **__):
+    if event.endswith('backend_compile_duration'):
+      events.append(event)
+
+  jax.block_until_ready(world.scored(jax.random.key(3), 40))
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  jax.jit(lambda x: x - 3)(jnp.ones(23))
+  seen = len(events)
+  jax.block_until_ready(world.scored(jax.random.key(4), 70))
+  jax.monitoring.unregister_event_duration_listener(listen)
+  assert len(events) == seen > 0

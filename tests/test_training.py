@@ -16,6 +16,7 @@ from psml_jax.zoo.models import MLP, Linear
 
 RECIPE = Steps(steps=12, batch_size=8, learning_rate=1e-2, weight_decay=1e-3)
 MODULE = Linear(num_classes=3)
+TRAINING = Training(MODULE, RECIPE)
 KEY = jax.random.key(0)
 
 
@@ -41,7 +42,7 @@ def harvest(targets, count):
 
 
 @functools.partial(jax.jit, static_argnames='training')
-def pure_fit(key, inputs, targets, count, training=Training(MODULE, RECIPE)):  # noqa: B008
+def pure_fit(key, inputs, targets, count, training=TRAINING):
   variables, metrics = train.pure_fit(key, training, inputs, harvest(targets, count))
   return variables, metrics.loss
 
@@ -80,7 +81,7 @@ def test_the_same_key_gives_the_same_model_and_another_another(rows):
 
 
 def begun(key):
-  return train.start(jax.random.split(key)[0], Training(MODULE, RECIPE), (8, 8, 1), 20)
+  return train.start(jax.random.split(key)[0], TRAINING, (8, 8, 1), 20)
 
 
 def test_without_data_the_parameters_stay_at_their_start(rows):

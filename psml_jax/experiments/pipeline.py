@@ -57,7 +57,7 @@ def run(
   """Runs an experiment up to a stage, continuing where an earlier run stopped.
 
   Uses every CPU core where JAX has not started yet, and prints the table of claims when
-  the last stage is done.
+  the last stage is done. JAX's compiled programs are dropped once the zoo is trained.
 
   Args:
     config: from `config.parse`.
@@ -117,6 +117,8 @@ def run(
 def _work(name: str, experiment: Experiment) -> None:
   """One stage, and the seconds that it took."""
   experiment.check_inputs()
+  # Read before the work, which a damaged file must not cost.
+  spent = SECONDS.found(experiment.directory) or {} if processes.is_first() else {}
   began = time.perf_counter()
   try:
     with _memory(f'the stage {name}'):
@@ -126,7 +128,6 @@ def _work(name: str, experiment: Experiment) -> None:
     raise
   finally:
     if processes.is_first():
-      spent = SECONDS.found(experiment.directory) or {}
       spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
       SECONDS.write(experiment.directory, spent)
 

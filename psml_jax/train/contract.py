@@ -90,8 +90,8 @@ def check_objective(name: str, objective: Any) -> None:
       'train.Objective says'
     )
   _check_hashable(name, objective)
-  unlabelled = getattr(objective, 'unlabelled', None)
-  _validate.non_negative_int(f'unlabelled of {name}', unlabelled)  # type: ignore[arg-type]
+  unlabelled: Any = getattr(objective, 'unlabelled', None)
+  _validate.non_negative_int(f'unlabelled of {name}', unlabelled)
 
 
 def hashable(value: Any) -> Any:
