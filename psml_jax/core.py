@@ -362,6 +362,9 @@ class Knowledge:
     pool_size: how many unlabelled images it has (static).
     num_classes: how many classes the server tells apart (static).
     spec: a spec that it was told, of shape []; None where it was told none.
+    defense: the server's defense, where the attacker knows mechanism and strength: its
+      `accurate` and `fast` are the distribution functions of the noise, see
+      `psml_jax.defenses.Fieldwise`. None where it knows neither.
     found: what the phases of its attack before this one have harvested, if any.
   """
 
@@ -369,6 +372,7 @@ class Knowledge:
   pool_size: int = struct.field(pytree_node=False, default=1)
   num_classes: int = struct.field(pytree_node=False, default=1)
   spec: Spec | None = None
+  defense: Any = None
   found: Any = None
 
 

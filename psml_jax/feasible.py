@@ -30,6 +30,7 @@ class FeasibleIndex:
       block's models up to i, itself included, have a 0 as this level's bit.
     by_accuracy: i32[2^H], the model of each accuracy rank (ranks from M on are
       padding).
+    by_latency: i32[M], the models from the fastest to the slowest.
     fastest_from_rank: i32[M], the fastest of the models that have at least each
       accuracy rank; ties go to the more accurate, then to the earlier one.
   """
@@ -38,6 +39,7 @@ class FeasibleIndex:
   latency_ms: jax.Array
   low_ranks: jax.Array
   by_accuracy: jax.Array
+  by_latency: jax.Array
   fastest_from_rank: jax.Array
 
 
@@ -74,9 +76,8 @@ def index(profile: ZooProfile) -> FeasibleIndex:
   by_accuracy = np.lexsort((-position, -latency, accuracy))
   rank = np.empty(num_models, np.int64)
   rank[by_accuracy] = position
-  ranks = np.concatenate(
-    [rank[np.argsort(latency, kind='stable')], np.arange(num_models, width)]
-  )
+  by_latency = np.argsort(latency, kind='stable')
+  ranks = np.concatenate([rank[by_latency], np.arange(num_models, width)])
   tables = []
   for shift in reversed(range(levels)):
     blocks = 1 - ((ranks >> shift) & 1).reshape(-1, 2 << shift)
@@ -89,6 +90,7 @@ def index(profile: ZooProfile) -> FeasibleIndex:
     latency_ms=jnp.asarray(np.sort(latency)),
     low_ranks=jnp.asarray(np.stack(tables), jnp.int32),
     by_accuracy=jnp.asarray(padded),
+    by_latency=jnp.asarray(by_latency, jnp.int32),
     fastest_from_rank=jnp.asarray(
       _fastest_from_rank(accuracy, latency, by_accuracy), jnp.int32
     ),
@@ -104,6 +106,26 @@ def find(zoo: FeasibleIndex, spec: Spec) -> Found:
   """
   fast, rank = bounds(zoo, spec)
   return Found(fast, rank, count(zoo, fast, rank))
+
+
+def places(zoo: FeasibleIndex) -> tuple[jax.Array, jax.Array]:
+  """Where each model stands: i32[M] its accuracy rank, i32[M] its place by latency.
+
+  A model is in the feasible set of `fast` and `rank` where its rank is at least `rank`
+  and its place below `fast`.
+  """
+  order = jnp.arange(len(zoo.by_latency), dtype=jnp.int32)
+  empty = jnp.zeros_like(order)
+  return (
+    empty.at[zoo.by_accuracy[: len(order)]].set(order),
+    empty.at[zoo.by_latency].set(order),
+  )
+
+
+def members(zoo: FeasibleIndex, found: Found) -> jax.Array:
+  """The models of feasible sets, bool[..., M]."""
+  rank, place = places(zoo)
+  return (rank >= found.rank[..., None]) & (place < found.fast[..., None])
 
 
 def bounds(zoo: FeasibleIndex, spec: Spec) -> tuple[jax.Array, jax.Array]:

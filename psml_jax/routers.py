@@ -45,6 +45,55 @@ class ZooRouter:
     _validate.no_nan_on_host('max_latency_ms', spec.max_latency_ms)
     return _route(self, key, spec)
 
+  def kernel(self, spec: Spec) -> jax.Array:
+    """The probability that each model, or a refusal (the last), answers a spec.
+
+    Args:
+      spec: any leading axes, each field f32[...].
+
+    Returns:
+      f32[..., M + 1], exact.
+    """
+    num_models = len(self.zoo.by_latency)
+    found = feasible.find(self.zoo, spec)
+    alone = _one_hot(_route(self, jax.random.key(0), spec).model, num_models)
+    if self.policy is not _uniform:
+      return alone
+    members = feasible.members(self.zoo, found)
+    count = jnp.maximum(found.num_feasible, 1)[..., None]
+    shared = jnp.concatenate([members / count, jnp.zeros_like(alone[..., :1])], -1)
+    return jnp.where(found.num_feasible[..., None] > 0, shared, alone)
+
+  def mixed(self, rank: jax.Array, fast: jax.Array) -> jax.Array:
+    """The kernel of a spec whose fields are drawn independently.
+
+    A feasible set is known by two numbers (see `feasible.Found`), so each field's
+    distribution is one over them.
+
+    Args:
+      rank: f32[M + 1], the probability of each lowest rank that is accurate enough.
+      fast: f32[M + 1], the probability of each number of models that are fast enough.
+
+    Returns:
+      f32[M + 1], exact, in O(M^2) time and memory.
+    """
+    zoo, num_models = self.zoo, len(self.zoo.by_latency)
+    end = jnp.full(1, jnp.inf)
+    cells = Spec(
+      jnp.concatenate([zoo.accuracy, end])[:, None] + jnp.zeros_like(fast),
+      jnp.concatenate([-end, zoo.latency_ms]) + jnp.zeros_like(rank)[:, None],
+    )
+    route = _route(self, jax.random.key(0), cells)
+    mass = rank[:, None] * fast
+    shared = (route.num_feasible > 0) & (self.policy is _uniform)
+    place = jnp.where(route.model < 0, num_models, route.model)
+    alone = jnp.zeros(num_models + 1).at[place].add(jnp.where(shared, 0.0, mass))
+    each = jnp.where(shared, mass / jnp.maximum(route.num_feasible, 1), 0.0)
+    below = jnp.cumsum(each, axis=0)
+    above = jnp.cumsum(below[:, ::-1], axis=1)[:, ::-1]
+    accurate, quick = feasible.places(zoo)
+    return alone.at[:num_models].add(above[accurate, quick + 1])
+
 
 @struct.dataclass(eq=False)
 class Named:
@@ -175,6 +224,11 @@ def _fastest(
 ) -> jax.Array:
   del key, spec
   return zoo.fastest_from_rank[jnp.minimum(found.rank, len(zoo.fastest_from_rank) - 1)]
+
+
+def _one_hot(model: jax.Array, num_models: int) -> jax.Array:
+  """f32[..., M + 1] of routes; a refusal is the last."""
+  return jax.nn.one_hot(jnp.where(model < 0, num_models, model), num_models + 1)
 
 
 def _router(profile: ZooProfile, policy: Policy, infeasible: str) -> ZooRouter:

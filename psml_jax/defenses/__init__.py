@@ -18,6 +18,7 @@ The mechanism and its scale are public; only the key is secret.
 | empty feasible set | refused | noise can make it feasible, and the reverse | refused |
 """
 
+from psml_jax.defenses.fieldwise import Fieldwise
 from psml_jax.defenses.mechanisms import (
   MECHANISMS,
   Deployment,
@@ -25,7 +26,14 @@ from psml_jax.defenses.mechanisms import (
   Mechanism,
   deploy,
 )
-from psml_jax.defenses.noise import gaussian, laplace, relative_scale
+from psml_jax.defenses.noise import (
+  gaussian,
+  laplace,
+  log_noise,
+  noise,
+  relative_scale,
+  step_noise,
+)
 from psml_jax.defenses.refusal import refusal
 from psml_jax.defenses.reply import ReplyTransform, labels_only, untouched
 from psml_jax.defenses.transform import SpecTransform, chain, defend, identity
@@ -33,6 +41,7 @@ from psml_jax.defenses.transform import SpecTransform, chain, defend, identity
 __all__ = [
   'MECHANISMS',
   'Deployment',
+  'Fieldwise',
   'Knob',
   'Mechanism',
   'ReplyTransform',
@@ -44,7 +53,10 @@ __all__ = [
   'identity',
   'labels_only',
   'laplace',
+  'log_noise',
+  'noise',
   'refusal',
   'relative_scale',
+  'step_noise',
   'untouched',
 ]

@@ -74,11 +74,14 @@ class Mechanism:
     make: `(profile, value, **fields) -> Deployment`; the value, f32[], may be traced,
       and at `knob.off` the deployment changes nothing. Fields are those of the config.
     control: whether it is what the others are compared with.
+    answers_all: whether it answers queries that no model meets too, so that no refusal
+      tells anything, at whatever strength.
   """
 
   knob: Knob
   make: Callable[..., Deployment]
   control: bool = False
+  answers_all: bool = False
 
 
 MECHANISMS = _registry.Registry[Mechanism]('mechanism', Mechanism)

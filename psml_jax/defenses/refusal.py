@@ -1,6 +1,7 @@
 """Refusing queries at random: what every defense should be compared with."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jax.typing import ArrayLike
 from psml_jax import _validate
 from psml_jax.core import Query, Spec, ZooProfile
 from psml_jax.defenses.mechanisms import MECHANISMS, Deployment, Knob, Mechanism
-from psml_jax.defenses.transform import Stateless
+from psml_jax.defenses.transform import Stateless, kernel_of
 
 
 @struct.dataclass(eq=False)
@@ -34,6 +35,15 @@ class Refusal(Stateless):
       jnp.where(refused, jnp.float32(-jnp.inf), query.spec.max_latency_ms),
     )
     return dataclasses.replace(query, spec=spec), state
+
+  def kernel(self, router: Any, spec: Spec) -> jax.Array | None:
+    law = kernel_of(router, spec)
+    if law is None:
+      return None
+    nothing = jnp.full_like(spec.min_accuracy, jnp.inf)
+    refused = kernel_of(router, Spec(nothing, -nothing))
+    share = jnp.clip(self.share, 0.0, 1.0)
+    return (1 - share) * law + share * refused
 
 
 def refusal(share: ArrayLike) -> Refusal:

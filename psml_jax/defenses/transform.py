@@ -52,6 +52,15 @@ class _Identity(Stateless):
     del key
     return query, state
 
+  def kernel(self, router: Any, spec: Spec) -> jax.Array | None:
+    return kernel_of(router, spec)
+
+
+def kernel_of(router: Any, spec: Spec) -> jax.Array | None:
+  """The law of a router, f32[..., M + 1]; None where only its draws are known."""
+  known = getattr(router, 'kernel', None)
+  return known(spec) if known else None
+
 
 def identity() -> SpecTransform:
   """No defense: every query stays as it is.
@@ -132,6 +141,12 @@ class Defended:
     _validate.no_nan_on_host('min_accuracy', spec.min_accuracy)
     _validate.no_nan_on_host('max_latency_ms', spec.max_latency_ms)
     return _route(self, key, spec)
+
+  def kernel(self, spec: Spec) -> jax.Array | None:
+    """The law of what answers, f32[..., M + 1]; None where it is not known."""
+    spec = within(self.router, Spec.of(spec.min_accuracy, spec.max_latency_ms))
+    known = getattr(self.transform, 'kernel', None)
+    return known(self.router, spec) if known else None
 
 
 def defend(router: Router, transform: SpecTransform) -> Defended:
