@@ -30,6 +30,8 @@ class ZooRouter:
   policy: Policy = struct.field(pytree_node=False)
   infeasible: str = struct.field(pytree_node=False)
 
+  by_set = True
+
   @property
   def loosest(self) -> Spec:
     """The zoo's lowest accuracy and highest latency, f32[] each.

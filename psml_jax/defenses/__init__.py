@@ -18,6 +18,7 @@ The mechanism and its scale are public; only the key is secret.
 | empty feasible set | refused | noise can make it feasible, and the reverse | refused |
 """
 
+from psml_jax.defenses.capped import capped, capped_corners
 from psml_jax.defenses.fieldwise import Fieldwise
 from psml_jax.defenses.mechanisms import (
   MECHANISMS,
@@ -34,6 +35,7 @@ from psml_jax.defenses.noise import (
   relative_scale,
   step_noise,
 )
+from psml_jax.defenses.quantised import quantised
 from psml_jax.defenses.refusal import refusal
 from psml_jax.defenses.reply import ReplyTransform, labels_only, untouched
 from psml_jax.defenses.transform import SpecTransform, chain, defend, identity
@@ -46,6 +48,8 @@ __all__ = [
   'Mechanism',
   'ReplyTransform',
   'SpecTransform',
+  'capped',
+  'capped_corners',
   'chain',
   'defend',
   'deploy',
@@ -55,6 +59,7 @@ __all__ = [
   'laplace',
   'log_noise',
   'noise',
+  'quantised',
   'refusal',
   'relative_scale',
   'step_noise',

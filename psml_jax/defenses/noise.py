@@ -105,7 +105,7 @@ class Noise(Fieldwise):
 
 @struct.dataclass(eq=False)
 class LogNoise(Noise):
-  """As `Noise`, but the latency gets it in its logarithm: `latency_scale_ms` has no unit.
+  """As `Noise`, but on the logarithm of the latency; `latency_scale_ms` has no unit.
 
   A limit is multiplied by a factor, so that fast and slow models are hidden alike.
   """
@@ -124,7 +124,7 @@ class LogNoise(Noise):
     return room, self.latency_scale_ms
 
 
-@struct.dataclass(eq=False)
+@struct.dataclass(eq=False, kw_only=True)
 class StepNoise(Noise):
   """As `Noise`, with scales that are shares of the frontier's step around the spec.
 
@@ -133,8 +133,8 @@ class StepNoise(Noise):
     latency_ms: f32[M], its latencies, likewise.
   """
 
-  accuracy: jax.Array | None = None
-  latency_ms: jax.Array | None = None
+  accuracy: jax.Array
+  latency_ms: jax.Array
 
   def accuracy_scales(self, min_accuracy: jax.Array) -> jax.Array:
     return self.accuracy_scale * _step(self.accuracy, min_accuracy, 'left')
@@ -152,11 +152,15 @@ class StepNoise(Noise):
   def cuts(self) -> Spec:
     return Spec(self.accuracy, self.latency_ms)
 
-  def accurate_between(self, low, high, accuracy):
+  def accurate_between(
+    self, low: jax.Array, high: jax.Array, accuracy: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
     scale = self.accuracy_scales((low + high) / 2)
     return self._cdf(accuracy - high, scale), self._cdf(accuracy - low, scale)
 
-  def fast_between(self, low, high, latency_ms):
+  def fast_between(
+    self, low: jax.Array, high: jax.Array, latency_ms: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
     scale = self._latency_scales((low + high) / 2)
     return self._cdf(low - latency_ms, scale), self._cdf(high - latency_ms, scale)
 

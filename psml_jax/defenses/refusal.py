@@ -24,6 +24,8 @@ class Refusal(Stateless):
 
   share: jax.Array
 
+  by_set = True
+
   def apply(
     self, key: jax.Array, query: Query, state: tuple[()]
   ) -> tuple[Query, tuple[()]]:
@@ -38,10 +40,10 @@ class Refusal(Stateless):
 
   def kernel(self, router: Any, spec: Spec) -> jax.Array | None:
     law = kernel_of(router, spec)
-    if law is None:
-      return None
     nothing = jnp.full_like(spec.min_accuracy, jnp.inf)
     refused = kernel_of(router, Spec(nothing, -nothing))
+    if law is None or refused is None:
+      return None
     share = jnp.clip(self.share, 0.0, 1.0)
     return (1 - share) * law + share * refused
 

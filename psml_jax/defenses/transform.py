@@ -46,6 +46,8 @@ class Stateless:
 
 @struct.dataclass(eq=False)
 class _Identity(Stateless):
+  by_set = True
+
   def apply(
     self, key: jax.Array, query: Query, state: tuple[()]
   ) -> tuple[Query, tuple[()]]:
@@ -135,6 +137,10 @@ class Defended:
   @property
   def loosest(self) -> Spec | None:
     return getattr(self.router, 'loosest', None)
+
+  @property
+  def by_set(self) -> bool:
+    return all(getattr(part, 'by_set', False) for part in (self.router, self.transform))
 
   def __call__(self, key: jax.Array, spec: Spec) -> Route:
     _validate.key('key', key)
