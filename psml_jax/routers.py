@@ -59,7 +59,7 @@ class ZooRouter:
     num_models = len(self.zoo.by_latency)
     found = feasible.find(self.zoo, spec)
     alone = _one_hot(_route(self, jax.random.key(0), spec).model, num_models)
-    if self.policy is not _uniform:
+    if self.policy is not uniform_choice:
       return alone
     members = feasible.members(self.zoo, found)
     count = jnp.maximum(found.num_feasible, 1)[..., None]
@@ -87,7 +87,7 @@ class ZooRouter:
     )
     route = _route(self, jax.random.key(0), cells)
     mass = rank[:, None] * fast
-    shared = (route.num_feasible > 0) & (self.policy is _uniform)
+    shared = (route.num_feasible > 0) & (self.policy is uniform_choice)
     place = jnp.where(route.model < 0, num_models, route.model)
     alone = jnp.zeros(num_models + 1).at[place].add(jnp.where(shared, 0.0, mass))
     each = jnp.where(shared, mass / jnp.maximum(route.num_feasible, 1), 0.0)
@@ -147,7 +147,7 @@ def uniform(profile: ZooProfile, *, infeasible: str = 'refuse') -> ZooRouter:
   >>> route(jax.random.key(0), Spec.of([0.8, 0.95], 9.0)).model.tolist()
   [1, -1]
   """
-  return _router(profile, _uniform, infeasible)
+  return _router(profile, uniform_choice, infeasible)
 
 
 def most_accurate(profile: ZooProfile, *, infeasible: str = 'refuse') -> ZooRouter:
@@ -203,9 +203,10 @@ def explicit(model: int | jax.Array) -> Named:
   return Named(jnp.asarray(model, jnp.int32))
 
 
-def _uniform(
+def uniform_choice(
   key: jax.Array, zoo: feasible.FeasibleIndex, spec: Spec, found: feasible.Found
 ) -> jax.Array:
+  """The policy of `uniform`."""
   del spec
   share = jax.random.uniform(key, found.fast.shape, jnp.float32)
   k = jnp.floor(share * found.num_feasible.astype(jnp.float32)).astype(jnp.int32)

@@ -25,6 +25,7 @@ from psml_jax.defenses.mechanisms import (
   Deployment,
   Knob,
   Mechanism,
+  defended,
   deploy,
 )
 from psml_jax.defenses.noise import (
@@ -52,6 +53,7 @@ __all__ = [
   'capped_corners',
   'chain',
   'defend',
+  'defended',
   'deploy',
   'gaussian',
   'identity',

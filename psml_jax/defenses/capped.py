@@ -59,7 +59,7 @@ class Capped:
     return _route(self, key, spec)
 
   def kernel(self, spec: Spec) -> jax.Array:
-    """The probability that each model, or a refusal (last), answers: f32[..., M + 1]."""
+    """The law of what answers, a refusal last: f32[..., M + 1]."""
     zoo, num_models = self.zoo, len(self.zoo.by_latency)
     found = feasible.find(zoo, spec)
     members = feasible.members(zoo, found)

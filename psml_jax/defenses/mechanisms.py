@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from psml_jax import _registry, _validate
+from psml_jax import _registry, _validate, routers
 from psml_jax.core import Router, ZooProfile
 from psml_jax.defenses.reply import ReplyTransform
-from psml_jax.defenses.transform import SpecTransform
+from psml_jax.defenses.transform import SpecTransform, defend
 
 
 class Knob(NamedTuple):
@@ -105,6 +105,32 @@ def deploy(name: str, profile: ZooProfile, value: Any, **fields: Any) -> Deploym
   """
   check(name, fields)
   return MECHANISMS[name].make(profile, value, **fields)
+
+
+def defended(profile: ZooProfile, name: str, value: Any, **fields: Any) -> Router:
+  """The router of a zoo behind a mechanism: uniform, unless that brings its own.
+
+  Args:
+    profile: the zoo.
+    name: one of `MECHANISMS`.
+    value: of its knob, f32[]; may be traced.
+    **fields: the mechanism's own.
+
+  Returns:
+    The router, without what the mechanism does to replies.
+
+  Raises:
+    ValueError: an unknown name or field, or a mechanism that keeps state.
+
+  >>> from psml_jax import Spec
+  >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('small', 'large'))
+  >>> router = defended(zoo, 'refusal', 1.0)
+  >>> router(jax.random.key(0), Spec.of([0.8], 9.0)).model.tolist()
+  [-1]
+  """
+  parts = deploy(name, profile, value, **fields)
+  router = parts.router or routers.uniform(profile)
+  return router if parts.defense is None else defend(router, parts.defense)
 
 
 def check(name: str, fields: Mapping[str, Any]) -> None:

@@ -83,7 +83,7 @@ class Noise(Fieldwise):
   def latency_room(
     self, max_latency_ms: jax.Array, latency_ms: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    """How far the limit may fall for a model to meet it still, and the scale of that."""
+    """How far a limit may fall until a model misses it, and the scale of that."""
     return max_latency_ms - latency_ms, self.latency_scale_ms
 
   def _stricter(self, key: jax.Array, like: jax.Array, sign: int = 1) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What a defended server gives away: how often a spec is answered by a victim."""
+"""Rates by asking a server: for any server at all, with the noise of sampling."""
 
 import jax
 import jax.numpy as jnp

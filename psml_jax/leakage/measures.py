@@ -1,0 +1,121 @@
+"""Workloads as measures: specs with weights, over which goodput is a sum."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from psml_jax import goodput, pareto
+from psml_jax.core import Router, Spec, ZooProfile
+
+_PIECES = 24
+
+
+class Measure(NamedTuple):
+  """Specs of honest clients and how often each is asked for.
+
+  Attributes:
+    spec: of shape [Q].
+    weight: f64[Q], fractions that sum to 1.
+  """
+
+  spec: Spec
+  weight: np.ndarray
+
+
+def of(spec: Spec) -> Measure:
+  """A table of specs, each as often as another; of shape [Q] or []."""
+  flat = jax.tree.map(lambda field: jnp.ravel(jnp.asarray(field, jnp.float32)), spec)
+  count = flat.min_accuracy.size
+  return Measure(flat, np.full(count, 1 / max(count, 1)))
+
+
+def uniform(profile: ZooProfile) -> Measure:
+  """The uniform distribution over the specs that the zoo can serve, by areas.
+
+  The region of `goodput.uniform_workload` is cut at every model's accuracy and latency
+  and into 24 pieces a field, and a rectangle's points of the two-point Gauss rule a
+  field carry its area. What depends on the feasible set alone is summed exactly;
+  what is smooth in the spec, to the fourth power of a piece's width.
+
+  Args:
+    profile: the zoo, M models; concrete values.
+
+  Returns:
+    The measure, of at most 4 (M + 24)^2 specs; where the region has no area, the last
+    frontier model's corner.
+
+  >>> measure = uniform(ZooProfile([0.5, 0.6, 1.0], [1.0, 2.0, 3.0], ('a', 'b', 'c')))
+  >>> float(measure.weight.sum().round(12))
+  1.0
+  >>> bool(measure.spec.max_latency_ms.min() > 2)  # a asks for no accuracy at all
+  True
+  """
+  accuracy, latency = (
+    np.asarray(field, np.float64) for field in (profile.accuracy, profile.latency_ms)
+  )
+  models = pareto.frontier(profile)
+  up, over = (
+    np.unique(np.concatenate([field, np.linspace(field.min(), field.max(), _PIECES)]))
+    for field in (accuracy, latency)
+  )
+  best = np.array([accuracy[latency <= start].max() for start in over[:-1]])
+  inside = up[1:, None] <= best
+  area = np.where(inside, np.diff(up)[:, None] * np.diff(over), 0.0)
+  if not area.sum():
+    last = models[-1]
+    corner = Spec(profile.accuracy[last][None], profile.latency_ms[last][None])
+    return Measure(corner, np.ones(1))
+  row, column = np.nonzero(area)
+  shares = (0.5 - np.sqrt(1 / 12), 0.5 + np.sqrt(1 / 12))
+  spots = [(s, t) for s in shares for t in shares]
+  spec = Spec.of(
+    np.concatenate([up[row] + s * (up[row + 1] - up[row]) for s, _ in spots]),
+    np.concatenate(
+      [over[column] + t * (over[column + 1] - over[column]) for _, t in spots]
+    ),
+  )
+  weight = np.tile(area[row, column], 4)
+  return Measure(spec, weight / weight.sum())
+
+
+@jax.jit
+def kept(profile: ZooProfile, router: Any, spec: Spec) -> jax.Array:
+  """The probability that a client gets what it asks for, exact.
+
+  Args:
+    profile: the zoo, M models.
+    router: one with a law (see `leakage.kernel`).
+    spec: of shape [Q].
+
+  Returns:
+    f32[Q], the mass of the kernel on the spec's own feasible set.
+
+  >>> from psml_jax import defenses
+  >>> zoo = ZooProfile([0.6, 0.9], [1.0, 5.0], ('small', 'large'))
+  >>> router = defenses.defended(zoo, 'capped', 0.25)
+  >>> kept(zoo, router, Spec.of([0.5, 0.8], 9.0)).tolist()
+  [0.5, 0.25]
+  """
+
+  def one(spec: Spec) -> jax.Array:
+    return jnp.sum(jnp.where(profile.meets(spec), router.kernel(spec)[:-1], 0.0))
+
+  width = max(1, _NUMBERS_AT_ONCE // len(profile) ** 2)
+  return jax.lax.map(one, spec, batch_size=width)
+
+
+def drawn(key: jax.Array, profile: ZooProfile, router: Router, spec: Spec) -> jax.Array:
+  """As `kept`, from one draw of each spec: bool[Q], for routers without a law.
+
+  Args:
+    key: consumed.
+    profile: the zoo.
+    router: any.
+    spec: of shape [Q].
+  """
+  return goodput.met(profile, spec, router(key, spec))
+
+
+_NUMBERS_AT_ONCE = 1 << 22
