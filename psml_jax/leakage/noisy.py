@@ -15,7 +15,7 @@ import numpy as np
 
 from psml_jax import feasible, routers
 from psml_jax.core import ZooProfile
-from psml_jax.leakage.boxes import Boxes, cuts
+from psml_jax.leakage.boxes import cuts, padded_size
 
 
 class NoisySearch:
@@ -34,12 +34,10 @@ class NoisySearch:
     self._victims = victims
     self._ranks, self._places = (np.asarray(x)[victims] for x in feasible.places(zoo))
     self._zoo = zoo
-    size = len(profile)
-    counts = np.asarray(_counts(zoo), float)
-    self._share = np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
+    counts = np.asarray(_counts(zoo), np.float32)
+    self._share = np.divide(1, counts, out=np.zeros_like(counts), where=counts > 0)
     by_place = np.asarray(feasible.places(zoo)[0])[np.asarray(zoo.by_latency)]
     self._best_so_far = np.maximum.accumulate(by_place)
-    self._size = size
 
   @staticmethod
   def knows(router: Any) -> bool:
@@ -47,75 +45,77 @@ class NoisySearch:
     uniform = getattr(router, 'policy', None) is routers.uniform_choice
     return isinstance(router, routers.ZooRouter) and uniform
 
-  def start(self, place: int) -> Boxes:
+  def start(self, place: int) -> tuple[np.ndarray, np.ndarray]:
     victim = self._victims[place]
     jumps = self._transform.cuts()
     more = (None, None) if jumps is None else (jumps.min_accuracy, jumps.max_latency_ms)
-    axes = []
-    for values, jump in zip((self._accuracy, self._latency), more, strict=True):
-      jump = None if jump is None else np.asarray(jump, float)
-      axes.append(cuts(values, float(values[victim]), more=jump))
-    return Boxes.product(*axes)
-
-  def evaluate(self, place: int, boxes: Boxes) -> tuple[np.ndarray, np.ndarray]:
-    rate, ceiling = np.empty(len(boxes)), np.empty(len(boxes))
-    size = _BOXES_AT_ONCE
-    for start in range(0, len(boxes), size):
-      part = boxes[np.arange(start, min(start + size, len(boxes)))]
-      both = self._evaluate(place, part)
-      rate[start : start + size], ceiling[start : start + size] = both
-    return rate, ceiling
-
-  def _evaluate(self, place: int, boxes: Boxes) -> tuple[np.ndarray, np.ndarray]:
-    laws = _laws(self._transform, self._zoo, *boxes.padded(_BOXES_AT_ONCE).specs())
-    count = len(boxes)
-    up, down, up_low, up_high, down_low, down_high = (
-      np.asarray(law, float)[:count] for law in laws
+    accuracy, latency = (
+      cuts(
+        values,
+        float(values[victim]),
+        more=None if jump is None else np.asarray(jump, float),
+      )
+      for values, jump in zip((self._accuracy, self._latency), more, strict=True)
     )
+    return accuracy, latency
+
+  def evaluate(
+    self, place: int, accuracy: np.ndarray, latency: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    up, up_low, up_high = self._laws(_accurate, accuracy, self._zoo.accuracy)
+    down, down_low, down_high = self._laws(_fast, latency, self._zoo.latency_ms)
     rank, at = self._ranks[place], self._places[place]
     share = self._share[: rank + 1, at:]
 
     def summed(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-      return np.einsum('bq,bq->b', rows @ share, columns)
+      if len(rows) < len(columns):
+        return np.asarray(rows @ share @ columns.T, float)
+      return np.asarray(rows @ (share @ columns.T), float)
 
-    zero = np.zeros((count, 1))
+    zero = np.zeros((len(up), 1), np.float32)
     rows = np.diff(up[:, : rank + 1], axis=1, prepend=zero)
-    columns = -np.diff(down[:, at:], axis=1, append=zero)
-    rate = summed(rows, columns)
     above = up_high[:, rank, None] - np.hstack([zero, up_low[:, :rank]])
     above = np.minimum.accumulate(np.clip(above, 0.0, 1.0), axis=1)
+    most_rows = -np.diff(above, axis=1, append=zero)
+    zero = np.zeros((len(down), 1), np.float32)
+    columns = -np.diff(down[:, at:], axis=1, append=zero)
     beyond = down_high[:, at, None] - np.hstack([down_low[:, at + 1 :], zero])
     beyond = np.minimum.accumulate(np.clip(beyond, 0.0, 1.0)[:, ::-1], axis=1)[:, ::-1]
-    ceiling = summed(
-      -np.diff(above, axis=1, append=zero), np.diff(beyond, axis=1, prepend=zero)
-    )
+    most_columns = np.diff(beyond, axis=1, prepend=zero)
+    rate, ceiling = summed(rows, columns), summed(most_rows, most_columns)
     if self._best_effort:
-      rate = rate + self._instead(rank, at, up, up, down, down)
-      ceiling = ceiling + self._instead(rank, at, up_low, up_high, down_low, down_high)
+      rate = rate + self._instead(rank, at, up, down, down)
+      ceiling = ceiling + self._instead(rank, at, up_low, down_low, down_high)
     return rate, np.clip(ceiling, rate, 1.0)
+
+  def _laws(self, law: Any, axis: np.ndarray, values: jax.Array) -> list[np.ndarray]:
+    """f32[K, M] each: at the middle of each interval, the least and the most in it."""
+    count = axis.shape[1]
+    size = padded_size(count, 64)
+    low, high = jnp.asarray(np.pad(axis, ((0, 0), (0, size - count)), mode='edge'))
+    return [np.asarray(one)[:count] for one in law(self._transform, values, low, high)]
 
   def _instead(
     self,
     rank: int,
     at: int,
     up_low: np.ndarray,
-    up_high: np.ndarray,
     down_low: np.ndarray,
     down_high: np.ndarray,
   ) -> np.ndarray:
-    """The most that a model answers of specs that no model meets; exact if low is high.
+    """f[A, L], the most that a model answers of specs that no model meets.
 
     It does where it is the most accurate of those that are fast enough, and the fastest
-    model where none is.
+    model where none is. Exact where low is high.
     """
-    answers = np.zeros(len(up_low))
+    answers = np.zeros((len(up_low), len(down_low)))
     if self._best_so_far[at] == rank:
       end = int(np.searchsorted(self._best_so_far, rank, side='right'))
-      slower = down_low[:, end] if end < self._size else 0.0
+      slower = down_low[:, end] if end < len(self._latency) else 0.0
       quick = np.clip(down_high[:, at] - slower, 0.0, 1.0)
-      answers = (1 - up_low[:, rank]) * quick
-    equal = np.searchsorted(np.sort(self._latency), self._latency.min(), side='right')
-    if at < equal and self._best_so_far[equal - 1] == rank:
+      answers = np.outer(1 - up_low[:, rank], quick)
+    first = np.searchsorted(np.sort(self._latency), self._latency.min(), side='right')
+    if at < first and self._best_so_far[first - 1] == rank:
       answers = answers + (1 - down_low[:, 0])
     return answers
 
@@ -129,18 +129,18 @@ def _counts(zoo: feasible.FeasibleIndex) -> jax.Array:
 
 
 @jax.jit
-def _laws(
-  transform: Any, zoo: feasible.FeasibleIndex, low: Any, high: Any, middle: Any
+def _accurate(
+  transform: Any, accuracy: jax.Array, low: jax.Array, high: jax.Array
 ) -> tuple[jax.Array, ...]:
-  """f32[B, M] each: P(accurate enough) and P(fast enough) at the middles and bounds."""
-  a = (low.min_accuracy[:, None], high.min_accuracy[:, None])
-  b = (low.max_latency_ms[:, None], high.max_latency_ms[:, None])
-  return (
-    transform.accurate(middle.min_accuracy[:, None], zoo.accuracy),
-    transform.fast(middle.max_latency_ms[:, None], zoo.latency_ms),
-    *transform.accurate_between(*a, zoo.accuracy),
-    *transform.fast_between(*b, zoo.latency_ms),
-  )
+  low, high = low[:, None], high[:, None]
+  middle = transform.accurate((low + high) / 2, accuracy)
+  return (middle, *transform.accurate_between(low, high, accuracy))
 
 
-_BOXES_AT_ONCE = 1024
+@jax.jit
+def _fast(
+  transform: Any, latency_ms: jax.Array, low: jax.Array, high: jax.Array
+) -> tuple[jax.Array, ...]:
+  low, high = low[:, None], high[:, None]
+  middle = transform.fast((low + high) / 2, latency_ms)
+  return (middle, *transform.fast_between(low, high, latency_ms))

@@ -10,7 +10,7 @@ import numpy as np
 from psml_jax import _validate, pareto
 from psml_jax.core import Router, Spec, ZooProfile
 from psml_jax.leakage import kernels
-from psml_jax.leakage.boxes import Boxes, Search, branch_and_bound, cuts
+from psml_jax.leakage.boxes import Search, branch_and_bound, cuts, padded_size
 from psml_jax.leakage.noisy import NoisySearch
 
 
@@ -167,22 +167,46 @@ class _KernelSearch:
     self._profile, self._router, self._chosen = profile, router, chosen
     self.certified = hasattr(router, 'ceiling')
 
-  def start(self, place: int) -> Boxes:
+  def start(self, place: int) -> tuple[np.ndarray, np.ndarray]:
     victim = self._chosen[place]
-    values = (self._profile.accuracy, self._profile.latency_ms)
-    return Boxes.product(
-      *(cuts(np.asarray(field, float), float(field[victim])) for field in values)
+    accuracy, latency = (
+      cuts(np.asarray(field, float), float(field[victim]), more=_some(field))
+      for field in (self._profile.accuracy, self._profile.latency_ms)
+    )
+    return accuracy, latency
+
+  def evaluate(
+    self, place: int, accuracy: np.ndarray, latency: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    victim, shape = int(self._chosen[place]), (accuracy.shape[1], latency.shape[1])
+    low, high, middle = (
+      _padded(np.meshgrid(*axes, indexing='ij'))
+      for axes in (
+        (accuracy[0], latency[0]),
+        (accuracy[1], latency[1]),
+        (accuracy.mean(0), latency.mean(0)),
+      )
     )
 
-  def evaluate(self, place: int, boxes: Boxes) -> tuple[np.ndarray, np.ndarray]:
-    victim = int(self._chosen[place])
-    size = 1 << (len(boxes) - 1).bit_length()
-    low, high, middle = boxes.padded(size).specs()
-    rate = _column(self._router, middle, victim)[: len(boxes)]
+    def boxes(values: jax.Array) -> np.ndarray:
+      return np.asarray(values, float)[: shape[0] * shape[1]].reshape(shape)
+
+    rate = boxes(_column(self._router, middle, victim))
     if not self.certified:
-      return np.asarray(rate, float), np.full(len(boxes), np.inf)
-    ceiling = _ceiling(self._router, low, high, victim)[: len(boxes)]
-    return np.asarray(rate, float), np.asarray(ceiling, float)
+      return rate, np.full(shape, np.inf)
+    return rate, np.maximum(boxes(_ceiling(self._router, low, high, victim)), rate)
+
+
+def _some(field: jax.Array) -> np.ndarray:
+  """The models' values, or 64 of them, as further cuts: scores have kinks there."""
+  values = np.unique(np.asarray(field, float))
+  return values[np.unique(np.linspace(0, len(values) - 1, 64).astype(int))]
+
+
+def _padded(grid: Sequence[np.ndarray]) -> Spec:
+  """A grid as a list of specs, the last one repeated up to one of few sizes."""
+  size = padded_size(grid[0].size, 1024)
+  return Spec.of(*(np.pad(a.ravel(), (0, size - a.size), mode='edge') for a in grid))
 
 
 @jax.jit
