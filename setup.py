@@ -1,5 +1,6 @@
 """Installs psml_jax; `pip install -e '.[dev]'` for work on it."""
 
+import pathlib
 import runpy
 
 import setuptools
@@ -8,11 +9,14 @@ setuptools.setup(
   name='psml-jax',
   version=runpy.run_path('psml_jax/_version.py')['__version__'],
   description='Fingerprinting and securing inference-serving systems, in JAX',
-  long_description=open('README.md', encoding='utf-8').read(),
+  long_description=pathlib.Path('README.md').read_text('utf-8'),
   long_description_content_type='text/markdown',
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=['psml_jax', 'psml_jax.*']),
-  package_data={'psml_jax': ['py.typed', 'profiles/*.csv', 'report/*.html']},
+  package_data={
+    'psml_jax': ['py.typed', 'report/*.html'],
+    'psml_jax.profiles': ['*.csv', '*.md', '*.txt'],
+  },
   install_requires=[
     'absl-py>=2.3.1',
     'chex>=0.1.91',

@@ -213,6 +213,57 @@ def by_class(
   }
 
 
+class Steps(NamedTuple):
+  """The goodput of clients by step of the frontier, F corners.
+
+  Attributes:
+    goodput: f32[F], of the clients whose latency limit lies from a corner's latency to
+      just below the next one's, corners in the order of `pareto.corners`; NaN where
+      there is no client.
+    share: f32[F], of all clients. It sums to less than 1 where some wait for less than
+      the fastest model takes, who cannot be met.
+  """
+
+  goodput: jax.Array
+  share: jax.Array
+
+
+def by_step(key: jax.Array, profile: ZooProfile, router: Router, spec: Spec) -> Steps:
+  """The goodput of clients by the fastest and slowest that they can wait for.
+
+  The steps of the frontier part the clients by latency limit, so that a mean that slow
+  clients dominate does not hide what fast ones lose. With the corners themselves as
+  specs it is each corner's own goodput.
+
+  Args:
+    key: consumed.
+    profile: the zoo; concrete values.
+    router: the router, with its defense if it has one.
+    spec: the specs of any workload, f32[Q] each.
+
+  Returns:
+    Goodput and share of the clients of each step.
+
+  Raises:
+    ValueError: as `met`.
+
+  >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('a', 'b'))
+  >>> steps = by_step(jax.random.key(0), zoo, lambda key, spec: Route(
+  ...   jnp.zeros(4, int), jnp.ones(4, int)), Spec.of([0.6, 0.6, 0.8, 0.6],
+  ...   [2.0, 3.0, 6.0, 7.0]))
+  >>> steps.goodput.tolist(), steps.share.tolist()
+  ([1.0, 0.5], [0.5, 0.5])
+  """
+  good = met(profile, spec, router(key, spec))
+  latency = profile.latency_ms[pareto.corners(profile)]
+  step = jnp.searchsorted(latency, spec.max_latency_ms, side='right')
+  total, kept = (
+    jnp.zeros(len(latency) + 1).at[step].add(of)[1:]
+    for of in (jnp.ones(good.shape), good.astype(jnp.float32))
+  )
+  return Steps(kept / total, total / good.size)
+
+
 class Calibration(NamedTuple):
   """The outcome of `calibrate`.
 

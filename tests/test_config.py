@@ -249,7 +249,11 @@ NAN = float('nan')
     ('defense.mechanisms.refusal.values', (1.5,), r'a share between 0 and 1'),
     ('defense.mechanisms.laplace.sharp', 1, r"fields of mechanism 'laplace' .*sharp"),
     ('defense.mechanisms.laplac', {}, "is 'laplac' .did you mean 'laplace'.*gaussian"),
-    ('defense.workload', {'size': 3}, 'it must have a name, one of csv, uniform'),
+    (
+      'defense.workload',
+      {'size': 3},
+      'it must have a name, one of frontier, classes, log_latency, uniform, csv',
+    ),
     ('defense.workload', {'name': 'unifrm'}, "workload.name is 'unifrm' .did you mean"),
     ('attacks.fingerprnt', {}, "attacks is 'fingerprnt' .did you mean 'fingerprint'"),
     ('attacks', {}, 'config.attacks is empty; name at least one of explicit'),

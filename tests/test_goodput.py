@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psml_jax import defenses, goodput, routers
+from psml_jax import defenses, goodput, pareto, profiles, routers, workloads
 from psml_jax.core import Route, Spec
 from tests import references
 from tests.references import make_profile
@@ -166,6 +166,65 @@ def test_load_workload_rejects(tmp_path, text, unit, message):
 def test_load_workload_rejects_missing_file(tmp_path):
   with pytest.raises(ValueError, match='it must be a CSV file'):
     load(tmp_path / 'no.csv')
+
+
+def test_by_step_matches_reference():
+  profile = make_profile([0.5, 0.7, 0.7, 0.6, 0.9], [1.0, 2.0, 2.0, 3.0, 5.0])
+  rng = np.random.default_rng(1)
+  spec = Spec.of(rng.uniform(0.2, 0.95, 500), rng.choice([0.5, 1, 1.5, 2, 4], 500))
+  models = rng.integers(-1, 5, 500)
+  route = Route(jnp.asarray(models, jnp.int32), jnp.ones(500, jnp.int32))
+  steps = goodput.by_step(KEY, profile, lambda key, spec: route, spec)
+  limit = np.asarray(spec.max_latency_ms)
+  for i, (low, high) in enumerate([(1, 2), (2, 5), (5, np.inf)]):
+    at = np.flatnonzero((limit >= low) & (limit < high))
+    assert float(steps.share[i]) == pytest.approx(len(at) / 500)
+    if i == 2:
+      assert np.isnan(steps.goodput[i])
+      continue
+    wanted = references.goodput(
+      profile, Spec(spec.min_accuracy[at], spec.max_latency_ms[at]), models[at]
+    )
+    assert float(steps.goodput[i]) == pytest.approx(wanted)
+  assert float(steps.share.sum()) == pytest.approx((limit >= 1).mean())
+
+
+def test_who_pays_for_noise_on_the_digits():
+  """At a goodput of 80 % in the mean fast clients keep half of it, corners a sixth."""
+  zoo = profiles.load('digits')
+  noise = defenses.laplace(*defenses.relative_scale(zoo, 0.103))
+  router = defenses.defend(routers.uniform(zoo), noise)
+  spec = workloads.uniform(40_000)(KEY, zoo)
+  steps = goodput.by_step(KEY, zoo, router, spec)
+  np.testing.assert_allclose(
+    steps.goodput[1:5], [0.235, 0.40, 0.61, 0.86], atol=0.05, rtol=0
+  )
+  assert np.isnan(steps.goodput[0])  # nobody asks for the fastest
+  mean = np.nansum(np.asarray(steps.goodput) * np.asarray(steps.share))
+  by_class = goodput.by_class(KEY, zoo, router, spec)
+  assert float(by_class['all']) == pytest.approx(mean, abs=0.01)
+  assert mean == pytest.approx(0.81, abs=0.015)
+  models = np.tile(pareto.corners(zoo), 4000)
+  corners = Spec(zoo.accuracy[models], zoo.latency_ms[models])
+  each = goodput.by_step(KEY, zoo, router, corners)
+  np.testing.assert_allclose(each.share, np.full(6, 1 / 6), rtol=1e-6)
+  assert ((each.goodput > 0.09) & (each.goodput < 0.23)).all()
+  mean = float(each.goodput.mean())
+  assert float(by_class['corner']) == pytest.approx(mean, abs=0.01)
+
+
+def test_by_step_under_jit_and_vmap():
+  zoo = references.random_profile(0, 7)
+  router, keys = routers.uniform(zoo), jax.random.split(KEY, 3)
+
+  def one(key):
+    spec = workloads.frontier(200)(key, zoo)
+    return goodput.by_step(key, zoo, router, spec)
+
+  batched = jax.jit(jax.vmap(one))(keys)
+  for i, key in enumerate(keys):
+    np.testing.assert_allclose(batched.share[i], one(key).share, rtol=1e-5)
+    np.testing.assert_allclose(batched.goodput[i], one(key).goodput, rtol=1e-5)
 
 
 KNOB = defenses.MECHANISMS['laplace'].knob

@@ -249,12 +249,10 @@ def test_a_policy_answers_with_feasible_models(name):
     assert met[model] if met.any() else model == -1
 
 
-@pytest.mark.parametrize(
-  ('name', 'fields'), [('uniform', {'size': 50}), ('demanding', {'size': 50})]
-)
-def test_a_workload_can_be_served(name, fields):
-  spec = workloads.make(name, **fields)(KEY, ZOO)
-  again = workloads.make(name, **fields)(KEY, ZOO)
+@pytest.mark.parametrize('name', [n for n in workloads.WORKLOADS if n != 'csv'])
+def test_a_workload_can_be_served(name):
+  spec = workloads.make(name, size=50)(KEY, ZOO)
+  again = workloads.make(name, size=50)(KEY, ZOO)
   same(spec, again)
   assert spec.min_accuracy.shape == spec.max_latency_ms.shape == (50,)
   assert np.asarray(ZOO.meets(spec)).any(-1).all()
