@@ -24,13 +24,15 @@ class ZooRouter:
     zoo: the zoo, sorted.
     policy: how it chooses (static).
     infeasible: what it does where nothing is feasible (static).
+    monotone: the feasible set alone decides, and a model answers no less often where
+      fewer others are feasible; so no spec gives more of it than its own numbers.
   """
 
   zoo: feasible.FeasibleIndex
   policy: Policy = struct.field(pytree_node=False)
   infeasible: str = struct.field(pytree_node=False)
 
-  by_set = True
+  monotone = True
 
   @property
   def loosest(self) -> Spec:

@@ -46,7 +46,10 @@ class Capped:
   cap: jax.Array
   rest: str = struct.field(pytree_node=False)
 
-  by_set = True
+  @property
+  def monotone(self) -> bool:
+    """See `routers.ZooRouter`."""
+    return self.rest == 'refuse'
 
   @property
   def loosest(self) -> Spec:
@@ -57,6 +60,13 @@ class Capped:
     _validate.no_nan_on_host('min_accuracy', spec.min_accuracy)
     _validate.no_nan_on_host('max_latency_ms', spec.max_latency_ms)
     return _route(self, key, spec)
+
+  def ceiling(self, low: Spec, high: Spec) -> jax.Array:
+    """What no spec between two exceeds, f32[..., M + 1]: the caps."""
+    del high
+    shape = (*jnp.shape(low.min_accuracy), len(self.zoo.by_latency))
+    caps = jnp.broadcast_to(self.cap, shape)
+    return jnp.concatenate([caps, jnp.ones_like(caps[..., :1])], -1)
 
   def kernel(self, spec: Spec) -> jax.Array:
     """The law of what answers, a refusal last: f32[..., M + 1]."""
@@ -154,7 +164,7 @@ class CappedCorners(Stateless):
   optimal: jax.Array
   cap: jax.Array
 
-  by_set = True
+  monotone = True
 
   def apply(
     self, key: jax.Array, query: Query, state: tuple[()]

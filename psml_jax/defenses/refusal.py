@@ -24,7 +24,7 @@ class Refusal(Stateless):
 
   share: jax.Array
 
-  by_set = True
+  monotone = True
 
   def apply(
     self, key: jax.Array, query: Query, state: tuple[()]

@@ -46,7 +46,7 @@ class Stateless:
 
 @struct.dataclass(eq=False)
 class _Identity(Stateless):
-  by_set = True
+  monotone = True
 
   def apply(
     self, key: jax.Array, query: Query, state: tuple[()]
@@ -139,8 +139,10 @@ class Defended:
     return getattr(self.router, 'loosest', None)
 
   @property
-  def by_set(self) -> bool:
-    return all(getattr(part, 'by_set', False) for part in (self.router, self.transform))
+  def monotone(self) -> bool:
+    return all(
+      getattr(part, 'monotone', False) for part in (self.router, self.transform)
+    )
 
   def __call__(self, key: jax.Array, spec: Spec) -> Route:
     _validate.key('key', key)

@@ -9,7 +9,7 @@ from psml_jax.leakage.bounds import bound, least_rate
 from psml_jax.leakage.kernels import Kernel, interval, kernel, purity
 from psml_jax.leakage.measures import Measure, kept, of, uniform
 from psml_jax.leakage.sampled import best_spec, rates
-from psml_jax.leakage.worst import Frontier, Worst, frontier, worst
+from psml_jax.leakage.worst import Frontier, Worst, frontier, worst, worst_of_all
 
 __all__ = [
   'Frontier',
@@ -28,4 +28,5 @@ __all__ = [
   'rates',
   'uniform',
   'worst',
+  'worst_of_all',
 ]

@@ -12,6 +12,9 @@ class Search(Protocol):
 
   certified: bool
 
+  def ceilings(self) -> np.ndarray:
+    """f64[V], what no spec exceeds for each victim, at a glance."""
+
   def start(self, place: int) -> tuple[np.ndarray, np.ndarray]:
     """Ascending cuts of accuracy and latency, f64[A + 1] and f64[L + 1].
 
@@ -42,13 +45,17 @@ class Found(NamedTuple):
   latency: float
 
 
-def branch_and_bound(search: Search, place: int, gap: float) -> Found:
+def branch_and_bound(
+  search: Search, place: int, gap: float, *, floor: float = 0.0
+) -> Found:
   """Halves the rows and columns that could hold a better spec, until none could.
 
   Args:
     search: the rates.
     place: of the victim.
     gap: the ceiling's distance from the rate to end at.
+    floor: a rate that is known to be had elsewhere; what does not exceed it is not
+      looked for any further.
 
   Returns:
     What was found; where a million boxes are not enough, with a wider gap.
@@ -66,14 +73,14 @@ def branch_and_bound(search: Search, place: int, gap: float) -> Found:
         return best._replace(ceiling=float('inf'))
       could = rate >= np.sort(rate, axis=None)[-min(rate.size, _FINALISTS)]
     else:
-      could = ceiling > best.rate + gap
+      could = ceiling > max(best.rate, floor) + gap
       if not could.any():
         break
     accuracy = _halved(accuracy[:, could.any(1)])
     latency = _halved(latency[:, could.any(0)])
     if accuracy.shape[1] * latency.shape[1] > _MOST_BOXES:
       return best._replace(ceiling=float(ceiling.max()))
-  return best._replace(ceiling=min(1.0, max(best.rate, best.rate + gap)))
+  return best._replace(ceiling=min(1.0, max(best.rate, floor) + gap))
 
 
 def cuts(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psml_jax import feasible, routers
+from psml_jax import feasible, pareto, routers
 from psml_jax.core import ZooProfile
 from psml_jax.leakage.boxes import cuts, padded_size
 
@@ -31,7 +31,7 @@ class NoisySearch:
     self._accuracy, self._latency = (
       np.asarray(field, float) for field in (profile.accuracy, profile.latency_ms)
     )
-    self._victims = victims
+    self._victims, self._profile = victims, profile
     self._ranks, self._places = (np.asarray(x)[victims] for x in feasible.places(zoo))
     self._zoo = zoo
     counts = np.asarray(_counts(zoo), np.float32)
@@ -58,6 +58,15 @@ class NoisySearch:
       for values, jump in zip((self._accuracy, self._latency), more, strict=True)
     )
     return accuracy, latency
+
+  def ceilings(self) -> np.ndarray:
+    """f64[M], 1 for the models of the frontier and 0 for others.
+
+    Whatever serves a dominated model serves the one that dominates it as often.
+    """
+    above = np.zeros(len(self._accuracy))
+    above[pareto.corners(self._profile)] = 1.0
+    return above
 
   def evaluate(
     self, place: int, accuracy: np.ndarray, latency: np.ndarray

@@ -49,8 +49,8 @@ def worst(
 ) -> Worst:
   """The highest rate of each victim over all specs, and a spec that has it.
 
-  A router that depends on the feasible set alone has as many laws as there are sets,
-  and all are looked at. Behind noise, and for selection mechanisms, boxes of specs are
+  A monotone router (`ZooRouter.monotone`) is asked for each victim's own numbers.
+  Behind noise, and for selection mechanisms, boxes of specs are
   split as long as their ceiling is more than `gap` above the best rate found:
   distribution functions at a box's ends bound what any spec inside can get
   (docs/theory.md, section 3).
@@ -80,8 +80,10 @@ def worst(
   chosen = np.asarray(pareto.corners(profile) if victims is None else victims, int)
   outside = (chosen < 0) | (chosen >= len(profile))
   _validate.reject('victims', chosen, outside, f'in [0, {len(profile) - 1}]')
-  if getattr(router, 'by_set', False):
-    rate, spec = _over_sets(profile, router, chosen)
+  if getattr(router, 'monotone', False):
+    spec = Spec(profile.accuracy[chosen], profile.latency_ms[chosen])
+    laws = kernels.kernel(router, spec)
+    rate = np.asarray(laws[np.arange(len(chosen)), chosen], float)
     ceiling, certified = rate, True
   else:
     search = _search(profile, router, chosen)
@@ -96,6 +98,45 @@ def worst(
   laws = kernels.kernel(router, spec)
   purity = jax.vmap(kernels.purity)(laws, jnp.asarray(chosen))
   return Worst(chosen, rate, ceiling, np.asarray(purity, float), spec, certified)
+
+
+def worst_of_all(profile: ZooProfile, router: Router, *, gap: float = 1e-3) -> Worst:
+  """The worst victim alone: as `worst` of every model, and no more work than needed.
+
+  Args:
+    profile: the zoo; concrete values.
+    router: one with a law.
+    gap: as in `worst`.
+
+  Returns:
+    The rates of one victim, V = 1; its ceiling holds for every model of the zoo.
+
+  Raises:
+    ValueError: as in `worst`.
+
+  >>> from psml_jax import defenses
+  >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('small', 'large'))
+  >>> found = worst_of_all(zoo, defenses.defended(zoo, 'capped', 0.25))
+  >>> found.rate.tolist(), found.ceiling.tolist()
+  ([0.25], [0.25])
+  """
+  _validate.positive('gap', gap)
+  everyone = np.arange(len(profile))
+  if getattr(router, 'monotone', False):
+    found = worst(profile, router, victims=everyone.tolist())
+    best = found.most
+    return worst(profile, router, victims=[int(everyone[best])])
+  search = _search(profile, router, everyone)
+  ceilings, floor, chosen, top = search.ceilings(), 0.0, 0, 0.0
+  for victim in np.argsort(-ceilings):
+    if ceilings[victim] <= floor + gap:
+      break
+    one = branch_and_bound(search, int(victim), gap, floor=floor)
+    top = max(top, one.ceiling)
+    if one.rate > floor:
+      floor, chosen = one.rate, int(victim)
+  found = worst(profile, router, victims=[chosen], gap=gap)
+  return found._replace(ceiling=np.array([max(top, *found.ceiling)]))
 
 
 class Frontier(NamedTuple):
@@ -175,6 +216,20 @@ class _KernelSearch:
     )
     return accuracy, latency
 
+  def ceilings(self) -> np.ndarray:
+    """f64[M], what no spec of a coarse grid's boxes exceeds; or rates on that grid."""
+    axes = (_some(self._profile.accuracy), _some(self._profile.latency_ms))
+    low, high = (
+      Spec.of(*(axis.ravel() for axis in np.meshgrid(*ends, indexing='ij')))
+      for ends in (
+        [a[:-1] if len(a) > 1 else a for a in axes],
+        [a[1:] if len(a) > 1 else a for a in axes],
+      )
+    )
+    if self.certified:
+      return np.asarray(_most(self._router, low, high), float)
+    return np.asarray(jnp.max(kernels.kernel(self._router, high)[..., :-1], 0), float)
+
   def evaluate(
     self, place: int, accuracy: np.ndarray, latency: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
@@ -215,38 +270,12 @@ def _column(router: Any, spec: Spec, victim: jax.Array) -> jax.Array:
 
 
 @jax.jit
-def _ceiling(router: Any, low: Spec, high: Spec, victim: jax.Array) -> jax.Array:
-  return jnp.asarray(router.ceiling(low, high)[..., victim])
-
-
-def _over_sets(
-  profile: ZooProfile, router: Router, chosen: np.ndarray
-) -> tuple[np.ndarray, Spec]:
-  """The exact rates f64[V], and their specs, of a router that depends on sets alone."""
-  grid = np.meshgrid(np.unique(profile.accuracy), np.unique(profile.latency_ms))
-  spec = Spec.of(*(axis.ravel() for axis in grid))
-  count = spec.min_accuracy.size
-  size = min(count, max(1, _NUMBERS_AT_ONCE // len(profile)))
-  more = -count % size
-  chunks = jax.tree.map(
-    lambda field: jnp.pad(field, (0, more), mode='edge').reshape(-1, size), spec
-  )
-  rate, place = _most(router, chunks, jnp.asarray(chosen))
-  best = jax.tree.map(lambda field: field.ravel()[place], chunks)
-  return np.asarray(rate, float), best
+def _most(router: Any, low: Spec, high: Spec) -> jax.Array:
+  """f32[M], the highest ceiling of each model over boxes."""
+  above = jax.lax.map(lambda box: router.ceiling(*box)[:-1], (low, high), batch_size=64)
+  return jnp.max(above, 0)
 
 
 @jax.jit
-def _most(router: Any, chunks: Spec, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
-  def one(chunk: Spec) -> tuple[jax.Array, jax.Array]:
-    laws = router.kernel(chunk)[:, chosen]
-    return jnp.max(laws, 0), jnp.argmax(laws, 0)
-
-  rates, places = jax.lax.map(one, chunks)
-  which = jnp.argmax(rates, 0)
-  each = jnp.arange(len(chosen))
-  size = chunks.min_accuracy.shape[1]
-  return rates[which, each], which * size + places[which, each]
-
-
-_NUMBERS_AT_ONCE = 1 << 22
+def _ceiling(router: Any, low: Spec, high: Spec, victim: jax.Array) -> jax.Array:
+  return jnp.asarray(router.ceiling(low, high)[..., victim])
