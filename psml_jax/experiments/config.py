@@ -94,7 +94,7 @@ class Zoo:
     path = f'config.zoo.models.{name}.recipe'
     if not isinstance(fields, Mapping):
       raise ValueError(f'{path} is {fields!r}; it must be a mapping of fields')
-    return _build(
+    return build(
       train.Epochs,
       {**dataclasses.asdict(self.recipe), **fields},
       path,
@@ -267,7 +267,7 @@ def parse(fields: Mapping[str, Any]) -> Config:
     ValueError: an unknown or missing field, or a value that is not allowed; the
       message names the field, the value and what is allowed.
   """
-  config = _build(Config, fields, 'config')
+  config = build(Config, fields, 'config')
   config = dataclasses.replace(config, defense=_spelled_out(config.defense))
   check(config)
   return config
@@ -516,7 +516,17 @@ def _check_extraction(
       )
 
 
-def _build(kind: type[T], fields: Any, path: str) -> T:
+def build(kind: type[T], fields: Any, path: str) -> T:
+  """A dataclass of a mapping's fields, nested ones too, each of its own type.
+
+  Args:
+    kind: the dataclass.
+    fields: the mapping.
+    path: what errors call it.
+
+  Raises:
+    ValueError: a field that is unknown, missing or of another type.
+  """
   if not isinstance(fields, Mapping) and not hasattr(fields, 'items'):
     raise ValueError(f'{path} is {fields!r}; it must be a mapping of fields')
   hints = typing.get_type_hints(kind)
@@ -550,7 +560,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
       return None
     return _convert(args[0], value, path)
   if dataclasses.is_dataclass(hint):
-    return _build(hint, value, path)  # type: ignore[arg-type]
+    return build(hint, value, path)  # type: ignore[arg-type]
   if origin is tuple:
     if not isinstance(value, (list, tuple)):
       raise ValueError(f'{path} is {value!r}; it must be a list')

@@ -1,6 +1,7 @@
 """What the launch scripts share: their flags, and running up to their stage."""
 
 import functools
+import importlib
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 # reported at once and Ctrl-C ends in one line also while they are imported.
 
 
-def main(until: str) -> None:
+def main(until: str, of: str = 'psml_jax.experiments') -> None:
   """Runs a launch script by its flags, see `command_line.define`.
 
   A mistake of the user ends in one line and exit code 2, Ctrl-C in one line and 130.
@@ -24,6 +25,7 @@ def main(until: str) -> None:
   Args:
     until: the last stage to run; the stages that it needs run first, and those whose
       artifact lies in the work directory are skipped.
+    of: the module whose `parse` makes a config of the fields and whose `run` runs it.
   """
   interrupts: list[int] = []
 
@@ -40,7 +42,7 @@ def main(until: str) -> None:
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGALRM, interrupt)
   try:
-    _launch(until)
+    _launch(until, of)
   except BaseException as error:
     signal.setitimer(signal.ITIMER_REAL, 0)
     if not interrupts or (isinstance(error, SystemExit) and not error.code):
@@ -50,7 +52,7 @@ def main(until: str) -> None:
     os._exit(130)  # XLA crashes when Python tidies up under a program half compiled.
 
 
-def _launch(until: str) -> None:
+def _launch(until: str, of: str) -> None:
   from absl import app, flags
 
   from psml_jax.experiments import command_line
@@ -65,17 +67,19 @@ def _launch(until: str) -> None:
     return arguments
 
   command_line.define(flags.FLAGS)
-  app.run(functools.partial(_run, until), flags_parser=parse)
+  app.run(functools.partial(_run, until, of), flags_parser=parse)
 
 
-def _run(until: str, arguments: 'Arguments') -> None:
+def _run(until: str, of: str, arguments: 'Arguments') -> None:
   from absl import logging
 
-  from psml_jax import _validate, experiments
+  from psml_jax import _validate
+
+  job = importlib.import_module(of)
 
   logging.set_verbosity(logging.WARNING)
   try:
-    config = experiments.parse(arguments.fields)
+    config = job.parse(arguments.fields)
     cluster = (arguments.coordinator, arguments.num_processes, arguments.process_id)
     if cluster != (None, None, None):
       from psml_jax.experiments import processes
@@ -84,7 +88,7 @@ def _run(until: str, arguments: 'Arguments') -> None:
   except ValueError as error:
     _fail(error)
   try:
-    directory = experiments.run(
+    directory = job.run(
       config, arguments.workdir, until=until, data_dir=arguments.data_dir
     )
   except (_validate.InputError, OSError) as error:

@@ -14,7 +14,6 @@ import psml_jax
 from psml_jax import _files
 from psml_jax._validate import InputError
 from psml_jax.experiments import lock
-from psml_jax.experiments.config import Config
 
 T = TypeVar('T')
 
@@ -55,13 +54,13 @@ class Input:
 
 
 def open_workdir(
-  path: str | os.PathLike[str], config: Config, *, moved: Collection[str] = ()
+  path: str | os.PathLike[str], config: Any, *, moved: Collection[str] = ()
 ) -> pathlib.Path:
   """Makes or reopens the work directory of an experiment.
 
   Args:
     path: the directory; created where it does not exist.
-    config: the experiment.
+    config: the experiment, a frozen dataclass.
     moved: fields that name files, as 'config.published.csv'; another path is allowed
       there, because `check_inputs` compares what the files hold.
 
@@ -151,7 +150,7 @@ def remove_unfinished(directory: pathlib.Path) -> None:
       path.unlink()
 
 
-def to_json(config: Config) -> str:
+def to_json(config: Any) -> str:
   """The content of config.json: the config, the format and the library's version."""
   content = Stored(dataclasses.asdict(config), FORMAT, psml_jax.__version__)
   return json.dumps(dataclasses.asdict(content), indent=2, sort_keys=True) + '\n'

@@ -7,7 +7,7 @@ best-informed attacker gets.
 
 from psml_jax.leakage.bounds import bound, least_rate
 from psml_jax.leakage.kernels import Kernel, interval, kernel, purity
-from psml_jax.leakage.measures import Measure, kept, of, uniform
+from psml_jax.leakage.measures import Measure, drawn, kept, of, uniform
 from psml_jax.leakage.sampled import best_spec, rates
 from psml_jax.leakage.worst import Frontier, Worst, frontier, worst, worst_of_all
 
@@ -18,6 +18,7 @@ __all__ = [
   'Worst',
   'best_spec',
   'bound',
+  'drawn',
   'frontier',
   'interval',
   'kept',

@@ -59,20 +59,54 @@ def write(
   contents = tables.build(summary)
   images = plots.draw(summary)
   files = {f'{name}.png': image for name, image in images.items()}
+  first = {'claims': contents['claims'], 'setting': contents['setting']}
+  target = f'{100 * summary.target_goodput:g} %'
+  page = render(
+    tables.title(summary),
+    'Fingerprinting and securing an inference-serving system: '
+    f'seeds: {summary.seeds}, device: {summary.device}, '
+    f'{sum(summary.wall_seconds.values()):,.1f} s in all.',
+    first | contents,
+    images,
+    {name: text.format(target=target) for name, text in _CAPTIONS.items()},
+  )
+  return write_files(directory, contents, files, page)
+
+
+def write_files(
+  directory: Path, contents: Mapping[str, Table], files: dict[str, bytes], page: str
+) -> list[Path]:
+  """Writes pictures, every table with rows as CSV and LaTeX, and the page, the last."""
   for name, table in contents.items():
     if table.rows:
       files[f'tables/{name}.csv'] = export.to_csv(table).encode()
       files[f'tables/{name}.tex'] = export.to_latex(table).encode()
-  files['report.html'] = _render(summary, contents, images).encode()
+  files['report.html'] = page.encode()
   (directory / 'tables').mkdir(parents=True, exist_ok=True)
   for name, data in files.items():
     _files.write_bytes(directory / name, data)
   return [directory / name for name in files]
 
 
-def _render(
-  summary: Summary, contents: dict[str, Table], images: dict[str, bytes]
+def render(
+  title: str,
+  note: str,
+  contents: Mapping[str, Table],
+  images: Mapping[str, bytes],
+  captions: Mapping[str, str],
 ) -> str:
+  """The page that holds all tables and pictures.
+
+  Args:
+    title: of the page.
+    note: what stands below it.
+    contents: the tables by name, in their order.
+    images: PNG files, each above the table of its name.
+    captions: of the images.
+
+  Returns:
+    HTML that needs no other file.
+  """
   loader = jinja2.FileSystemLoader(Path(__file__).parent)
   environment = jinja2.Environment(
     loader=loader,
@@ -81,14 +115,10 @@ def _render(
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  first = {'claims': contents['claims'], 'setting': contents['setting']}
-  target = f'{100 * summary.target_goodput:g} %'
   return environment.get_template('report.html').render(
-    title=tables.title(summary),
-    seeds=summary.seeds,
-    device=summary.device,
-    seconds=f'{sum(summary.wall_seconds.values()):,.1f}',
-    tables=first | contents,
+    title=title,
+    note=note,
+    tables=contents,
     images={name: base64.b64encode(image).decode() for name, image in images.items()},
-    captions={name: text.format(target=target) for name, text in _CAPTIONS.items()},
+    captions=captions,
   )

@@ -3,10 +3,11 @@
 import itertools
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from psml_jax.report import schema, tables
+from psml_jax.report.columns import Table
 from psml_jax.report.schema import Summary
 
 _WIDTH = 100
@@ -76,8 +77,15 @@ def markdown(summary: Summary | Mapping[str, Any]) -> str:
     ValueError: what is no summary.
   """
   summary = schema.checked(summary)
-  parts = [f'# Results: {_escape(tables.title(summary))}']
-  for table in tables.build(summary).values():
+  return as_markdown(
+    f'Results: {tables.title(summary)}', tables.build(summary).values()
+  )
+
+
+def as_markdown(title: str, contents: Iterable[Table]) -> str:
+  """Tables as Markdown, each below its title and its note."""
+  parts = [f'# {_escape(title)}']
+  for table in contents:
     parts.append(f'## {table.title}')
     if table.note:
       parts.append(_escape(table.note))

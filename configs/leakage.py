@@ -1,0 +1,56 @@
+"""The protection-goodput plane of a zoo: every defense against the law, no training.
+
+python launch/leakage.py --config=configs/leakage.py:cifar10_published \
+  --workdir=runs/leakage_cifar10
+
+Instead of `cifar10_published` any of `profiles.names()`, or `csv` with a table of your
+own, `--config.published.csv=zoo.csv`, and the names of its columns in
+`--config.published.name_column` (and `accuracy_column`, `latency_column`,
+`accuracy_unit`).
+"""
+
+from ml_collections import ConfigDict
+
+LARGE = ('imagenet_timm', 'llm_stats_gpqa', 'llm_stats_gpqa_price')
+
+
+def get_config(name: str = 'cifar10_published') -> ConfigDict:
+  """The study's fields; `psml_jax.experiments.plane.config` says what each means."""
+  size = 16_384 if name in LARGE else 2_048
+  return ConfigDict(
+    {
+      'name': name,
+      'seed': 0,
+      'published': {
+        'name': '' if name == 'csv' else name,
+        'csv': '',
+        'name_column': 'model',
+        'accuracy_column': 'top1_percent',
+        'latency_column': 'latency_ms',
+        'accuracy_unit': 'percent',
+        'latency_unit': 'ms',
+      },
+      'targets': (0.95, 0.9, 0.8),
+      'points': 12,
+      'workloads': {
+        'uniform': {'size': size},
+        'log_latency': {'size': size},
+        'frontier': {'size': size},
+        'classes': {'size': size},
+      },
+      'defenses': {
+        'capped': {},
+        'capped_corners': {},
+        'refusal': {},
+        'laplace': {},
+        'gaussian': {},
+        'uniform_noise': {},
+        'laplace_tighten': {},
+        'laplace_loosen': {},
+        'laplace_log': {},
+        'laplace_step': {},
+        'best_effort': {},
+        'quantised': {},
+      },
+    }
+  )

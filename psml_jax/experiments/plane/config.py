@@ -1,0 +1,138 @@
+"""What a leakage study is told: the fields of configs/leakage.py, and their checks."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from psml_jax import _validate, attacks, profiles, workloads
+from psml_jax.core import ZooProfile
+from psml_jax.defenses import mechanisms
+from psml_jax.experiments.config import Published, build
+
+
+@dataclasses.dataclass(frozen=True)
+class Attackers:
+  """Attackers who know no more than a client, against some of the defenses.
+
+  `attacks` maps names of `attacks.ATTACKS` to their fields; each is run against every
+  defense of `defenses`, calibrated to `target` on `workload`, with as many `probes`,
+  over `seeds`.
+  """
+
+  attacks: Mapping[str, Mapping[str, Any]]
+  defenses: tuple[str, ...]
+  workload: str = 'uniform'
+  target: float = 0.8
+  probes: tuple[int, ...] = (100, 400)
+  seeds: int = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """A leakage study.
+
+  `defenses` maps names of `defenses.MECHANISMS` to their fields, `workloads` those of
+  `workloads.WORKLOADS`. Every defense is calibrated to every goodput of `targets` on
+  every workload; `points` is how many values of its knob its curve has, and `gap` how
+  far a certified ceiling may lie above the rate. `accounts` lists how many accounts a
+  client makes against the defenses with memory, in `memory`.
+  """
+
+  published: Published
+  defenses: Mapping[str, Mapping[str, Any]]
+  workloads: Mapping[str, Mapping[str, Any]]
+  name: str = 'leakage'
+  seed: int = 0
+  targets: tuple[float, ...] = (0.95, 0.9, 0.8)
+  points: int = 12
+  gap: float = 2e-3
+  attackers: Attackers | None = None
+  memory: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+  accounts: tuple[int, ...] = (1, 10, 100, 1000)
+
+
+def parse(fields: Mapping[str, Any]) -> Config:
+  """Makes a config of a mapping, and checks it.
+
+  Args:
+    fields: nested; what is not given keeps its default.
+
+  Returns:
+    The config.
+
+  Raises:
+    ValueError: a field that is unknown, missing, of another type or not allowed.
+  """
+  config = build(Config, fields, 'config')
+  _check(config)
+  return config
+
+
+def profile(config: Config) -> ZooProfile:
+  """The zoo of a study.
+
+  Raises:
+    ValueError: a table that cannot be read; see `ZooProfile.from_csv`.
+  """
+  given = config.published
+  if given.name:
+    return profiles.load(given.name)
+  return ZooProfile.from_csv(
+    given.csv,
+    name_column=given.name_column,
+    accuracy_column=given.accuracy_column,
+    latency_column=given.latency_column,
+    accuracy_unit=given.accuracy_unit,
+    latency_unit=given.latency_unit,
+  )
+
+
+def _check(config: Config) -> None:
+  _validate.seed('config.seed', config.seed)
+  _validate.at_least_two('config.points', config.points)
+  _validate.positive('config.gap', config.gap)
+  if bool(config.published.name) == bool(config.published.csv):
+    raise ValueError(
+      f'config.published has name {config.published.name!r} and csv '
+      f'{config.published.csv!r}; give exactly one'
+    )
+  if config.published.name:
+    _validate.one_of('config.published.name', config.published.name, profiles.names())
+  for place, listed in (('defenses', config.defenses), ('memory', config.memory)):
+    for name, its in listed.items():
+      try:
+        mechanisms.check(name, its)
+      except ValueError as error:
+        raise ValueError(f'config.{place}.{name}: {error}') from None
+  for name, its in config.workloads.items():
+    try:
+      workloads.make(name, **its)
+    except (TypeError, ValueError) as error:
+      raise ValueError(f'config.workloads.{name}: {error}') from None
+  if not config.defenses or not config.workloads or not config.targets:
+    raise ValueError('config has no defenses, workloads or targets; name some of each')
+  for target in config.targets:
+    _validate.number('config.targets', target, lambda x: 0 < x <= 1, 'in (0, 1]')
+  for count in config.accounts:
+    _validate.positive_int('config.accounts', count)
+  if config.attackers is not None:
+    _check_attackers(config, config.attackers)
+
+
+def _check_attackers(config: Config, given: Attackers) -> None:
+  path = 'config.attackers'
+  _validate.one_of(f'{path}.workload', given.workload, config.workloads)
+  if given.target not in config.targets:
+    raise ValueError(
+      f'{path}.target is {given.target}; it must be one of {config.targets}'
+    )
+  _validate.at_least_two(f'{path}.seeds', given.seeds)
+  for count in given.probes:
+    _validate.positive_int(f'{path}.probes', count)
+  for name in given.defenses:
+    _validate.one_of(f'{path}.defenses', name, config.defenses)
+  for name, its in given.attacks.items():
+    try:
+      attacks.make(name, attacks.Resources(1, 0.01, 0.01), **its)
+    except ValueError as error:
+      raise ValueError(f'{path}.attacks.{name}: {error}') from None

@@ -1,0 +1,193 @@
+"""Goodput and worst rate of one defense over its knob, each value computed once."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from psml_jax import defenses, leakage, workloads
+from psml_jax.core import Router, Spec, ZooProfile
+from psml_jax.leakage import Measure
+
+_SMALL_ZOO = 64
+_TOLERANCE = 2e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Clients:
+  """Honest clients of several workloads, side by side.
+
+  Attributes:
+    measures: of each workload, by its name.
+  """
+
+  measures: Mapping[str, Measure]
+
+  @functools.cached_property
+  def spec(self) -> Spec:
+    """All specs, of shape [Q]."""
+    each = [measure.spec for measure in self.measures.values()]
+    return jax.tree.map(lambda *fields: jnp.concatenate(fields), *each)
+
+  def means(self, kept: np.ndarray) -> dict[str, float]:
+    """The goodput of each workload, of f[Q] over all specs."""
+    parts, start = {}, 0
+    for name, measure in self.measures.items():
+      end = start + len(measure.weight)
+      parts[name] = float(measure.weight @ kept[start:end])
+      start = end
+    return parts
+
+
+def clients(
+  key: jax.Array, profile: ZooProfile, listed: Mapping[str, Mapping[str, Any]]
+) -> Clients:
+  """The clients of a study: drawn once, and the same for every defense.
+
+  Args:
+    key: consumed.
+    profile: the zoo; concrete values.
+    listed: workloads with their fields.
+
+  Returns:
+    The clients; those of `uniform` by areas, where the zoo has at most 64 models.
+
+  Raises:
+    ValueError: a workload with no feasible spec.
+  """
+  measures = {}
+  for i, (name, its) in enumerate(listed.items()):
+    if name == 'uniform' and len(profile) <= _SMALL_ZOO:
+      measures[name] = leakage.uniform(profile)
+      continue
+    spec = workloads.make(name, **its)(jax.random.fold_in(key, i), profile)
+    workloads.check(spec, profile)
+    measures[name] = leakage.of(spec)
+  return Clients(measures)
+
+
+@dataclasses.dataclass
+class Curve:
+  """A defense over its knob.
+
+  Attributes:
+    profile: the zoo.
+    clients: whose goodput counts.
+    name: of the mechanism.
+    fields: its own.
+    key: of what is drawn where the goodput is not computed.
+    gap: of certified rates.
+  """
+
+  profile: ZooProfile
+  clients: Clients
+  name: str
+  fields: Mapping[str, Any]
+  key: jax.Array
+  gap: float
+
+  def __post_init__(self) -> None:
+    self._goodputs: dict[float, dict[str, float]] = {}
+
+  def value(self, strength: float) -> float:
+    """The knob's value of a strength in [0, 1]."""
+    return float(defenses.MECHANISMS[self.name].knob.at(jnp.float32(strength)))
+
+  def router(self, value: float) -> Router:
+    """The zoo behind the defense."""
+    return defenses.defended(self.profile, self.name, value, **self.fields)
+
+  @functools.cached_property
+  def exact(self) -> bool:
+    """Whether goodputs are computed from laws; else each spec is drawn once.
+
+    Behind additive noise a law takes M^2 steps a spec, too many for a zoo of hundreds.
+    """
+    transform = getattr(self.router(self.value(0.5)), 'transform', None)
+    return len(self.profile) <= _SMALL_ZOO or not isinstance(
+      transform, defenses.Fieldwise
+    )
+
+  def goodput(self, strength: float) -> dict[str, float]:
+    """The goodput of each workload."""
+    if strength not in self._goodputs:
+      router, spec = self.router(self.value(strength)), self.clients.spec
+      if self.exact:
+        kept = leakage.kept(self.profile, router, spec)
+      else:
+        kept = _drawn(self.key, self.profile, router, spec)
+      self._goodputs[strength] = self.clients.means(np.asarray(kept, float))
+    return self._goodputs[strength]
+
+  def worst(self, strength: float) -> leakage.Worst:
+    """The worst victim."""
+    router = self.router(self.value(strength))
+    return leakage.worst_of_all(self.profile, router, gap=self.gap)
+
+  def strengths(self, points: int) -> np.ndarray:
+    """f64[points]: off, and between the two ends of where goodput changes."""
+    start, end = 0.0, 1.0
+    coarse = np.linspace(0.0, 1.0, 17)
+    names = list(self.clients.measures)
+    goodput = np.array([[self.goodput(s)[name] for name in names] for s in coarse])
+    lost = goodput[0] - goodput
+    if (lost > 0.002).any():
+      start = coarse[max(0, int(np.argmax((lost > 0.002).any(1))) - 1)]
+    over = np.nonzero((goodput > 0.4).any(1))[0]
+    end = coarse[min(len(coarse) - 1, int(over[-1]) + 1)] if len(over) else 1.0
+    return np.unique(np.append(0.0, np.linspace(start, end, points - 1)))
+
+  def at_goodput(self, workload: str, target: float) -> float:
+    """The strongest strength that keeps a goodput.
+
+    Args:
+      workload: whose.
+      target: a fraction.
+
+    Returns:
+      The strength, in [0, 1].
+
+    Raises:
+      ValueError: even at no strength the target is missed; the message has the best.
+    """
+
+    def above(strength: float) -> float:
+      return self.goodput(strength)[workload] - target
+
+    coarse = np.linspace(0.0, 1.0, 17)
+    keeps = [i for i, strength in enumerate(coarse) if above(strength) >= -_TOLERANCE]
+    if not keeps:
+      best = max(self.goodput(strength)[workload] for strength in coarse)
+      raise ValueError(
+        f'target is {target}; {self.name} must be asked for at most {best:.4f}, the '
+        f'best goodput of {workload} at any {defenses.MECHANISMS[self.name].knob.name}'
+      )
+    last = keeps[-1]
+    if last == len(coarse) - 1:
+      return 1.0
+    low, high = float(coarse[last]), float(coarse[last + 1])
+    at_low, at_high = above(low), above(high)
+    for turn in range(40):
+      share = 0.5
+      if turn % 3 and at_low > at_high:
+        share = float(np.clip(at_low / (at_low - at_high), 0.02, 0.98))
+      middle = low + share * (high - low)
+      if not low < middle < high or high - low < 1e-7:
+        break
+      reached = above(middle)
+      if reached >= 0:
+        low, at_low = middle, reached
+      else:
+        high, at_high = middle, reached
+      if 0 <= at_low < _TOLERANCE:
+        break
+    return low
+
+
+@jax.jit
+def _drawn(key: jax.Array, profile: ZooProfile, router: Any, spec: Spec) -> jax.Array:
+  return leakage.drawn(key, profile, router, spec)

@@ -1,0 +1,250 @@
+"""Runs a leakage study: defense by defense, then the attackers, then the report."""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from psml_jax import (
+  _device,
+  _files,
+  _keys,
+  defenses,
+  goodput,
+  leakage,
+  pareto,
+  profiles,
+)
+from psml_jax._validate import InputError
+from psml_jax.core import ZooProfile
+from psml_jax.experiments import lock, workdir
+from psml_jax.experiments.plane import attackers, curves
+from psml_jax.experiments.plane import config as configs
+from psml_jax.experiments.plane.config import Config
+from psml_jax.report import plane
+from psml_jax.report.plane_records import (
+  Accounts,
+  Attacked,
+  Defense,
+  Point,
+  Row,
+  Step,
+  Study,
+  Victim,
+)
+
+T = TypeVar('T')
+RESULT = 'leakage.json'
+
+
+def run(
+  config: Config,
+  directory: str | os.PathLike[str],
+  *,
+  until: str = 'report',
+  data_dir: str | None = None,
+) -> pathlib.Path:
+  """Runs a study, continuing where an earlier run stopped.
+
+  Args:
+    config: from `parse`.
+    directory: the work directory: new, empty, or of the same config.
+    until: 'report'; a study has no other stage to end at.
+    data_dir: none is needed.
+
+  Returns:
+    The work directory: leakage.json (the rows), study.json (everything), results.md,
+    plane.png and report.html.
+
+  Raises:
+    ValueError: a zoo or workload that cannot be had (nothing has been written then), or
+      a work directory of another config or in use.
+  """
+  del until, data_dir
+  try:
+    profile = configs.profile(config)
+    key = _keys.purpose(config.seed, 'leakage')
+    honest = curves.clients(jax.random.fold_in(key, 0), profile, config.workloads)
+    path = workdir.open_workdir(_files.local('workdir', directory), config)
+  except ValueError as error:
+    raise InputError(str(error)) from error
+  if not (path / 'report.html').exists():
+    _device.start()
+    with contextlib.ExitStack() as resources:
+      try:
+        resources.enter_context(lock.hold(path))
+      except ValueError as error:
+        raise InputError(str(error)) from error
+      workdir.remove_unfinished(path)
+      _work(config, profile, key, honest, path)
+  print(plane.advice(workdir.read_json(path / 'study.json', Study)))
+  return path
+
+
+def _work(
+  config: Config,
+  profile: ZooProfile,
+  key: jax.Array,
+  honest: curves.Clients,
+  path: pathlib.Path,
+) -> None:
+  began = time.perf_counter()
+  spent = workdir.read_jsonl(path / 'seconds.jsonl', float)
+
+  def each(name: str, kind: type[T], jobs: dict[str, Callable[[], list[T]]]) -> list[T]:
+    """The records of a file, made job by job; those that lie there are kept."""
+    file = path / f'{name}.jsonl'
+    done: list[Any] = workdir.read_jsonl(file, tuple[str, list[kind]])  # type: ignore[valid-type]
+    names = {job for job, _ in done}
+    for job, make in jobs.items():
+      if job in names:
+        continue
+      started = time.perf_counter()
+      done.append((job, make()))
+      workdir.write_jsonl(file, done)
+      print(f'{name}: {job}, {time.perf_counter() - started:.1f} s', flush=True)
+    return [record for job, records in done if job in jobs for record in records]
+
+  measured = each(
+    'defenses',
+    Defense,
+    {
+      name: lambda name=name: [_defense(config, profile, key, honest, name)]  # type: ignore[misc]
+      for name in config.defenses
+    },
+  )
+  attacked = each('attackers', Attacked, attackers.jobs(config, profile, key, measured))
+  accounts = each('accounts', Accounts, attackers.accounts(config, profile, key))
+  workdir.write_jsonl(
+    path / 'seconds.jsonl', [*spent, float(time.perf_counter() - began)]
+  )
+  study = Study(
+    name=config.name,
+    models=len(profile),
+    frontier=[profile.names[i] for i in pareto.corners(profile)],
+    cost=_cost(config),
+    bounds={name: _bound(profile, each) for name, each in honest.measures.items()},
+    defenses=measured,
+    attacked=attacked,
+    accounts=accounts,
+    seconds=sum(spent) + time.perf_counter() - began,
+    device=_device.name(),
+  )
+  workdir.write_json(path / 'study.json', study)
+  rows = [dataclasses.asdict(row) for defense in measured for row in defense.rows]
+  workdir.write_json(path / RESULT, rows)
+  plane.write(study, path)
+
+
+def _defense(
+  config: Config,
+  profile: ZooProfile,
+  key: jax.Array,
+  honest: curves.Clients,
+  name: str,
+) -> Defense:
+  """A defense's curve and rows."""
+  own = jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
+  curve = curves.Curve(profile, honest, name, config.defenses[name], own, config.gap)
+  knob, notes = defenses.MECHANISMS[name].knob, []
+  points = []
+  for strength in curve.strengths(config.points):
+    found = curve.worst(float(strength))
+    points.append(
+      Point(
+        curve.value(float(strength)),
+        curve.goodput(float(strength)),
+        float(found.rate[0]),
+        float(found.ceiling[0]),
+        profile.names[found.victims[0]],
+        float(found.purity[0]),
+      )
+    )
+  rows, strength = [], 0.0
+  for workload, measure in honest.measures.items():
+    for target in config.targets:
+      try:
+        strength = curve.at_goodput(workload, target)
+      except ValueError as error:
+        notes.append(str(error))
+        continue
+      rows.append(_row(curve, measure, workload, target, strength))
+  first = next(iter(honest.measures))
+  with contextlib.suppress(ValueError):
+    strength = curve.at_goodput(first, config.targets[-1])
+  router = curve.router(curve.value(strength))
+  every = leakage.worst(profile, router, gap=config.gap)
+  steps = goodput.by_step(own, profile, router, honest.measures[first].spec)
+  corners = pareto.corners(profile)
+  return Defense(
+    name,
+    knob.name,
+    knob.unit,
+    points,
+    rows,
+    [
+      Victim(profile.names[model], *map(float, numbers))
+      for model, *numbers in zip(
+        every.victims,
+        every.rate,
+        every.purity,
+        np.asarray(every.spec.min_accuracy),
+        np.asarray(every.spec.max_latency_ms),
+        strict=True,
+      )
+    ],
+    [
+      Step(profile.names[model], float(share), float(kept) if share > 0 else None)
+      for model, share, kept in zip(corners, steps.share, steps.goodput, strict=True)
+    ],
+    '; '.join(notes),
+  )
+
+
+def _row(
+  curve: curves.Curve,
+  measure: leakage.Measure,
+  workload: str,
+  target: float,
+  strength: float,
+) -> Row:
+  found = curve.worst(strength)
+  reached = curve.goodput(strength)[workload]
+  return Row(
+    defense=curve.name,
+    knob=defenses.MECHANISMS[curve.name].knob.name,
+    value=curve.value(strength),
+    workload=workload,
+    target_goodput=target,
+    goodput=reached,
+    worst_rate=float(found.rate[0]),
+    worst_victim=curve.profile.names[found.victims[0]],
+    purity=float(found.purity[0]),
+    bound_rate=float(leakage.least_rate(curve.profile, measure, min(reached, 1.0))),
+    exact=found.certified,
+    ceiling=float(found.ceiling[0]),
+    min_accuracy=float(found.spec.min_accuracy[0]),
+    max_latency_ms=float(found.spec.max_latency_ms[0]),
+    goodput_exact=curve.exact,
+  )
+
+
+def _bound(profile: ZooProfile, measure: leakage.Measure) -> list[tuple[float, float]]:
+  rates = np.unique(np.concatenate([np.linspace(0, 1, 101), np.geomspace(1e-3, 1, 60)]))
+  return [
+    (float(t), float(g)) for t, g in zip(rates, leakage.bound(profile, measure, rates))
+  ]
+
+
+def _cost(config: Config) -> str:
+  if config.published.name:
+    about = profiles.about(config.published.name)
+    return f'{about.cost} ({about.cost_unit})'
+  return f'latency ({config.published.latency_unit}, shown in ms)'
