@@ -18,6 +18,7 @@ The mechanism and its scale are public; only the key is secret.
 | empty feasible set | refused | noise can make it feasible, and the reverse | refused |
 """
 
+from psml_jax.defenses.fallback import FallBack, fall_back
 from psml_jax.defenses.fieldwise import Fieldwise
 from psml_jax.defenses.mechanisms import (
   MECHANISMS,
@@ -36,25 +37,31 @@ from psml_jax.defenses.noise import (
 )
 from psml_jax.defenses.refusal import refusal
 from psml_jax.defenses.reply import ReplyTransform, labels_only, untouched
+from psml_jax.defenses.selection import Selection, exponential, permute_and_flip
 from psml_jax.defenses.transform import SpecTransform, chain, defend, identity
 
 __all__ = [
   'MECHANISMS',
   'Deployment',
+  'FallBack',
   'Fieldwise',
   'Knob',
   'Mechanism',
   'ReplyTransform',
+  'Selection',
   'SpecTransform',
   'chain',
   'defend',
   'deploy',
+  'exponential',
+  'fall_back',
   'gaussian',
   'identity',
   'labels_only',
   'laplace',
   'log_noise',
   'noise',
+  'permute_and_flip',
   'refusal',
   'relative_scale',
   'step_noise',
