@@ -65,9 +65,9 @@ class FallBack:
     spec = Spec.of(spec.min_accuracy, spec.max_latency_ms)
     share, size = self.random_share, len(self.profile)
     met = self.profile.meets(spec)
-    count = jnp.sum(met, -1, keepdims=True)
+    count = jnp.sum(met, -1, keepdims=True, dtype=jnp.float32)
     if self.prefer == 'uniform':
-      chosen = met / jnp.maximum(count, 1)
+      chosen = met.astype(jnp.float32) / jnp.maximum(count, 1)
     else:
       chosen = jax.nn.one_hot(self.router(jax.random.key(0), spec).model, size)
     law = jnp.where(count > 0, (1 - share) * chosen + share / size, 1 / size)
@@ -86,9 +86,10 @@ class FallBack:
     always, sometimes = (
       jnp.moveaxis(met, 0, -1) for met in meets_between(self.profile, low, high)
     )
-    count = jnp.sum(always, -1, keepdims=True)
+    count = jnp.sum(always, -1, keepdims=True, dtype=jnp.float32)
     if self.prefer == 'uniform':
-      most = jnp.where(sometimes, 1 / (count + ~always), 0.0)
+      more = (~always).astype(jnp.float32)
+      most = jnp.where(sometimes, 1 / (count + more), 0.0)
     else:
       strict = Spec(high.min_accuracy, low.max_latency_ms)
       best = self.router(jax.random.key(0), strict).model[..., None]

@@ -35,10 +35,12 @@ class Score(NamedTuple):
       where nearness does not count.
     sensitivity: the most that it differs between two specs, or between two zoos in one
       of which one model's numbers are others.
+    moves_others: whether a model's numbers count in the scores of the others.
   """
 
   places: Places | None
   sensitivity: float = 1.0
+  moves_others: bool = False
 
   def of(self, profile: ZooProfile, spec: Spec) -> jax.Array:
     """Every model's score, f32[M, ...], for specs f32[...] each."""
@@ -125,5 +127,5 @@ def _in_rank(profile: ZooProfile, spec: Spec) -> tuple[jax.Array, jax.Array]:
 SCORES = {
   'goodput': Score(None),
   'l1': Score(_in_range),
-  'quantile': Score(_in_rank),
+  'quantile': Score(_in_rank, moves_others=True),
 }

@@ -23,12 +23,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
 from psml_jax import _validate, pareto
 from psml_jax.core import Route, Spec, ZooProfile
+from psml_jax.defenses import laws
 from psml_jax.defenses.mechanisms import MECHANISMS, Deployment, Knob, Mechanism
 from psml_jax.defenses.scores import SCORES, Score, first, meets_between
 
@@ -44,14 +44,14 @@ class Selection:
     candidates: bool[M], which models may answer.
     epsilon: f32[], of each query.
     score: how well a model suits a spec (static).
-    law: of the scores' differences to the best, see `Law` (static).
+    law: of the scores' differences to the best, see `defenses.laws` (static).
   """
 
   profile: ZooProfile
   candidates: jax.Array
   epsilon: jax.Array
   score: Score = struct.field(pytree_node=False)
-  law: 'Law' = struct.field(pytree_node=False)
+  law: laws.Law = struct.field(pytree_node=False)
 
   @property
   def loosest(self) -> Spec:
@@ -109,90 +109,6 @@ class Selection:
     return self.law.weights(self.logits(score, score)[0])
 
 
-class Law:
-  """What a mechanism makes of logits, of which the highest is 0."""
-
-  def weights(self, logits: jax.Array) -> jax.Array:
-    """Numbers that each model's probability is proportional to.
-
-    Args:
-      logits: f32[M, ...].
-
-    Returns:
-      f32[M, ...], 0 where the logit is -inf.
-    """
-    raise NotImplementedError
-
-  def ceiling(self, least: jax.Array, most: jax.Array) -> jax.Array:
-    """Upper bounds of the probabilities over all logits between two.
-
-    Args:
-      least: f32[M, ...], of which the highest is 0.
-      most: f32[M, ...].
-
-    Returns:
-      f32[M, ...].
-    """
-    raise NotImplementedError
-
-
-class _Exponential(Law):
-  def weights(self, logits: jax.Array) -> jax.Array:
-    return jnp.exp(logits)
-
-  def ceiling(self, least: jax.Array, most: jax.Array) -> jax.Array:
-    weights = jnp.exp(least)
-    others = jnp.sum(weights, 0, keepdims=True) - weights
-    odds = most - jnp.log(jnp.maximum(others, jnp.finfo(jnp.float32).tiny))
-    return jnp.where(others > 0, jax.nn.sigmoid(odds), 1.0)
-
-
-class _PermuteAndFlip(Law):
-  """An integral over the largest noisy logit, with `p = exp(logits)`.
-
-    P(m) = p_m integral_0^1 prod_{j != m} (1 - p_j y) dy.
-
-  The integrand is a polynomial of degree M - 1, in [0, 1], so Gauss-Legendre with
-  M / 2 nodes is exact, and with the number that `_num_nodes` gives within 1e-7.
-  """
-
-  def weights(self, logits: jax.Array) -> jax.Array:
-    p = jnp.exp(logits)
-    return p * self._others(p)
-
-  def ceiling(self, least: jax.Array, most: jax.Array) -> jax.Array:
-    p, ratio = jnp.exp(least), jnp.exp(most)
-    rate = (jnp.sum(p, 0, keepdims=True) - p) / jnp.maximum(ratio, 1e-30)
-    # prod (1 - p_j y) <= exp(-y sum p_j), integrated as far as the highest score lets.
-    tail = jnp.where(rate > 1e-6, -jnp.expm1(-rate) / jnp.maximum(rate, 1e-6), 1.0)
-    return jnp.minimum(ratio * self._others(p), tail)
-
-  def _others(self, p: jax.Array) -> jax.Array:
-    """f32[M, ...], the integral for each model."""
-    nodes, shares = np.polynomial.legendre.leggauss(_num_nodes(len(p)))
-    total = jnp.zeros_like(p)
-    for node, share in zip((nodes + 1) / 2, shares / 2, strict=True):
-      below = 1 - p * jnp.float32(node)
-      total += jnp.float32(share) * jnp.prod(below, 0, keepdims=True) / below
-    return total
-
-
-def _num_nodes(num_models: int) -> int:
-  """How many nodes give the integral of `_PermuteAndFlip`: O(sqrt(M)).
-
-  On the ellipse around [0, 1] of parameter r, the polynomial is at most
-  `(1 + d)^(M - 1)` with `d = (r + 1/r - 2) / 4`, so that n nodes err by at most
-  `32/15 (1 + d)^(M - 1) r^(-2n) / (1 - r^-2)` (Trefethen 2008, theorem 4.5).
-  """
-  r = 1 + np.geomspace(1e-3, 1e3, 2_000)
-  grown = (num_models - 1) * np.log1p((r + 1 / r - 2) / 4) - np.log1p(-(r**-2))
-  wanted = (np.log(32 / 15) + grown - np.log(1e-7)) / (2 * np.log(r))
-  return int(min((num_models + 1) // 2, np.ceil(wanted.min())))
-
-
-_EXPONENTIAL, _PERMUTE_AND_FLIP = _Exponential(), _PermuteAndFlip()
-
-
 def exponential(
   profile: ZooProfile,
   epsilon: ArrayLike,
@@ -220,10 +136,10 @@ def exponential(
       that are neither; from the router, as `routers.uniform`.
 
   >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('small', 'large'))
-  >>> exponential(zoo, 2 * np.log(3)).kernel(Spec.of(0.8, 9.0)).round(4).tolist()
+  >>> exponential(zoo, 2 * jnp.log(3)).kernel(Spec.of(0.8, 9.0)).round(2).tolist()
   [0.25, 0.75, 0.0]
   """
-  return _selection(profile, epsilon, score, models, _EXPONENTIAL)
+  return _selection(profile, epsilon, score, models, laws.EXPONENTIAL)
 
 
 def permute_and_flip(
@@ -253,14 +169,14 @@ def permute_and_flip(
     ValueError: as `exponential`.
 
   >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('small', 'large'))
-  >>> permute_and_flip(zoo, 2 * np.log(3)).kernel(Spec.of(0.8, 9.0)).round(4).tolist()
-  [0.1667, 0.8333, 0.0]
+  >>> permute_and_flip(zoo, 2 * jnp.log(2)).kernel(Spec.of(0.8, 9.0)).round(2).tolist()
+  [0.25, 0.75, 0.0]
   """
-  return _selection(profile, epsilon, score, models, _PERMUTE_AND_FLIP)
+  return _selection(profile, epsilon, score, models, laws.PERMUTE_AND_FLIP)
 
 
 def _selection(
-  profile: ZooProfile, epsilon: ArrayLike, score: str, models: str, law: Law
+  profile: ZooProfile, epsilon: ArrayLike, score: str, models: str, law: laws.Law
 ) -> Selection:
   _validate.one_of('score', score, SCORES)
   _validate.one_of('models', models, MODELS)
