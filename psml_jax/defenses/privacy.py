@@ -117,7 +117,7 @@ def of_zoos(router: Any) -> Guarantee:
     change, and of all others but these routers.
   """
   if isinstance(router, Selection):
-    if not bool(np.all(router.candidates)):
+    if router.models != 'all':
       return Guarantee(np.inf, 0.0)
     size = len(router.profile)
     moved = 1 / (2 * size) if router.score.moves_others else 0.0

@@ -45,6 +45,7 @@ class Selection:
     epsilon: f32[], of each query.
     score: how well a model suits a spec (static).
     law: of the scores' differences to the best, see `defenses.laws` (static).
+    models: which the candidates are, one of `MODELS` (static).
   """
 
   profile: ZooProfile
@@ -52,6 +53,7 @@ class Selection:
   epsilon: jax.Array
   score: Score = struct.field(pytree_node=False)
   law: laws.Law = struct.field(pytree_node=False)
+  models: str = struct.field(pytree_node=False, default='all')
 
   @property
   def loosest(self) -> Spec:
@@ -192,6 +194,7 @@ def _selection(
     jnp.asarray(epsilon, jnp.float32),
     SCORES[score],
     law,
+    models,
   )
 
 
