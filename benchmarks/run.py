@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import jax
 import records
 import routing
+import selecting
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f'unknown arguments {argv[1:]}; all settings are flags')
   jax.config.update('jax_num_cpu_devices', os.cpu_count())
-  rows = [routing.measure_peak_rss(), *routing.measure()]
+  rows = [routing.measure_peak_rss(), *routing.measure(), *selecting.measure()]
   # Late: what PyTorch holds would count as the new process's memory.
   import population
   import zoo_training

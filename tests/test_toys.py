@@ -53,7 +53,7 @@ FIELDS = {
   'defense': {
     'target_goodput': 0.7,
     'mechanisms': {
-      'exponential': {'values': [2.0]},
+      'leaky': {'values': [2.0]},
       'quota': {'values': [20]},
       'sharpen': {},
     },
@@ -104,7 +104,7 @@ def test_claims_are_of_every_attack_and_mechanism(directory):
   claims = [claim['claim'] for claim in summary['claims']]
   assert sum(c.startswith('2a. The stopwatch attack') for c in claims) == 2
   assert sum(c.startswith('2b. The stopwatch attack') for c in claims) == 2
-  for mechanism in ('exponential', 'quota', 'sharpen'):
+  for mechanism in ('leaky', 'quota', 'sharpen'):
     claim = f'3a. {mechanism} costs the stopwatch attack, medium victim (points)'
     assert claim in claims
   assert sum(c.startswith('4. ') for c in claims) == 3

@@ -21,7 +21,7 @@ from psml_jax.workloads import WORKLOADS
 
 # A policy with epsilon: infeasible models answer too, less often the larger it is.
 @struct.dataclass(eq=False)
-class Exponential:
+class Leaky:
   profile: object
   epsilon: jax.Array
 
@@ -34,8 +34,8 @@ class Exponential:
     return Route(jnp.where(served, model, -1), count)
 
 
-def exponential(profile, epsilon):
-  return Deployment(router=Exponential(profile, jnp.float32(epsilon)))
+def leaky(profile, epsilon):
+  return Deployment(router=Leaky(profile, jnp.float32(epsilon)))
 
 
 # A memory of each client: after so many queries the next ones are refused.
@@ -156,10 +156,10 @@ def stripes(data_dir, size=8, images=300):
 
 def register():
   """Once a process, as a user's script would at its top."""
-  if 'exponential' in MECHANISMS:
+  if 'leaky' in MECHANISMS:
     return
   epsilon = Knob('epsilon', 'nats', float('inf'), 30.0, 1e-3)
-  MECHANISMS.register('exponential', Mechanism(epsilon, exponential))
+  MECHANISMS.register('leaky', Mechanism(epsilon, leaky))
   budget = Knob('budget', 'queries a client', float('inf'), 1e6, 1.0)
   MECHANISMS.register('quota', Mechanism(budget, quota))
   share = Knob('share', 'of the probability', 0.0, 1e-3, 1.0)

@@ -19,6 +19,7 @@ The mechanism and its scale are public; only the key is secret.
 """
 
 from psml_jax.defenses.capped import capped, capped_corners
+from psml_jax.defenses.fallback import FallBack, fall_back
 from psml_jax.defenses.fieldwise import Fieldwise
 from psml_jax.defenses.mechanisms import (
   MECHANISMS,
@@ -39,15 +40,18 @@ from psml_jax.defenses.noise import (
 from psml_jax.defenses.quantised import quantised
 from psml_jax.defenses.refusal import refusal
 from psml_jax.defenses.reply import ReplyTransform, labels_only, untouched
+from psml_jax.defenses.selection import Selection, exponential, permute_and_flip
 from psml_jax.defenses.transform import SpecTransform, chain, defend, identity
 
 __all__ = [
   'MECHANISMS',
   'Deployment',
+  'FallBack',
   'Fieldwise',
   'Knob',
   'Mechanism',
   'ReplyTransform',
+  'Selection',
   'SpecTransform',
   'capped',
   'capped_corners',
@@ -55,12 +59,15 @@ __all__ = [
   'defend',
   'defended',
   'deploy',
+  'exponential',
+  'fall_back',
   'gaussian',
   'identity',
   'labels_only',
   'laplace',
   'log_noise',
   'noise',
+  'permute_and_flip',
   'quantised',
   'refusal',
   'relative_scale',
