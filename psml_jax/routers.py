@@ -1,6 +1,7 @@
 """Routers: from a spec to one model of its feasible set (paper, section 2)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +117,7 @@ class _Function:
     return self.function(key, spec)
 
 
-def as_pytree(router: Router) -> Router:
+def as_pytree(router: Any) -> Any:
   """The router, or, for a plain function, one that programs take as an argument."""
   plain = any(callable(leaf) for leaf in jax.tree.leaves(router))
   return _Function(router) if plain else router

@@ -18,6 +18,7 @@ The mechanism and its scale are public; only the key is secret.
 | empty feasible set | refused | noise can make it feasible, and the reverse | refused |
 """
 
+from psml_jax.defenses.budget import Budget, budget, most_answers
 from psml_jax.defenses.fieldwise import Fieldwise
 from psml_jax.defenses.mechanisms import (
   MECHANISMS,
@@ -36,16 +37,27 @@ from psml_jax.defenses.noise import (
 )
 from psml_jax.defenses.refusal import refusal
 from psml_jax.defenses.reply import ReplyTransform, labels_only, untouched
-from psml_jax.defenses.transform import SpecTransform, chain, defend, identity
+from psml_jax.defenses.sticky import Sticky, luckiest_rate, sticky
+from psml_jax.defenses.transform import (
+  MemoryRouter,
+  SpecTransform,
+  chain,
+  defend,
+  identity,
+)
 
 __all__ = [
   'MECHANISMS',
+  'Budget',
   'Deployment',
   'Fieldwise',
   'Knob',
   'Mechanism',
+  'MemoryRouter',
   'ReplyTransform',
   'SpecTransform',
+  'Sticky',
+  'budget',
   'chain',
   'defend',
   'deploy',
@@ -54,9 +66,12 @@ __all__ = [
   'labels_only',
   'laplace',
   'log_noise',
+  'luckiest_rate',
+  'most_answers',
   'noise',
   'refusal',
   'relative_scale',
   'step_noise',
+  'sticky',
   'untouched',
 ]

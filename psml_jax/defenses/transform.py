@@ -35,6 +35,33 @@ class SpecTransform(Protocol):
     """
 
 
+class MemoryRouter(Protocol):
+  """A router that remembers what it answered: a pytree, for servers alone.
+
+  A defense, router or reply with memory that tells only so many clients apart has a
+  static whole number `clients`: ids are below it.
+  """
+
+  def init(self, key: jax.Array) -> Any:
+    """The state before the first query.
+
+    Args:
+      key: consumed.
+    """
+
+  def route(self, key: jax.Array, query: Query, state: Any) -> tuple[jax.Array, Any]:
+    """The model that answers one query, and the state after it.
+
+    Args:
+      key: consumed.
+      query: of shape [], behind the defense.
+      state: as `init` or the last `route` left it.
+
+    Returns:
+      i32[], -1 for a refusal, and the state.
+    """
+
+
 class Stateless:
   """The `init` of a transform that keeps no state."""
 
@@ -75,6 +102,14 @@ def identity() -> SpecTransform:
 class _Chain:
   transforms: tuple[SpecTransform, ...]
 
+  @property
+  def clients(self) -> int:
+    return num_clients(*self.transforms)
+
+  @property
+  def constant(self) -> bool:
+    return not any(map(learns, self.transforms))
+
   def init(self, key: jax.Array) -> tuple[Any, ...]:
     return tuple(
       transform.init(jax.random.fold_in(key, i))
@@ -104,9 +139,20 @@ def chain(*transforms: SpecTransform) -> SpecTransform:
   return _Chain(transforms)
 
 
-def keeps_state(transform: Any) -> bool:
-  """Whether a transform of specs or replies has anything in its state."""
-  return bool(jax.tree.leaves(jax.eval_shape(transform.init, jax.random.key(0))))
+def keeps_state(part: Any) -> bool:
+  """Whether a transform of specs or replies, or a router, has anything in its state."""
+  init = getattr(part, 'init', None)
+  return bool(init and jax.tree.leaves(jax.eval_shape(init, jax.random.key(0))))
+
+
+def learns(part: Any) -> bool:
+  """Whether queries change its state; not where it says that its state is constant."""
+  return keeps_state(part) and not getattr(part, 'constant', False)
+
+
+def num_clients(*parts: Any) -> int:
+  """How many clients all parts tell apart; any id of 32 bits unless one has fewer."""
+  return min((getattr(part, 'clients', 2**31) for part in parts), default=2**31)
 
 
 def within(router: Router, spec: Spec) -> Spec:
