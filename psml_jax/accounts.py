@@ -47,7 +47,7 @@ def victim_answers(
   def one(attack: Attack, keys: jax.Array) -> jax.Array:
     state = server.init(keys[0])
     found = session.run(keys[1], attack, server, state, knowledge, budget=num_queries)
-    return sum(found.answers)[victim]
+    return jnp.sum(jnp.stack(found.answers), axis=0)[victim]
 
   every = jax.jit(jax.vmap(one, in_axes=(None, 0)))
   return np.stack([np.asarray(every(attack, keys), np.int64) for attack in attacks])

@@ -87,11 +87,13 @@ class Luckiest:
       served=old.served | (query.sent & observation.served),
     )
     size = len(query.sent)
-    affordable = observation.latency_ms <= state.latency_budget_ms
-    affordable &= query.sent & observation.served
-    slowest = jnp.max(jnp.where(affordable, observation.latency_ms, 0))
-    near = slowest - self.latency_resolution * state.latency_budget_ms
-    recognised = affordable & (observation.latency_ms >= near)
+    recognised = _most_common(
+      observation.latency_ms,
+      query.sent
+      & observation.served
+      & (observation.latency_ms <= state.latency_budget_ms),
+      self.latency_resolution * state.latency_budget_ms,
+    )
     pairs = jnp.arange(size, dtype=jnp.int32) // self.probes
     scores = jnp.zeros(size, jnp.int32).at[pairs].add(recognised.astype(jnp.int32))
     best = self._pair(state, jnp.argmax(scores).astype(jnp.int32))
@@ -159,9 +161,9 @@ def luckiest(
 
   Noise that sticks to an account and a cell of the spec plane answers a pair of both
   with the same models always. A client cannot tell which model answers, but how long it
-  takes: the victim, by what `Knowledge` says, is the slowest that the latency budget
-  allows. So the luckiest pair is the one with most answers that are as slow as the
-  slowest ones within the budget.
+  takes. A spec that is good for the victim is answered by it more often than by any
+  other model, so of all probes' latencies within the budget the most common one is
+  taken for the victim's, and the luckiest pair is the one with most answers of it.
 
   Args:
     spec: as in `extraction.replay`.
@@ -172,8 +174,8 @@ def luckiest(
     probes: queries that each pair is tried with.
     accuracy_step: a fraction, f32[].
     latency_step_ms: f32[].
-    latency_resolution: how near the slowest answers are alike, a share of the latency
-      budget, f32[].
+    latency_resolution: how near two latencies are those of one model, a share of the
+      latency budget, f32[].
 
   Returns:
     The attack; another number of any compiles nothing but `num_queries`.
@@ -195,6 +197,16 @@ def luckiest(
       for number in (accuracy_step, latency_step_ms, latency_resolution)
     ),
   )
+
+
+def _most_common(latency_ms: jax.Array, valid: jax.Array, near: jax.Array) -> jax.Array:
+  """bool[B]: valid latencies near the one that most valid ones are near; f32[B]."""
+  latency_ms = jnp.where(valid, latency_ms, jnp.inf)
+  ordered = jnp.sort(latency_ms)
+  count = jnp.searchsorted(ordered, latency_ms + near, side='right')
+  count -= jnp.searchsorted(ordered, latency_ms - near, side='left')
+  mode = latency_ms[jnp.argmax(jnp.where(valid, count, 0))]
+  return valid & (jnp.abs(latency_ms - mode) <= near)
 
 
 def _spread(resources: Resources, accounts: int = 10) -> Spread:

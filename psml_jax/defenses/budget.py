@@ -175,9 +175,9 @@ def most_answers(
 
   Returns:
     The bound on the expectation; given `failure`, a number that the answers exceed with
-    at most that probability. By Bernstein's inequality: for n >= k ceil(B), the bound of
-    the theorem is a sum of independent numbers in [0, 1] of variance V, and passes its
-    mean by `L / 3 + sqrt(L^2 / 9 + 2 V L)`, L = log(1 / failure), with at most that
+    at most that probability. By Bernstein's inequality: for n >= k ceil(B), the bound
+    of the theorem is a sum of independent numbers in [0, 1] of variance V, and passes
+    its mean by `L / 3 + sqrt(L^2 / 9 + 2 V L)`, L = log(1 / failure), with at most that
     probability.
 
   Raises:

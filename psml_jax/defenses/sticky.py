@@ -9,8 +9,8 @@ one feasible set does, while fresh noise lets a client measure the probability o
 served as finely as it pays for.
 
 **What it does not.** A client's first query in a cell meets fresh noise: its law is
-that of noise that is not sticky, at the cell's middle. Who tries many cells, or one with
-many accounts, keeps the luckiest, and from then on nothing changes its luck.
+that of noise that is not sticky, at the cell's middle. Who tries many cells, or one
+with many accounts, keeps the luckiest, and from then on nothing changes its luck.
 
 **Theorem.** Let t be the largest probability, over the middles of all cells, that the
 victim answers behind noise that is not sticky. An attacker who touches D pairs of an
