@@ -78,11 +78,11 @@ class ZooRouter:
     Returns:
       f32[M + 1], exact, in O(M^2) time and memory.
     """
-    zoo, num_models = self.zoo, len(self.zoo.by_latency)
+    zoo, num_models, fast = self.zoo, len(self.zoo.by_latency), fast[None]
     end = jnp.full(1, jnp.inf)
     cells = Spec(
       jnp.concatenate([zoo.accuracy, end])[:, None] + jnp.zeros_like(fast),
-      jnp.concatenate([-end, zoo.latency_ms]) + jnp.zeros_like(rank)[:, None],
+      jnp.concatenate([-end, zoo.latency_ms])[None] + jnp.zeros_like(rank)[:, None],
     )
     route = _route(self, jax.random.key(0), cells)
     mass = rank[:, None] * fast

@@ -211,12 +211,14 @@ def defend(router: Router, transform: SpecTransform) -> Defended:
     route.
 
   Raises:
-    ValueError: the transform keeps state, which a router cannot carry from one
-      call to the next.
+    ValueError: the transform or the router behind keeps state, which a router cannot
+      carry from one call to the next.
   """
-  if keeps_state(transform):
+  for name, part in (('router', router), ('transform', transform)):
+    if not keeps_state(part):
+      continue
     raise ValueError(
-      f'transform {transform!r} has state; a Router is stateless, so it must be one '
+      f'{name} {part!r} has state; a Router is stateless, so it must be one '
       'whose init holds no arrays. Give it to a server instead: servers.table(router, '
       '..., defense=transform).'
     )
