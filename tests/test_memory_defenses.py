@@ -290,6 +290,23 @@ class TestBudget:
     assert capped + 0.03 < few.mean < 0.99
     assert few.low < few.mean < few.high
 
+  @pytest.mark.parametrize(
+    ('fields', 'models'),
+    [
+      ({'budget': np.nan, 'cap': 0.0}, {-1}),
+      ({'budget': -3.0, 'cap': np.nan}, {-1}),
+      ({'budget': 0.0, 'cap': -0.5}, {-1}),
+      ({'budget': 0.0, 'cap': 7.0}, {2, 3}),
+      ({'budget': np.inf, 'cap': 0.0}, {2, 3}),
+    ],
+  )
+  def test_what_traced_strengths_give(self, fields, models):
+    query = Query.of(jnp.zeros(60, int), Spec.of(0.65, 9.0), client=0)
+    told = jax.jit(lambda budget, cap: serve(budgeted(budget, cap), query)[2])(
+      fields['budget'], fields['cap']
+    )
+    assert set(told.model.tolist()) == models
+
   def test_as_router_has_clients_take_turns(self):
     server = budgeted(1, 0.0, 4)
     spec = Spec.of(jnp.full(40, 0.9), 8.0)
@@ -340,6 +357,17 @@ class TestSticky:
       self.noised(Spec.of(0.501, 3.01), secret=KEY),
     ]
     assert len({first, *others}) == 7
+
+  def test_noise_is_around_the_middle_of_a_cell_and_new_in_each(self):
+    def shift(spec):
+      middle = self.DEFENSE.middle(Spec.of(*spec))
+      return np.subtract(self.noised(Spec.of(*spec)), jax.tree.leaves(middle))
+
+    middle = self.DEFENSE.middle(Spec.of(0.501, 3.01))
+    np.testing.assert_allclose(jax.tree.leaves(middle), [0.5125, 3.125], rtol=1e-6)
+    first = shift((0.501, 3.01))
+    for other in ((0.526, 3.01), (0.501, 3.26)):
+      assert (abs(shift(other) - first) > 1e-4).all()
 
   def test_without_noise_it_is_the_identity(self):
     none = defenses.sticky(0.0, 0.0)
@@ -394,7 +422,7 @@ class TestSticky:
       query
     )
     rates = np.asarray(jax.vmap(router.kernel)(new.spec)[:, 2])
-    for pairs in (1, 2, 5, 20):
+    for pairs in (1, 2, 5):
       best = rates.reshape(-1, pairs).max(1)
       bound = float(defenses.luckiest_rate(rate, 1, pairs))
       assert bound == pytest.approx(1 - (1 - rate) ** pairs, rel=1e-4)
@@ -492,6 +520,13 @@ class TestSybils:
     state = attack.tell(state, query, Observation(query.sent, answer.outputs, latency))
     assert not attack.ask(state).sent.any()
     assert int(attack.harvest(state).count) == 7 + 4
+
+  def test_cells_are_steps_both_ways(self):
+    attack = sybils.luckiest('told', 12, 2, **{**self.FIELDS, 'cells': 5, 'probes': 1})
+    spec = attack.ask(attack.init(KEY, self.KNOWLEDGE)).spec
+    steps = np.repeat([0, 1, -1, 2, -2], 2)
+    np.testing.assert_allclose(spec.min_accuracy[:10], 0.6 - 0.1 * steps, rtol=1e-5)
+    np.testing.assert_allclose(spec.max_latency_ms[:10], 4 + 0.5 * steps, rtol=1e-5)
 
   @pytest.mark.parametrize(
     ('name', 'value', 'message'),

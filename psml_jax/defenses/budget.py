@@ -25,6 +25,17 @@ bound is concave in S, `E N <= f(kB)` with `f(S) = min(n, S) + t (n - S)^+` hold
 
 It follows that no t protects from an attacker of `n / B` accounts: identities must cost
 something. Per account the victim answers B of the first queries and t of the rest.
+
+| input | what it gives |
+|---|---|
+| infinite budget, or cap 1 | the uniform router |
+| budget 0 | every model over from the start: capped routing, the rest refused |
+| cap 0 | a model over its budget never answers that client again |
+| budget or cap negative or NaN, traced | as 0 |
+| cap above 1, traced | as 1 |
+| infinite spec | first moved to the end of the zoo's range |
+| NaN spec, traced, or no feasible model | refused; uses up nothing |
+| client outside [0, clients) | ValueError; traced, refused, and uses up nothing |
 """
 
 import math
@@ -82,18 +93,17 @@ class Budget:
     feasible = (self.accuracy >= query.spec.min_accuracy) & (
       self.latency_ms <= query.spec.max_latency_ms
     )
-    over = feasible & (state[query.client] >= self.budget)
+    over = feasible & ~(state[query.client] < self.budget)
     within = feasible & ~over
     num_feasible, num_over, num_within = (
       jnp.sum(each, dtype=jnp.int32) for each in (feasible, over, within)
     )
-    share = jnp.minimum(self.cap, 1 / jnp.maximum(num_feasible, 1))
+    cap = jnp.where(self.cap > 0, self.cap, 0)
+    share = jnp.minimum(cap, 1 / jnp.maximum(num_feasible, 1))
     rest = 1 - share * num_over
     draw = jax.random.uniform(key, (), jnp.float32)
     capped = draw < share * num_over
-    refused = jnp.where(
-      num_within > 0, num_feasible == 0, draw >= self.cap * num_feasible
-    )
+    refused = jnp.where(num_within > 0, num_feasible == 0, draw >= cap * num_feasible)
     capped |= num_within == 0
     place = jnp.where(
       capped,

@@ -27,7 +27,16 @@ the victim's, and `E R <= 1 - (1 - t)^D`.
 
 For D = 1 that is the rate t of the plain noise, no less: sticky noise takes nothing
 from an attacker who is told the best spec and asks there alone; it makes it all or
-nothing.
+nothing. Honest clients fare likewise: one who always asks for the same gets it always
+or never, and the mean over clients hides that.
+
+| input | what it gives |
+|---|---|
+| scale 0 | the spec, bit for bit |
+| infinite spec, in a server | first moved to the end of the zoo's range |
+| infinite spec, by itself | unchanged: noise is finite |
+| NaN spec, traced | NaN, which leaves no model feasible |
+| client below 0 | ValueError; traced, refused |
 """
 
 import dataclasses
