@@ -228,6 +228,9 @@ class Route:
   num_feasible: jax.Array
 
 
+ANONYMOUS = -1
+
+
 @struct.dataclass(eq=False)
 class Query:
   """A batch of B queries, as a client sends it.
@@ -235,7 +238,7 @@ class Query:
   Attributes:
     inputs: what is to be classified: i32[B], image indices, or f32[B, H, W, C].
     spec: what is asked for, f32[B] each.
-    client: i32[B], who says to be asking.
+    client: i32[B], who says to be asking; below 0, the client names no identity.
     sent: bool[B], which queries of the batch exist; the others reach no server.
   """
 
@@ -250,7 +253,7 @@ class Query:
     inputs: ArrayLike,
     spec: Spec,
     *,
-    client: ArrayLike = 0,
+    client: ArrayLike = ANONYMOUS,
     sent: ArrayLike = True,
   ) -> Query:
     """A batch of queries; what is given once holds for all of them.
@@ -258,7 +261,7 @@ class Query:
     Args:
       inputs: [B] image indices or [B, H, W, C] images.
       spec: of shape [] or [B].
-      client: i32[] or i32[B], who asks.
+      client: i32[] or i32[B], who asks; nobody says who unless given.
       sent: bool[] or bool[B], which queries exist.
 
     Returns:

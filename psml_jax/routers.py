@@ -1,6 +1,7 @@
 """Routers: from a spec to one model of its feasible set (paper, section 2)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,11 +82,11 @@ class ZooRouter:
     Returns:
       f32[M + 1], exact, in O(M^2) time and memory.
     """
-    zoo, num_models = self.zoo, len(self.zoo.by_latency)
+    zoo, num_models, fast = self.zoo, len(self.zoo.by_latency), fast[None]
     end = jnp.full(1, jnp.inf)
     cells = Spec(
       jnp.concatenate([zoo.accuracy, end])[:, None] + jnp.zeros_like(fast),
-      jnp.concatenate([-end, zoo.latency_ms]) + jnp.zeros_like(rank)[:, None],
+      jnp.concatenate([-end, zoo.latency_ms])[None] + jnp.zeros_like(rank)[:, None],
     )
     route = _route(self, jax.random.key(0), cells)
     mass = rank[:, None] * fast
@@ -120,7 +121,7 @@ class _Function:
     return self.function(key, spec)
 
 
-def as_pytree(router: Router) -> Router:
+def as_pytree(router: Any) -> Any:
   """The router, or, for a plain function, one that programs take as an argument."""
   plain = any(callable(leaf) for leaf in jax.tree.leaves(router))
   return _Function(router) if plain else router

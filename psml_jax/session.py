@@ -192,9 +192,12 @@ def _phases(attack: Attack | Phases) -> tuple[Attack, ...]:
 
 
 def _affordable(query: Query, left: jax.Array) -> Query:
-  """The batch without the queries that the budget does not pay for."""
+  """The batch without the queries that the budget does not pay for.
+
+  An attack that names no identity has client 0's: servers that remember want one.
+  """
   sent = query.sent & (jnp.cumsum(query.sent, dtype=jnp.int32) <= left)
-  return dataclasses.replace(query, sent=sent)
+  return dataclasses.replace(query, client=jnp.maximum(query.client, 0), sent=sent)
 
 
 def _budget(budget: ArrayLike) -> jax.Array:

@@ -169,7 +169,7 @@ class TestMechanisms:
 
   def test_a_spec_of_nan_is_refused(self, name):
     spec = Spec(jnp.array([jnp.nan, 0.5]), jnp.array([9.0, jnp.nan]))
-    query = Query.of(jnp.zeros(2, int), spec)
+    query = Query.of(jnp.zeros(2, int), spec, client=0)
     off = defenses.MECHANISMS[name].knob.off
     served = serve(deployed(name, off), query)[1].served
     assert (served == defenses.MECHANISMS[name].answers_all).all()

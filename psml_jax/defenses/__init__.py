@@ -18,6 +18,7 @@ The mechanism and its scale are public; only the key is secret.
 | empty feasible set | refused | noise can make it feasible, and the reverse | refused |
 """
 
+from psml_jax.defenses.budget import Budget, budget, most_answers
 from psml_jax.defenses.capped import capped, capped_corners
 from psml_jax.defenses.fallback import FallBack, fall_back
 from psml_jax.defenses.fieldwise import Fieldwise
@@ -41,18 +42,29 @@ from psml_jax.defenses.quantised import quantised
 from psml_jax.defenses.refusal import refusal
 from psml_jax.defenses.reply import ReplyTransform, labels_only, untouched
 from psml_jax.defenses.selection import Selection, exponential, permute_and_flip
-from psml_jax.defenses.transform import SpecTransform, chain, defend, identity
+from psml_jax.defenses.sticky import Sticky, luckiest_rate, sticky
+from psml_jax.defenses.transform import (
+  MemoryRouter,
+  SpecTransform,
+  chain,
+  defend,
+  identity,
+)
 
 __all__ = [
   'MECHANISMS',
+  'Budget',
   'Deployment',
   'FallBack',
   'Fieldwise',
   'Knob',
   'Mechanism',
+  'MemoryRouter',
   'ReplyTransform',
   'Selection',
   'SpecTransform',
+  'Sticky',
+  'budget',
   'capped',
   'capped_corners',
   'chain',
@@ -66,11 +78,14 @@ __all__ = [
   'labels_only',
   'laplace',
   'log_noise',
+  'luckiest_rate',
+  'most_answers',
   'noise',
   'permute_and_flip',
   'quantised',
   'refusal',
   'relative_scale',
   'step_noise',
+  'sticky',
   'untouched',
 ]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from psml_jax import _registry, _validate, routers
 from psml_jax.core import Router, ZooProfile
 from psml_jax.defenses.reply import ReplyTransform
-from psml_jax.defenses.transform import SpecTransform, defend
+from psml_jax.defenses.transform import MemoryRouter, SpecTransform, defend, identity
 
 
 class Knob(NamedTuple):
@@ -57,12 +57,12 @@ class Deployment(NamedTuple):
   Attributes:
     defense: in front of the router.
     reply: behind the model.
-    router: in the place of the experiment's router.
+    router: in the place of the experiment's router; with memory or without.
   """
 
   defense: SpecTransform | None = None
   reply: ReplyTransform | None = None
-  router: Router | None = None
+  router: Router | MemoryRouter | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,8 +129,7 @@ def defended(profile: ZooProfile, name: str, value: Any, **fields: Any) -> Route
   [-1]
   """
   parts = deploy(name, profile, value, **fields)
-  router = parts.router or routers.uniform(profile)
-  return router if parts.defense is None else defend(router, parts.defense)
+  return defend(parts.router or routers.uniform(profile), parts.defense or identity())
 
 
 def check(name: str, fields: Mapping[str, Any]) -> None:

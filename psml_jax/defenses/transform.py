@@ -1,6 +1,6 @@
 """The interface of a defense, and how defenses combine with each other and a router."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,33 @@ class SpecTransform(Protocol):
       query: one query of shape []; without state, any leading axes, where query i
         draws by the key and i alone.
       state: as `init` or the last `apply` left it.
+    """
+
+
+class MemoryRouter(Protocol):
+  """A router that remembers what it answered: a pytree, for servers alone.
+
+  A defense, router or reply with memory that tells only so many clients apart has a
+  static whole number `clients`: ids are below it.
+  """
+
+  def init(self, key: jax.Array) -> Any:
+    """The state before the first query.
+
+    Args:
+      key: consumed.
+    """
+
+  def route(self, key: jax.Array, query: Query, state: Any) -> tuple[jax.Array, Any]:
+    """The model that answers one query, and the state after it.
+
+    Args:
+      key: consumed.
+      query: of shape [], behind the defense.
+      state: as `init` or the last `route` left it.
+
+    Returns:
+      i32[], -1 for a refusal, and the state.
     """
 
 
@@ -77,6 +104,14 @@ def identity() -> SpecTransform:
 class _Chain:
   transforms: tuple[SpecTransform, ...]
 
+  @property
+  def clients(self) -> int:
+    return num_clients(*self.transforms)
+
+  @property
+  def constant(self) -> bool:
+    return not any(map(learns, self.transforms))
+
   def init(self, key: jax.Array) -> tuple[Any, ...]:
     return tuple(
       transform.init(jax.random.fold_in(key, i))
@@ -106,9 +141,20 @@ def chain(*transforms: SpecTransform) -> SpecTransform:
   return _Chain(transforms)
 
 
-def keeps_state(transform: Any) -> bool:
-  """Whether a transform of specs or replies has anything in its state."""
-  return bool(jax.tree.leaves(jax.eval_shape(transform.init, jax.random.key(0))))
+def keeps_state(part: Any) -> bool:
+  """Whether a transform of specs or replies, or a router, has anything in its state."""
+  init = getattr(part, 'init', None)
+  return bool(init and jax.tree.leaves(jax.eval_shape(init, jax.random.key(0))))
+
+
+def learns(part: Any) -> bool:
+  """Whether queries change its state; not where it says that its state is constant."""
+  return keeps_state(part) and not getattr(part, 'constant', False)
+
+
+def num_clients(*parts: Any) -> int:
+  """How many clients all parts tell apart; any id of 32 bits unless one has fewer."""
+  return min((getattr(part, 'clients', 2**31) for part in parts), default=2**31)
 
 
 def within(router: Router, spec: Spec) -> Spec:
@@ -157,7 +203,7 @@ class Defended:
     return known(self.router, spec) if known else None
 
 
-def defend(router: Router, transform: SpecTransform) -> Defended:
+def defend(router: Router | MemoryRouter, transform: SpecTransform) -> Defended:
   """Puts a defense in front of a router (paper, section 6).
 
   A spec that asks for less accuracy than the zoo's lowest, or allows more latency than
@@ -173,16 +219,18 @@ def defend(router: Router, transform: SpecTransform) -> Defended:
     route.
 
   Raises:
-    ValueError: the transform keeps state, which a router cannot carry from one
-      call to the next.
+    ValueError: the transform or the router behind keeps state, which a router cannot
+      carry from one call to the next.
   """
-  if keeps_state(transform):
+  for name, part in (('router', router), ('transform', transform)):
+    if not keeps_state(part):
+      continue
     raise ValueError(
-      f'transform {transform!r} has state; a Router is stateless, so it must be one '
+      f'{name} {part!r} has state; a Router is stateless, so it must be one '
       'whose init holds no arrays. Give it to a server instead: servers.table(router, '
       '..., defense=transform).'
     )
-  return Defended(routers.as_pytree(router), transform)
+  return Defended(routers.as_pytree(cast('Router', router)), transform)
 
 
 @jax.jit

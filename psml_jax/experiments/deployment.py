@@ -52,15 +52,17 @@ def as_router(server: servers.Table) -> Router:
 
   Returns:
     `(key, spec) -> Route` of f32[Q] specs, of which only `model` is meant. Where the
-    server keeps no state its draws are those of a batch, which are faster.
+    server keeps no state its draws are those of a batch, which are faster. A memory of
+    fewer than Q clients has them take turns.
   """
   front = server.front
   if not front.keeps_state:
     return defenses.defend(front.router, front.defense)
 
   def route(key: jax.Array, spec: Spec) -> Route:
-    clients = jnp.arange(len(spec.min_accuracy), dtype=jnp.int32)
-    query = Query.of(jnp.zeros_like(clients), spec, client=clients)
+    queries = jnp.arange(len(spec.min_accuracy), dtype=jnp.int32)
+    clients = queries % min(front.clients, max(len(queries), 1))
+    query = Query.of(jnp.zeros_like(queries), spec, client=clients)
     _, _, transcript = server.serve(server.init(key), query)
     return Route(transcript.model, jnp.full_like(clients, -1))
 

@@ -29,7 +29,7 @@ def rates(key: jax.Array, server: Server, spec: Spec, victim: jax.Array) -> jax.
   """
 
   def rate(secret: jax.Array, one: Spec) -> jax.Array:
-    query = Query.of(jnp.zeros(_SAMPLES, jnp.int32), one)
+    query = Query.of(jnp.zeros(_SAMPLES, jnp.int32), one, client=0)
     _, _, transcript = server.serve(server.init(secret), query)
     return jnp.mean(transcript.model == victim, dtype=jnp.float32)
 

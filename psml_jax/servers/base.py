@@ -11,7 +11,14 @@ from flax import struct
 from psml_jax import _validate, routers
 from psml_jax.core import Bill, Observation, Query, Router, Transcript
 from psml_jax.defenses.reply import ReplyTransform
-from psml_jax.defenses.transform import SpecTransform, keeps_state, within
+from psml_jax.defenses.transform import (
+  MemoryRouter,
+  SpecTransform,
+  keeps_state,
+  learns,
+  num_clients,
+  within,
+)
 
 
 @struct.dataclass(eq=False)
@@ -21,12 +28,12 @@ class State:
   Attributes:
     key: its secret; query number i of its life draws with `fold_in(key, i)`.
     log: what it has counted.
-    memory: the states of its defenses, of specs and of replies.
+    memory: the states of its defense, of its router and of its reply.
   """
 
   key: jax.Array
   log: Bill
-  memory: tuple[Any, Any]
+  memory: tuple[Any, Any, Any]
 
 
 class Server(Protocol):
@@ -98,28 +105,72 @@ class Front:
   reply: Any
 
   @classmethod
-  def of(cls, router: Router, defense: SpecTransform, reply: ReplyTransform) -> 'Front':
+  def of(
+    cls, router: Router | MemoryRouter, defense: SpecTransform, reply: ReplyTransform
+  ) -> 'Front':
     return cls(routers.as_pytree(router), defense, reply)
 
   @property
   def keeps_state(self) -> bool:
-    return keeps_state(self.defense) or keeps_state(self.reply)
+    return any(map(keeps_state, self._parts))
+
+  @property
+  def learns(self) -> bool:
+    """Whether an answer depends on the queries before it."""
+    return any(map(learns, self._parts))
+
+  @property
+  def clients(self) -> int:
+    """How many clients its memory tells apart."""
+    return num_clients(*self._parts)
+
+  @property
+  def _parts(self) -> tuple[Any, Any, Any]:
+    return self.defense, self.router, self.reply
 
   def init(self, key: jax.Array) -> State:
     """The state before the first query."""
     _validate.key('key', key)
-    secret, defense_key, reply_key = jax.random.split(key, 3)
-    memory = (self.defense.init(defense_key), self.reply.init(reply_key))
+    secret, defense_key, reply_key, router_key = jax.random.split(key, 4)
+    memory = (
+      self.defense.init(defense_key),
+      self.router.init(router_key) if keeps_state(self.router) else (),
+      self.reply.init(reply_key),
+    )
     return State(secret, Bill.zero(), memory)
 
-  def route(self, key: jax.Array, query: Query, memory: Any) -> tuple[jax.Array, Any]:
-    """The model that answers one query, i32[], and the defense's memory after it."""
+  def known(self, query: Query) -> jax.Array:
+    """bool[...], whose identity the memory has a place for; all where there is none."""
+    if not self.keeps_state:
+      return jnp.ones_like(query.sent)
+    return (query.client >= 0) & (query.client <= self.clients - 1)
+
+  def check_clients(self, query: Query) -> None:
+    """Raises a ValueError for a concrete query whose client the memory cannot know."""
+    unknown = query.sent & ~self.known(query)
+    if _validate.is_concrete(unknown):
+      _validate.reject(
+        'client',
+        np.asarray(query.client),
+        np.asarray(unknown),
+        f'an id in [0, {self.clients - 1}], for this server remembers its clients',
+      )
+
+  def route(
+    self, key: jax.Array, query: Query, memory: tuple[Any, Any, Any]
+  ) -> tuple[jax.Array, tuple[Any, Any, Any]]:
+    """The model that answers one query, i32[], and the memory after it."""
     defense_key, route_key = jax.random.split(key)
     spec = within(self.router, query.spec)
-    query, memory = self.defense.apply(
-      defense_key, dataclasses.replace(query, spec=spec), memory
+    of_defense, of_router, of_reply = memory
+    query, of_defense = self.defense.apply(
+      defense_key, dataclasses.replace(query, spec=spec), of_defense
     )
-    return self.router(route_key, query.spec).model, memory
+    if keeps_state(self.router):
+      model, of_router = self.router.route(route_key, query, of_router)
+    else:
+      model = self.router(route_key, query.spec).model
+    return model, (of_defense, of_router, of_reply)
 
 
 def numbers(state: State, query: Query) -> jax.Array:

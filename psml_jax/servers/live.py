@@ -10,7 +10,7 @@ import numpy as np
 from psml_jax import defenses
 from psml_jax.core import Observation, Query, Router, Transcript
 from psml_jax.defenses.reply import ReplyTransform, untouched
-from psml_jax.defenses.transform import SpecTransform
+from psml_jax.defenses.transform import MemoryRouter, SpecTransform
 from psml_jax.servers.base import Front, State, check_models, numbers
 
 Model = Callable[[jax.Array], jax.Array]
@@ -32,6 +32,7 @@ class Live:
     return self._front.init(key)
 
   def serve(self, state: State, query: Query) -> tuple[State, Observation, Transcript]:
+    self._front.check_clients(query)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(
       state.key, numbers(state, query)
     )
@@ -41,9 +42,9 @@ class Live:
       front_key, reply_key = jax.random.split(keys[i])
       model, outputs, latency_ms = -1, np.zeros(self._num_classes, np.float32), 0.0
       if one.sent:
-        routed, defense_memory = self._front.route(front_key, one, memory[0])
+        routed, memory = self._front.route(front_key, one, memory)
         check_models(routed, self.num_models)
-        model, memory = int(routed), (defense_memory, memory[1])
+        model = int(routed)
       if model >= 0:
         start = time.perf_counter()
         outputs = np.asarray(self._models[model](one.inputs[None]))[0]
@@ -53,9 +54,9 @@ class Live:
       )
       if one.sent:
         observation, reply_memory = self._front.reply.apply(
-          reply_key, one, observation, memory[1]
+          reply_key, one, observation, memory[2]
         )
-        memory = (memory[0], reply_memory)
+        memory = (*memory[:2], reply_memory)
       observations.append(observation)
       models.append(model)
     observation = jax.tree.map(lambda *each: jnp.stack(each), *observations)
@@ -65,7 +66,7 @@ class Live:
 
 
 def live(
-  router: Router,
+  router: Router | MemoryRouter,
   models: Sequence[Model],
   num_classes: int,
   *,
@@ -75,7 +76,7 @@ def live(
   """A server that runs the chosen model and measures its latency.
 
   Args:
-    router: the router.
+    router: the router, with memory or without.
     models: one callable a model of the zoo, `f32[1, H, W, C] -> f32[1, K]` images
       to class probabilities; compile them and call them once before.
     num_classes: K.
@@ -87,7 +88,8 @@ def live(
     is not pure and cannot be traced: `session.run_live` talks to it.
 
   Raises:
-    ValueError: no models; from `serve`, a route to a model that is not there.
+    ValueError: no models; from `serve`, a route to a model that is not there, or a
+      client that the memory of a server with one has no place for.
   """
   if not models:
     raise ValueError('models is empty; a server needs at least one model')

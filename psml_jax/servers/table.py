@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from psml_jax import _validate, defenses
 from psml_jax.core import Observation, Query, Router, Transcript
 from psml_jax.defenses.reply import ReplyTransform, untouched
-from psml_jax.defenses.transform import SpecTransform
+from psml_jax.defenses.transform import MemoryRouter, SpecTransform
 from psml_jax.servers.base import Front, State, check_models, kept, numbers
 
 
@@ -45,20 +45,22 @@ class Table:
         np.asarray(query.sent & ~known),
         f'image indices in [0, {self.outputs.shape[1] - 1}]',
       )
+    self.front.check_clients(query)
     state, observation, transcript = _serve(self, state, query)
     check_models(transcript.model, self.num_models)
     model = jnp.where(transcript.model < self.num_models, transcript.model, -1)
     return state, observation, Transcript(model, transcript.sent)
 
   def _one(
-    self, key: jax.Array, query: Query, memory: tuple[Any, Any]
-  ) -> tuple[tuple[Any, Any], Observation, jax.Array]:
+    self, key: jax.Array, query: Query, memory: tuple[Any, Any, Any]
+  ) -> tuple[tuple[Any, Any, Any], Observation, jax.Array]:
     """Answers one query of shape []."""
     front_key, reply_key = jax.random.split(key)
-    model, defense_memory = self.front.route(front_key, query, memory[0])
+    model, routed = self.front.route(front_key, query, memory)
     num_models, num_images, _ = self.outputs.shape
     known = (query.inputs >= 0) & (query.inputs < num_images)
-    model = jnp.where(query.sent & known, model, -1)
+    allowed = query.sent & self.front.known(query)
+    model = jnp.where(allowed & known, model, -1)
     served = (model >= 0) & (model < num_models)
     answering = jnp.where(served, model, 0)
     observation = Observation(
@@ -67,14 +69,15 @@ class Table:
       latency_ms=jnp.where(served, self.latency_ms[answering], 0),
     )
     observation, reply_memory = self.front.reply.apply(
-      reply_key, query, observation, memory[1]
+      reply_key, query, observation, routed[2]
     )
-    memory = kept(query.sent, (defense_memory, reply_memory), memory)
+    if self.front.learns:
+      memory = kept(allowed, (*routed[:2], reply_memory), memory)
     return memory, observation, model
 
 
 def table(
-  router: Router,
+  router: Router | MemoryRouter,
   latency_ms: ArrayLike,
   outputs: ArrayLike,
   *,
@@ -87,7 +90,7 @@ def table(
   arrays have equal shapes share their compiled program.
 
   Args:
-    router: the router.
+    router: the router, with memory or without.
     latency_ms: f32[M], what a client measures when model m answers.
     outputs: f32[M, N, K], class probabilities of model m for image n.
     defense: in front of the router; none unless given.
@@ -95,11 +98,14 @@ def table(
 
   Returns:
     The server, for queries whose inputs are image indices. Traced, a query with an
-    index past the images, or routed to a model past the table, is refused.
+    index past the images, routed to a model past the table, or, where the server has
+    memory, of a client that it has no place for, is refused; it is billed as all are,
+    and that client's changes no memory.
 
   Raises:
     ValueError: arrays that do not fit each other; from `serve`, a concrete index
-      past the images, or a route to a model past the table.
+      past the images, a route to a model past the table, or, where the server has
+      memory, a client below 0, who names no identity, or past the memory.
 
   >>> from psml_jax import Spec, ZooProfile, routers
   >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('small', 'large'))
@@ -127,7 +133,7 @@ def _serve(
   """As `Table.serve`, with routes past the table still in the transcript."""
   fold_in = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
   keys = fold_in(state.key, numbers(state, query))
-  if server.front.keeps_state:
+  if server.front.learns:
 
     def step(memory: Any, each: tuple[jax.Array, Query]) -> tuple[Any, Any]:
       memory, observation, model = server._one(each[0], each[1], memory)
