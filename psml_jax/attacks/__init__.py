@@ -4,7 +4,12 @@ Nothing here knows the router or the zoo. Each attack decides which queries to s
 and what to make of the answers; `psml_jax.session` carries them to a server.
 """
 
-from psml_jax.attacks import extraction, fingerprint
+from psml_jax.attacks import (
+  extraction,
+  fingerprint,
+  majority,
+  probabilistic,
+)
 from psml_jax.attacks.base import (
   ATTACKS,
   Attack,
@@ -26,5 +31,7 @@ __all__ = [
   'Trail',
   'extraction',
   'fingerprint',
+  'majority',
   'make',
+  'probabilistic',
 ]
