@@ -5,10 +5,12 @@ and what to make of the answers; `psml_jax.session` carries them to a server.
 """
 
 from psml_jax.attacks import (
+  bandit,
   extraction,
   fingerprint,
   majority,
   probabilistic,
+  signatures,
 )
 from psml_jax.attacks.base import (
   ATTACKS,
@@ -29,9 +31,11 @@ __all__ = [
   'Recorded',
   'Resources',
   'Trail',
+  'bandit',
   'extraction',
   'fingerprint',
   'majority',
   'make',
   'probabilistic',
+  'signatures',
 ]

@@ -19,6 +19,8 @@ __all__ = ['Recognised', 'bandit']
 
 _STEPS = (-0.016, -0.004, 0.0, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128)
 _LATENCIES, _CLUSTERS = 2, 32
+_TO_RECOGNISE = 3
+_CLOSE = 0.004
 
 
 @struct.dataclass(eq=False)
@@ -124,10 +126,11 @@ class Bandit:
     )
 
   def _arm(self, state: _State) -> jax.Array:
-    """Each arm once; then the one that may be best, by its upper confidence bound."""
+    """The row at the budget in turn; then what may be best, by its upper bound."""
     mean, deviation = _rates(state, _victim(state))
-    first = state.probes < len(state.sent)
-    return jnp.where(first, state.probes, jnp.argmax(mean + deviation))
+    in_turn = state.probes % len(_STEPS)
+    first = _TO_RECOGNISE * state.probes < self.probes
+    return jnp.where(first, in_turn, jnp.argmax(mean + deviation))
 
 
 def bandit(*, probes: int, tolerance: ArrayLike = 0.02) -> Bandit:
@@ -136,10 +139,11 @@ def bandit(*, probes: int, tolerance: ArrayLike = 0.02) -> Bandit:
   Arms are specs with accuracies up to 0.128 below what the phase before has found and
   a little above it, at the latency budget and half-way to it from the latency found.
   Answers are clustered by their latency. The victim's cluster is the one, of those
-  within the budget, that answers most: behind noise too the most accurate model within
-  the budget meets every spec that a less accurate and slower one meets. Each arm's rate
-  is estimated with its neighbours'; the arm of the highest upper confidence bound is
-  asked for next.
+  within the budget, that answers most at it, strict arms counting more: behind noise
+  too the most accurate model within the budget meets every spec that a slower and less
+  accurate one meets. A third of the probes go to the arms at the budget in turn. After
+  that the next one is the arm with the highest upper confidence bound, each arm's rate
+  being estimated with its neighbours'.
 
   Args:
     probes: how many queries (static).
@@ -150,12 +154,12 @@ def bandit(*, probes: int, tolerance: ArrayLike = 0.02) -> Bandit:
     harvests `Recognised`.
 
   Raises:
-    ValueError: no whole number of probes >= 1, or a concrete tolerance that is not finite
-      and > 0; from `init`, no spec that a phase before has found.
+    ValueError: no whole number of probes >= 1, or a concrete tolerance that is not
+      finite and > 0; from `init`, no spec that a phase before has found.
   """
   _validate.positive_int('probes', probes)
   if _validate.is_concrete(tolerance):
-    _validate.positive('tolerance', float(tolerance))
+    _validate.positive('tolerance', float(jnp.asarray(tolerance)))
   return Bandit(jnp.asarray(tolerance, jnp.float32), probes)
 
 
@@ -165,8 +169,9 @@ def _victim(state: _State) -> jax.Array:
   within = jnp.exp(state.leaders.points[:, 0]) <= slowest
   within &= jnp.arange(_CLUSTERS) < state.leaders.count
   at_budget = state.arms.max_latency_ms >= state.budget
-  share = jnp.where(at_budget, state.answered / jnp.maximum(state.sent, 1), 0)
-  return jnp.argmax(jnp.where(within, jnp.sum(share, axis=1), -1)).astype(jnp.int32)
+  strict = 1 / (1 + jnp.maximum(jnp.tile(jnp.array(_STEPS), _LATENCIES), 0) / _CLOSE)
+  votes = state.answered @ jnp.where(at_budget, strict, 0)
+  return jnp.argmax(jnp.where(within, votes, -1)).astype(jnp.int32)
 
 
 def _rates(state: _State, victim: jax.Array) -> tuple[jax.Array, jax.Array]:

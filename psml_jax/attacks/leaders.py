@@ -45,7 +45,7 @@ class Leaders:
     (0, 2)
     """
     most = len(self.points)
-    distance = jnp.max(jnp.abs(self.points - point), axis=-1)
+    distance = jnp.max(jnp.abs(self.points - point[None]), axis=-1)
     distance = jnp.where(jnp.arange(most) < self.count, distance, jnp.inf)
     nearest = jnp.argmin(distance).astype(jnp.int32)
     new = exists & (distance[nearest] > tolerance) & (self.count < most)

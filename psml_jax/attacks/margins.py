@@ -31,15 +31,17 @@ class Noise(NamedTuple):
 
   def accurate(self, asked: jax.Array, accuracy: jax.Array) -> jax.Array:
     """f32[..., S]: the chance that a model of an accuracy meets what was asked for."""
+    asked, accuracy = jnp.broadcast_arrays(*_aligned(asked, accuracy))
     if self.told is None:
-      return _laplace((accuracy - asked)[..., None], self.accuracy_scale)
+      return _laplace(accuracy - asked, self.accuracy_scale)
     law: jax.Array = self.told.accurate(asked, accuracy)
     return law[..., None]
 
   def fast(self, asked: jax.Array, latency_ms: jax.Array) -> jax.Array:
     """f32[..., S]: the chance that a model of a latency does."""
+    asked, latency_ms = jnp.broadcast_arrays(*_aligned(asked, latency_ms))
     if self.told is None:
-      return _laplace((asked - latency_ms)[..., None], self.latency_scale_ms)
+      return _laplace(asked - latency_ms, self.latency_scale_ms)
     law: jax.Array = self.told.fast(asked, latency_ms)
     return law[..., None]
 
@@ -97,9 +99,8 @@ class Belief:
     f, g, ff, fg, gg = jnp.einsum('ncs,pc->pns', whole, powers)
 
     def mean(constant: jax.Array, *terms: jax.Array) -> jax.Array:
-      return jnp.sum(constant) + sum(
-        jnp.tensordot(law**k, term, 2) for k, term in enumerate(terms, 1)
-      )
+      rest = [jnp.tensordot(law**k, term, 2) for k, term in enumerate(terms, 1)]
+      return sum(rest, jnp.sum(constant))
 
     served = mean(f, g)
     variance = mean(ff, fg, gg) - served**2
@@ -107,12 +108,18 @@ class Belief:
 
 
 def _served(law: jax.Array) -> jax.Array:
-  ceiling, floor = _OTHERS[:, 0, None], _OTHERS[:, 1, None]
+  ceiling, floor = (_OTHERS[None, :, i, None] for i in (0, 1))
   return jnp.clip(floor + (ceiling - floor) * law[:, None], _SURE, 1 - _SURE)
 
 
+def _aligned(*each: jax.Array) -> list[jax.Array]:
+  """Arrays of one rank: axes of length 1 in front of those that have fewer."""
+  rank = max(jnp.ndim(x) for x in each)
+  return [jnp.reshape(x, (1,) * (rank - jnp.ndim(x)) + jnp.shape(x)) for x in each]
+
+
 def _laplace(room: jax.Array, scale: jax.Array) -> jax.Array:
-  z = room / scale
+  z = room[..., None] / scale.reshape((1,) * room.ndim + (-1,))
   tail = jnp.exp(-jnp.abs(z)) / 2
   return jnp.where(z < 0, tail, 1 - tail)
 
@@ -171,14 +178,15 @@ def best_spec(
     values = _quantiles(accuracy.values, weight[:, scale], shares)
     edges = jnp.linspace(asked[0] - 4 * widths[scale], values[-1], _EDGES)
     inner = (edges[1:] + edges[:-1]) / 2
-    below = values[:, None] - inner
+    below = values[:, None] - inner[None]
     crowd = neighbours * jnp.maximum(below, 0) / widths[scale]
-    others = crowd * jnp.maximum(limits / typical, 1)[:, None, None]
-    kept = jnp.mean(jnp.where(below >= 0, 1 / (1 + others), 0.0), axis=1)
+    more = jnp.maximum(limits / typical, 1)
+    others = crowd[None] * more[:, None, None]
+    kept = jnp.mean(jnp.where(below[None] >= 0, 1 / (1 + others), 0.0), axis=1)
     law = noise.accurate(asked[:, None], edges)[..., scale]
     return jnp.diff(law, axis=-1) @ kept.T
 
   gains = jax.vmap(gain)(jnp.arange(len(by_scale)))
-  rate = jnp.einsum('s,sal->al', by_scale, gains) * quick
+  rate = jnp.einsum('s,sal,l->al', by_scale, gains, quick)
   best = jnp.unravel_index(jnp.argmax(rate), rate.shape)
   return Spec(asked[best[0]], limits[best[1]])
