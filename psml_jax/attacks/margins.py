@@ -159,7 +159,7 @@ def best_spec(
     noise: the noise.
     neighbours: f32[], r, how many models lie within w of the victim.
   """
-  shares = (jnp.arange(_PARTICLES) + 0.5) / _PARTICLES
+  shares = (jnp.arange(_PARTICLES, dtype=jnp.float32) + 0.5) / _PARTICLES
   middle, budget = accuracy.quantiles(jnp.array([0.5])), latency.values[-1]
   typical = latency.quantiles(jnp.array([0.5]))
   limits = typical + (budget - typical) * jnp.linspace(0.0, 1.0, 17)

@@ -25,7 +25,7 @@ from psml_jax.core import Knowledge, Observation, Query, Spec
 __all__ = ['Estimate', 'probabilistic']
 
 _GRID, _SCALES = 1024, 7
-_ON_ACCURACY = 0.75
+_OF_LATENCY = 4
 _NEIGHBOURS = 0.5
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -82,7 +82,7 @@ class Probabilistic:
         'distribution functions accurate and fast, see psml_jax.defenses.Fieldwise'
       )
     shares = 2.0 ** jnp.linspace(-11.0, -2.0, _SCALES if told is None else 1)
-    grid = jnp.arange(1, _GRID + 1) / jnp.float32(_GRID)
+    grid = jnp.arange(1, _GRID + 1, dtype=jnp.float32) / _GRID
     return self._next(
       _State(
         accuracy=Belief.flat(grid, len(shares)),
@@ -154,7 +154,7 @@ class Probabilistic:
     wide = _wide(state.accuracy, self.accuracy_resolution)
     budget = state.latency.values[-1]
     return (
-      wide & (state.probes < jnp.ceil(_ON_ACCURACY * self.probes)),
+      wide & (_OF_LATENCY * state.probes < (_OF_LATENCY - 1) * self.probes),
       left & _wide(state.latency, self.latency_resolution * budget),
     )
 

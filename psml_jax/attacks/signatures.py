@@ -77,7 +77,7 @@ class Signatures:
     budget = jnp.asarray(knowledge.latency_budget_ms, jnp.float32)
     accuracies, latencies = self.steps
     size = self.repeats * accuracies * latencies * self.canaries
-    limits = budget * jnp.arange(latencies, 0, -1) / latencies
+    limits = budget * (jnp.arange(latencies, 0, -1, dtype=jnp.float32) / latencies)
     return _State(
       canaries=choose_inputs(key, knowledge.pool_size, self.canaries),
       grid=Spec(
@@ -111,7 +111,9 @@ class Signatures:
     cluster, told_apart = self._clusters(state)
     answered = jax.nn.one_hot(cluster, _CLUSTERS)  # f32[R, S, C, G]
     sent = jnp.sum(self._cells(state.sent), axis=0)  # i32[S, C]
-    share = jnp.sum(answered, axis=0) / jnp.maximum(sent, 1)[..., None]
+    share = (
+      jnp.sum(answered, axis=0) / jnp.maximum(sent, 1).astype(jnp.float32)[..., None]
+    )
     modal = jnp.argmax(share, axis=-1)
     purity = jnp.mean(jnp.max(share, axis=-1), axis=-1)
 
@@ -174,7 +176,7 @@ class Signatures:
       score = count[first, jnp.arange(self.canaries)]
     else:
       latency = self._cells(state.observation.latency_ms)[..., None]
-      within = answered * (latency <= state.budget * (1 + 1e-3))
+      within = jnp.where(latency <= state.budget * (1 + 1e-3), answered, 0.0)
       total = jnp.sum(within * latency, axis=(0, 1))
       score = total / jnp.maximum(jnp.sum(within, axis=(0, 1)), 1)
     chosen = jax.nn.one_hot(jnp.argmax(score, axis=-1), _CLUSTERS)
