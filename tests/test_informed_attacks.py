@@ -145,7 +145,7 @@ def test_a_majority_of_one_is_the_bisection():
 
 
 def test_more_votes_end_nearer_to_the_victim():
-  zoo = references.make_profile([0.7], [6.0])
+  zoo = references.make_profile([0.7, 0.0], [6.0, 100.0])
   noise = defenses.laplace(0.05, 0.5)
 
   def miss(votes):
@@ -174,7 +174,7 @@ def test_half_the_scale_told_costs_rate():
 
 
 def test_an_unknown_scale_is_estimated():
-  zoo = references.make_profile([0.7], [6.0])
+  zoo = references.make_profile([0.7, 0.0], [6.0, 100.0])
   scales = []
   for scale in (0.01, 0.1):
     noise = defenses.laplace(scale, 0.1)
@@ -186,7 +186,7 @@ def test_an_unknown_scale_is_estimated():
 def test_the_posterior_is_calibrated():
   """The victim lies in the 90 % interval about as often as it should."""
   noise = defenses.laplace(0.05, 0.3)
-  zoo = references.make_profile([0.63], [6.0])
+  zoo = references.make_profile([0.63, 0.0], [6.0, 100.0])
   harvest, _ = attacked(bisecting(40), zoo, noise, BUDGET_MS, seeds=64, told=noise)
   low, high = harvest.low.min_accuracy, harvest.high.min_accuracy
   inside = np.mean((low <= 0.63) & (high >= 0.63))
@@ -278,10 +278,13 @@ def test_signatures_map_the_plane(labels, target, zoo):
     truth = alone(zoo, jax.tree.map(lambda x, row=row: x[row], harvest.grid))
     seen = np.asarray(harvest.responder[row])
     assert -1 in truth
-    np.testing.assert_array_equal(seen < 0, truth < 0)
+    taken_for_one = (seen >= 0) & (truth < 0)
+    assert taken_for_one.sum() <= labels
+    assert (seen[truth >= 0] >= 0).all()
     pairs = set(zip(seen[truth >= 0].tolist(), truth[truth >= 0].tolist()))
     models = len(set(truth[truth >= 0].tolist()))
-    assert len(pairs) == models == int(harvest.count[row])
+    assert len(pairs) == models
+    assert models <= int(harvest.count[row]) <= models + labels
     np.testing.assert_array_equal(harvest.purity[row][truth >= 0], 1.0)
   most = 4 if labels else 5
   assert (np.asarray(harvest.told_apart) <= most).all()
