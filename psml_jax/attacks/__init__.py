@@ -4,7 +4,15 @@ Nothing here knows the router or the zoo. Each attack decides which queries to s
 and what to make of the answers; `psml_jax.session` carries them to a server.
 """
 
-from psml_jax.attacks import extraction, fingerprint, sybils
+from psml_jax.attacks import (
+  bandit,
+  extraction,
+  fingerprint,
+  majority,
+  probabilistic,
+  signatures,
+  sybils,
+)
 from psml_jax.attacks.base import (
   ATTACKS,
   Attack,
@@ -24,8 +32,12 @@ __all__ = [
   'Recorded',
   'Resources',
   'Trail',
+  'bandit',
   'extraction',
   'fingerprint',
+  'majority',
   'make',
+  'probabilistic',
+  'signatures',
   'sybils',
 ]
