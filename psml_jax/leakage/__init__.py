@@ -6,6 +6,7 @@ best-informed attacker gets.
 """
 
 from psml_jax.leakage.bounds import bound, least_rate
+from psml_jax.leakage.cells import Kept
 from psml_jax.leakage.kernels import Kernel, interval, kernel, purity
 from psml_jax.leakage.measures import Measure, drawn, kept, of, uniform
 from psml_jax.leakage.sampled import best_spec, rates
@@ -13,6 +14,7 @@ from psml_jax.leakage.worst import Frontier, Worst, frontier, worst, worst_of_al
 
 __all__ = [
   'Frontier',
+  'Kept',
   'Kernel',
   'Measure',
   'Worst',

@@ -15,6 +15,7 @@ import numpy as np
 
 from psml_jax import feasible, pareto, routers
 from psml_jax.core import ZooProfile
+from psml_jax.leakage import cells
 from psml_jax.leakage.boxes import cuts, padded_size
 
 
@@ -34,7 +35,7 @@ class NoisySearch:
     self._victims, self._profile = victims, profile
     self._ranks, self._places = (np.asarray(x)[victims] for x in feasible.places(zoo))
     self._zoo = zoo
-    counts = np.asarray(_counts(zoo), np.float32)
+    counts = np.asarray(cells.counts(zoo), np.float32)
     self._share = np.divide(1, counts, out=np.zeros_like(counts), where=counts > 0)
     by_place = np.asarray(feasible.places(zoo)[0])[np.asarray(zoo.by_latency)]
     self._best_so_far = np.maximum.accumulate(by_place)
@@ -100,7 +101,7 @@ class NoisySearch:
   def _laws(self, law: Any, axis: np.ndarray, values: jax.Array) -> list[np.ndarray]:
     """f32[K, M] each: at the middle of each interval, the least and the most in it."""
     count = axis.shape[1]
-    size = padded_size(count, 64)
+    size = padded_size(count, 256)
     low, high = jnp.asarray(np.pad(axis, ((0, 0), (0, size - count)), mode='edge'))
     return [np.asarray(one)[:count] for one in law(self._transform, values, low, high)]
 
@@ -127,14 +128,6 @@ class NoisySearch:
     if at < first and self._best_so_far[first - 1] == rank:
       answers = answers + (1 - down_low[:, 0])
     return answers
-
-
-@jax.jit
-def _counts(zoo: feasible.FeasibleIndex) -> jax.Array:
-  """i32[M, M], the models of at least rank r among the q + 1 fastest."""
-  size = len(zoo.by_latency)
-  fast = jnp.broadcast_to(jnp.arange(1, size + 1, dtype=jnp.int32), (size, size))
-  return feasible.count(zoo, fast, fast.T - 1)
 
 
 @jax.jit

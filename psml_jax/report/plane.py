@@ -57,7 +57,7 @@ def advice(study: Study) -> str:
     study: the study.
 
   Returns:
-    Text; of the first workload and its last target.
+    Text; of the study's workload and its last target.
   """
   rows = _at_last_target(study)
   if not rows:
@@ -89,9 +89,10 @@ def advice(study: Study) -> str:
 
 def tables(study: Study) -> dict[str, Table]:
   """The tables of a study by name, in their order."""
-  first = next(iter(study.bounds))
+  first = study.workload
   found = {'plane': Table('What to choose', (), (), advice(study))}
-  for workload in study.bounds:
+  order = sorted(study.bounds, key=lambda name: (name != first, name))
+  for workload in order:
     rows = [r for d in study.defenses for r in d.rows if r.workload == workload]
     found[f'defenses_{workload}'] = _defenses(workload, rows)
   notes = [f'{d.defense}: {d.note}' for d in study.defenses if d.note]
@@ -247,8 +248,7 @@ def _accounts(study: Study) -> Table:
 
 
 def _at_last_target(study: Study) -> list[Row]:
-  first = next(iter(study.bounds))
-  rows = [r for d in study.defenses for r in d.rows if r.workload == first]
+  rows = [r for d in study.defenses for r in d.rows if r.workload == study.workload]
   last = min((row.target_goodput for row in rows), default=0.0)
   return [row for row in rows if row.target_goodput == last and row.value is not None]
 

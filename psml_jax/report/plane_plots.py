@@ -28,7 +28,7 @@ def draw(study: Study) -> dict[str, bytes]:
 
 
 def _plane(study: Study) -> bytes:
-  names = list(study.bounds)
+  names = sorted(study.bounds, key=lambda name: (name != study.workload, name))
   columns = min(2, len(names))
   rows = -(-len(names) // columns)
   figure, grid = canvas.subplots(rows, columns, (6.2 * columns, 4.6 * rows + 1.4))

@@ -107,8 +107,8 @@ class Defense:
     unit: of its values, in words.
     points: from off to strong.
     rows: one for each workload and target.
-    victims: of the frontier, at the last target on the first workload.
-    steps: of the first workload, likewise.
+    victims: of the frontier, at the last target on the study's workload.
+    steps: of the study's workload, likewise.
     note: what could not be had.
   """
 
@@ -181,6 +181,7 @@ class Study:
     models: in the zoo.
     frontier: the names of the models on its frontier.
     cost: what the latency field is, in words, with its unit.
+    workload: that the tables of victims, clients and attackers are of.
     bounds: goodput against rate of each workload, [rate, goodput] pairs.
     defenses: in the config's order.
     attacked: of the config's attackers.
@@ -193,6 +194,7 @@ class Study:
   models: int
   frontier: list[str]
   cost: str
+  workload: str
   bounds: dict[str, list[tuple[float, float]]]
   defenses: list[Defense]
   attacked: list[Attacked]

@@ -15,13 +15,12 @@ class Attackers:
   """Attackers who know no more than a client, against some of the defenses.
 
   `attacks` maps names of `attacks.ATTACKS` to their fields; each is run against every
-  defense of `defenses`, calibrated to `target` on `workload`, with as many `probes`,
+  defense of `defenses`, calibrated to `target`, with as many `probes`,
   over `seeds`.
   """
 
   attacks: Mapping[str, Mapping[str, Any]]
   defenses: tuple[str, ...]
-  workload: str = 'uniform'
   target: float = 0.8
   probes: tuple[int, ...] = (100, 400)
   seeds: int = 16
@@ -31,9 +30,10 @@ class Attackers:
 class Config:
   """A leakage study.
 
-  `defenses` maps names of `defenses.MECHANISMS` to their fields, `workloads` those of
-  `workloads.WORKLOADS`. Every defense is calibrated to every goodput of `targets` on
-  every workload; `points` is how many values of its knob its curve has, and `gap` how
+  `defenses` maps names of `defenses.MECHANISMS` to their fields, `workloads` those
+  of `workloads.WORKLOADS`. Every defense is calibrated to every goodput of `targets` on
+  every workload; `workload` is the one that the tables of victims, clients and attackers
+  are of. `points` is how many values of its knob its curve has, and `gap` how
   far a certified ceiling may lie above the rate. `accounts` lists how many accounts a
   client makes against the defenses with memory, in `memory`.
   """
@@ -42,6 +42,7 @@ class Config:
   defenses: Mapping[str, Mapping[str, Any]]
   workloads: Mapping[str, Mapping[str, Any]]
   name: str = 'leakage'
+  workload: str = 'uniform'
   seed: int = 0
   targets: tuple[float, ...] = (0.95, 0.9, 0.8)
   points: int = 12
@@ -111,6 +112,7 @@ def _check(config: Config) -> None:
       raise ValueError(f'config.workloads.{name}: {error}') from None
   if not config.defenses or not config.workloads or not config.targets:
     raise ValueError('config has no defenses, workloads or targets; name some of each')
+  _validate.one_of('config.workload', config.workload, config.workloads)
   for target in config.targets:
     _validate.number('config.targets', target, lambda x: 0 < x <= 1, 'in (0, 1]')
   for count in config.accounts:
@@ -121,7 +123,6 @@ def _check(config: Config) -> None:
 
 def _check_attackers(config: Config, given: Attackers) -> None:
   path = 'config.attackers'
-  _validate.one_of(f'{path}.workload', given.workload, config.workloads)
   if given.target not in config.targets:
     raise ValueError(
       f'{path}.target is {given.target}; it must be one of {config.targets}'

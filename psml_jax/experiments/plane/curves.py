@@ -15,9 +15,10 @@ from psml_jax.leakage import Measure
 
 _SMALL_ZOO = 64
 _TOLERANCE = 2e-6
+_COARSE = np.linspace(0.0, 1.0, 25)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Clients:
   """Honest clients of several workloads, side by side.
 
@@ -92,6 +93,7 @@ class Curve:
 
   def __post_init__(self) -> None:
     self._goodputs: dict[float, dict[str, float]] = {}
+    self._worst: dict[float, leakage.Worst] = {}
 
   def value(self, strength: float) -> float:
     """The knob's value of a strength in [0, 1]."""
@@ -103,43 +105,49 @@ class Curve:
 
   @functools.cached_property
   def exact(self) -> bool:
-    """Whether goodputs are computed from laws; else each spec is drawn once.
+    """Whether goodputs are computed from laws; else each spec is drawn four times.
 
     Behind additive noise a law takes M^2 steps a spec, too many for a zoo of hundreds.
     """
-    transform = getattr(self.router(self.value(0.5)), 'transform', None)
-    return len(self.profile) <= _SMALL_ZOO or not isinstance(
-      transform, defenses.Fieldwise
-    )
+    router = self.router(self.value(0.5))
+    return len(self.profile) <= _SMALL_ZOO or not leakage.Kept.knows(router)
+
+  @functools.cached_property
+  def _behind_noise(self) -> leakage.Kept:
+    router: Any = self.router(self.value(0.5))
+    return leakage.Kept(self.profile, router.router, self.clients.spec)
 
   def goodput(self, strength: float) -> dict[str, float]:
     """The goodput of each workload."""
     if strength not in self._goodputs:
       router, spec = self.router(self.value(strength)), self.clients.spec
-      if self.exact:
-        kept = leakage.kept(self.profile, router, spec)
-      else:
+      if not self.exact:
         kept = _drawn(self.key, self.profile, router, spec)
+      elif leakage.Kept.knows(router):
+        kept = self._behind_noise(router)
+      else:
+        kept = leakage.kept(self.profile, router, spec)
       self._goodputs[strength] = self.clients.means(np.asarray(kept, float))
     return self._goodputs[strength]
 
   def worst(self, strength: float) -> leakage.Worst:
     """The worst victim."""
-    router = self.router(self.value(strength))
-    return leakage.worst_of_all(self.profile, router, gap=self.gap)
+    if strength not in self._worst:
+      router = self.router(self.value(strength))
+      self._worst[strength] = leakage.worst_of_all(self.profile, router, gap=self.gap)
+    return self._worst[strength]
 
-  def strengths(self, points: int) -> np.ndarray:
-    """f64[points]: off, and between the two ends of where goodput changes."""
-    start, end = 0.0, 1.0
-    coarse = np.linspace(0.0, 1.0, 17)
-    names = list(self.clients.measures)
-    goodput = np.array([[self.goodput(s)[name] for name in names] for s in coarse])
-    lost = goodput[0] - goodput
-    if (lost > 0.002).any():
-      start = coarse[max(0, int(np.argmax((lost > 0.002).any(1))) - 1)]
-    over = np.nonzero((goodput > 0.4).any(1))[0]
-    end = coarse[min(len(coarse) - 1, int(over[-1]) + 1)] if len(over) else 1.0
-    return np.unique(np.append(0.0, np.linspace(start, end, points - 1)))
+  @property
+  def known(self) -> list[float]:
+    """The strengths of which the worst victim is known, ascending."""
+    return sorted(self._worst)
+
+  def strengths(self, points: int, workload: str) -> np.ndarray:
+    """f64[points], for goodputs of a workload about evenly from 1 down to 0.4."""
+    goodput = np.array([self.goodput(s)[workload] for s in _COARSE])
+    falling = np.minimum.accumulate(goodput)
+    wanted = np.linspace(falling[0], max(0.4, falling[-1]), points)
+    return np.unique(np.interp(-wanted, -falling, _COARSE))
 
   def at_goodput(self, workload: str, target: float) -> float:
     """The strongest strength that keeps a goodput.
@@ -158,7 +166,7 @@ class Curve:
     def above(strength: float) -> float:
       return self.goodput(strength)[workload] - target
 
-    coarse = np.linspace(0.0, 1.0, 17)
+    coarse = _COARSE
     keeps = [i for i, strength in enumerate(coarse) if above(strength) >= -_TOLERANCE]
     if not keeps:
       best = max(self.goodput(strength)[workload] for strength in coarse)
@@ -190,4 +198,6 @@ class Curve:
 
 @jax.jit
 def _drawn(key: jax.Array, profile: ZooProfile, router: Any, spec: Spec) -> jax.Array:
-  return leakage.drawn(key, profile, router, spec)
+  keys = jax.random.split(key, 4)
+  kept = jax.lax.map(lambda one: leakage.drawn(one, profile, router, spec), keys)
+  return jnp.mean(kept, axis=0, dtype=jnp.float32)

@@ -68,6 +68,7 @@ def run(
       a work directory of another config or in use.
   """
   del until, data_dir
+  _device.start()
   try:
     profile = configs.profile(config)
     key = _keys.purpose(config.seed, 'leakage')
@@ -76,7 +77,6 @@ def run(
   except ValueError as error:
     raise InputError(str(error)) from error
   if not (path / 'report.html').exists():
-    _device.start()
     with contextlib.ExitStack() as resources:
       try:
         resources.enter_context(lock.hold(path))
@@ -130,6 +130,7 @@ def _work(
     models=len(profile),
     frontier=[profile.names[i] for i in pareto.corners(profile)],
     cost=_cost(config),
+    workload=config.workload,
     bounds={name: _bound(profile, each) for name, each in honest.measures.items()},
     defenses=measured,
     attacked=attacked,
@@ -154,20 +155,7 @@ def _defense(
   own = jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
   curve = curves.Curve(profile, honest, name, config.defenses[name], own, config.gap)
   knob, notes = defenses.MECHANISMS[name].knob, []
-  points = []
-  for strength in curve.strengths(config.points):
-    found = curve.worst(float(strength))
-    points.append(
-      Point(
-        curve.value(float(strength)),
-        curve.goodput(float(strength)),
-        float(found.rate[0]),
-        float(found.ceiling[0]),
-        profile.names[found.victims[0]],
-        float(found.purity[0]),
-      )
-    )
-  rows, strength = [], 0.0
+  rows, last = [], 0.0
   for workload, measure in honest.measures.items():
     for target in config.targets:
       try:
@@ -176,12 +164,14 @@ def _defense(
         notes.append(str(error))
         continue
       rows.append(_row(curve, measure, workload, target, strength))
-  first = next(iter(honest.measures))
-  with contextlib.suppress(ValueError):
-    strength = curve.at_goodput(first, config.targets[-1])
-  router = curve.router(curve.value(strength))
+      if workload == config.workload:
+        last = strength
+  for strength in curve.strengths(config.points, config.workload):
+    curve.worst(float(strength))
+  points = [_point(curve, strength) for strength in curve.known]
+  router = curve.router(curve.value(last))
   every = leakage.worst(profile, router, gap=config.gap)
-  steps = goodput.by_step(own, profile, router, honest.measures[first].spec)
+  steps = goodput.by_step(own, profile, router, honest.measures[config.workload].spec)
   corners = pareto.corners(profile)
   return Defense(
     name,
@@ -205,6 +195,18 @@ def _defense(
       for model, share, kept in zip(corners, steps.share, steps.goodput, strict=True)
     ],
     '; '.join(notes),
+  )
+
+
+def _point(curve: curves.Curve, strength: float) -> Point:
+  found = curve.worst(strength)
+  return Point(
+    curve.value(strength),
+    curve.goodput(strength),
+    float(found.rate[0]),
+    float(found.ceiling[0]),
+    curve.profile.names[found.victims[0]],
+    float(found.purity[0]),
   )
 
 
