@@ -51,6 +51,34 @@ def get_config(name: str = 'cifar10_published') -> ConfigDict:
         'laplace_step': {},
         'best_effort': {},
         'quantised': {},
+        'exponential': {},
+        'exponential_l1': {},
+        'exponential_quantile': {},
+        'permute_and_flip': {},
+        'epsilon_random': {},
+        'most_accurate_random': {},
+        'fastest_random': {},
+      },
+      'attackers': {
+        'defenses': ('capped', 'laplace'),
+        'attacks': {
+          'fingerprint': {},
+          'majority': {},
+          'probabilistic': {},
+          'scale_unknown': {},
+          'bandit': {},
+          'signatures': {},
+        },
+        'target': 0.8,
+        'probes': (100, 400),
+        'seeds': 16,
+      },
+      'memory': {
+        'defenses': {
+          'budget': {'value': 10.0, 'cap': 0.25},
+          'sticky': {'value': 0.07},
+        },
+        'accounts': (1, 10, 100, 1000),
       },
     }
   )

@@ -1,6 +1,7 @@
 """Bisection against a server that answers by chance: each step is put to a vote."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -93,9 +94,13 @@ def majority(
   return Majority(probing, votes)
 
 
-def _then_replay(resources: Resources, votes: int = 5) -> Phases:
+def _then_replay(resources: Resources, probes: int = 0) -> Phases:
+  """Five votes a step; given a number of probes, as many as it pays for."""
+  resolutions = resources.accuracy_resolution, resources.latency_resolution
+  steps = sum(max(0, math.ceil(-math.log2(each))) for each in resolutions)
+  affordable = max(1, probes // max(1, steps))
   probing = majority(
-    votes=votes,
+    votes=affordable - 1 + affordable % 2 if probes else 5,
     accuracy_resolution=resources.accuracy_resolution,
     latency_resolution=resources.latency_resolution,
   )

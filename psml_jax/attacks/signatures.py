@@ -241,7 +241,9 @@ def signatures(
   return Signatures(limit, steps, canaries, repeats, tell_by, target)
 
 
-def _then_replay(resources: Resources, **fields: Any) -> Phases:
+def _then_replay(resources: Resources, probes: int = 128, **fields: Any) -> Phases:
+  """Of the default sizes, with as many accuracies as the probes pay for."""
+  fields = {'accuracies': max(1, probes // 16)} | fields
   return Phases((signatures(**fields), replay('found', resources.num_queries)))
 
 

@@ -224,7 +224,7 @@ def _accounts(study: Study) -> Table:
     Column('value', _short, True),
     Column('accounts', str, True),
     Column('queries', str, True),
-    Column('victim answers', _plain, True),
+    Column('victim answers', _whole, True),
     Column('bound', _plain, True),
     Column('goodput (%)', _percent, True),
     Column('5 % of clients below', _percent, True),
@@ -236,7 +236,7 @@ def _accounts(study: Study) -> Table:
       one.value,
       one.accounts,
       one.queries,
-      one.answers,
+      Interval(one.answers, one.answers_low, one.answers_high),
       one.bound,
       100 * one.goodput,
       100 * one.goodput_low,
@@ -244,7 +244,13 @@ def _accounts(study: Study) -> Table:
     )
     for one in study.accounts
   ]
-  return Table('Defenses with memory against many accounts', columns, rows)
+  return Table(
+    'Defenses with memory against many accounts',
+    columns,
+    rows,
+    'Victim answers with 95 % interval over runs. The bound of a budget is one that a run '
+    'passes once in a thousand, that of sticky noise is on the mean.',
+  )
 
 
 def _at_last_target(study: Study) -> list[Row]:
@@ -274,6 +280,10 @@ def _short(value: float) -> str:
 
 def _plain(value: float) -> str:
   return number(value, ',.0f')
+
+
+def _whole(value: Interval) -> str:
+  return f'{value.mean:,.0f} [{value.low:,.0f}, {value.high:,.0f}]'
 
 
 def _interval(value: Interval) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 
+from psml_jax.metrics import Interval
 from psml_jax.report import canvas
 from psml_jax.report.plane_records import Accounts, Attacked, Defense, Study
 from psml_jax.report.styles import GREY, RED
@@ -113,9 +114,14 @@ def _accounts(accounts: Sequence[Accounts]) -> bytes:
     own = [one for one in accounts if one.defense == name]
     at = [one.accounts for one in own]
     axes.plot(at, [one.bound / one.queries for one in own], 'k-', lw=2, label='bound')
-    axes.plot(
-      at, [one.answers / one.queries for one in own], 'o--', color=RED, label='measured'
-    )
+    answers = [
+      Interval(
+        *(x / one.queries for x in (one.answers, one.answers_low, one.answers_high))
+      )
+      for one in own
+    ]
+    exactly = [Interval(k, k, k) for k in at]
+    canvas.error_line(axes, exactly, answers, RED, 'o', label='measured', dashes='--')
     axes.set_xscale('log')
     axes.set_ylim(0, 1.05)
     axes.set_title(f'{name}, {own[0].queries:,} queries', fontsize=canvas.FONT)

@@ -154,8 +154,11 @@ class Accounts:
     value: of its knob.
     accounts: how many.
     queries: billed in all.
-    answers: the victim's among them, in the mean.
-    bound: on them.
+    answers: the victim's among them, in the mean over runs.
+    answers_low: lower end of the 95 % interval of that.
+    answers_high: its upper end.
+    bound: on the answers: for budgets one that a run passes once in a thousand, for
+      sticky noise on the mean.
     goodput: of honest clients with one account, in the mean.
     goodput_low: 5 % of the clients have less.
     goodput_high: 5 % of the clients have more.
@@ -166,6 +169,8 @@ class Accounts:
   accounts: int
   queries: int
   answers: float
+  answers_low: float
+  answers_high: float
   bound: float
   goodput: float
   goodput_low: float

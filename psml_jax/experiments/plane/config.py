@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from psml_jax import _validate, attacks, profiles, workloads
+from psml_jax import _registry, _validate, profiles, workloads
+from psml_jax.attacks import base
 from psml_jax.core import ZooProfile
 from psml_jax.defenses import mechanisms
 from psml_jax.experiments.config import Published, build
@@ -27,15 +28,32 @@ class Attackers:
 
 
 @dataclasses.dataclass(frozen=True)
+class Memory:
+  """Defenses with memory, against a thief of several accounts.
+
+  `defenses` maps names of `defenses.MECHANISMS` to `value`, of the knob, and their
+  fields. A thief with each number of `accounts` sends `queries` over `seeds`, and tries
+  `cells` where a defense has such; `clients` honest ones send `each` queries.
+  """
+
+  defenses: Mapping[str, Mapping[str, Any]]
+  accounts: tuple[int, ...] = (1, 10, 100, 1000)
+  queries: int = 2000
+  seeds: int = 32
+  cells: int = 1
+  clients: int = 200
+  each: int = 100
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
   """A leakage study.
 
-  `defenses` maps names of `defenses.MECHANISMS` to their fields, `workloads` those
-  of `workloads.WORKLOADS`. Every defense is calibrated to every goodput of `targets` on
+  `defenses` maps names of `defenses.MECHANISMS` to their fields, `workloads` names of
+  `workloads.WORKLOADS`. Every defense is calibrated to every goodput of `targets` on
   every workload; `workload` is the one that the tables of victims, clients and attackers
   are of. `points` is how many values of its knob its curve has, and `gap` how
-  far a certified ceiling may lie above the rate. `accounts` lists how many accounts a
-  client makes against the defenses with memory, in `memory`.
+  far a certified ceiling may lie above the rate.
   """
 
   published: Published
@@ -48,8 +66,7 @@ class Config:
   points: int = 12
   gap: float = 2e-3
   attackers: Attackers | None = None
-  memory: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
-  accounts: tuple[int, ...] = (1, 10, 100, 1000)
+  memory: Memory | None = None
 
 
 def parse(fields: Mapping[str, Any]) -> Config:
@@ -99,26 +116,41 @@ def _check(config: Config) -> None:
     )
   if config.published.name:
     _validate.one_of('config.published.name', config.published.name, profiles.names())
-  for place, listed in (('defenses', config.defenses), ('memory', config.memory)):
-    for name, its in listed.items():
-      try:
-        mechanisms.check(name, its)
-      except ValueError as error:
-        raise ValueError(f'config.{place}.{name}: {error}') from None
+  for name, its in config.defenses.items():
+    _check_mechanism(f'config.defenses.{name}', name, its)
   for name, its in config.workloads.items():
-    try:
-      workloads.make(name, **its)
-    except (TypeError, ValueError) as error:
-      raise ValueError(f'config.workloads.{name}: {error}') from None
+    entry = workloads.WORKLOADS.find(name, 'config.workloads')
+    _registry.check_fields(f'config.workloads.{name}', entry, 0, its)
   if not config.defenses or not config.workloads or not config.targets:
     raise ValueError('config has no defenses, workloads or targets; name some of each')
   _validate.one_of('config.workload', config.workload, config.workloads)
   for target in config.targets:
     _validate.number('config.targets', target, lambda x: 0 < x <= 1, 'in (0, 1]')
-  for count in config.accounts:
-    _validate.positive_int('config.accounts', count)
+  if config.memory is not None:
+    _check_memory(config.memory)
   if config.attackers is not None:
     _check_attackers(config, config.attackers)
+
+
+def _check_mechanism(path: str, name: str, fields: Mapping[str, Any]) -> None:
+  try:
+    mechanisms.check(name, fields)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from None
+
+
+def _check_memory(given: Memory) -> None:
+  path = 'config.memory'
+  for name, its in given.defenses.items():
+    if 'value' not in its:
+      raise ValueError(f'{path}.defenses.{name} is {its}; it must have a value')
+    own = {field: value for field, value in its.items() if field != 'value'}
+    _check_mechanism(f'{path}.defenses.{name}', name, own)
+  for field in ('queries', 'cells', 'clients', 'each'):
+    _validate.positive_int(f'{path}.{field}', getattr(given, field))
+  _validate.at_least_two(f'{path}.seeds', given.seeds)
+  for count in given.accounts:
+    _validate.positive_int(f'{path}.accounts', count)
 
 
 def _check_attackers(config: Config, given: Attackers) -> None:
@@ -134,6 +166,6 @@ def _check_attackers(config: Config, given: Attackers) -> None:
     _validate.one_of(f'{path}.defenses', name, config.defenses)
   for name, its in given.attacks.items():
     try:
-      attacks.make(name, attacks.Resources(1, 0.01, 0.01), **its)
+      base.check(name, its)
     except ValueError as error:
       raise ValueError(f'{path}.attacks.{name}: {error}') from None

@@ -68,11 +68,14 @@ def run(
       a work directory of another config or in use.
   """
   del until, data_dir
-  _device.start()
+
   try:
     profile = configs.profile(config)
     key = _keys.purpose(config.seed, 'leakage')
     honest = curves.clients(jax.random.fold_in(key, 0), profile, config.workloads)
+    for name, its in config.defenses.items():
+      off = defenses.MECHANISMS[name].knob.off
+      defenses.defended(profile, name, off, **its)
     path = workdir.open_workdir(_files.local('workdir', directory), config)
   except ValueError as error:
     raise InputError(str(error)) from error
@@ -121,7 +124,7 @@ def _work(
     },
   )
   attacked = each('attackers', Attacked, attackers.jobs(config, profile, key, measured))
-  accounts = each('accounts', Accounts, attackers.accounts(config, profile, key))
+  accounts = each('accounts', Accounts, attackers.counted(config, profile, key))
   workdir.write_jsonl(
     path / 'seconds.jsonl', [*spent, float(time.perf_counter() - began)]
   )
