@@ -4,7 +4,7 @@ Nothing here knows the router or the zoo. Each attack decides which queries to s
 and what to make of the answers; `psml_jax.session` carries them to a server.
 """
 
-from psml_jax.attacks import extraction, fingerprint
+from psml_jax.attacks import extraction, fingerprint, posterior
 from psml_jax.attacks.base import (
   ATTACKS,
   Attack,
@@ -27,4 +27,5 @@ __all__ = [
   'extraction',
   'fingerprint',
   'make',
+  'posterior',
 ]

@@ -17,7 +17,7 @@ from jax.scipy.special import gammaln
 
 from psml_jax.core import Spec
 
-_LATENCY_SPREAD = 0.7  # of log latencies around the budget: Laplace's scale
+_LATENCY_SPREAD = 0.4  # of log latencies on each side of the budget: Gamma's scale
 _SCALE_SPREAD = 1.5  # of log factors on noise of unknown scale: a standard deviation
 _LEAST = 1e-6  # probability of an answer: none is impossible
 
@@ -99,10 +99,16 @@ def draw(key: jax.Array, size: int, num_steps: int, *, scale_known: bool) -> Fro
   scale = _SCALE_SPREAD * jax.random.normal(keys[2], (size, 2))
   return Frontiers(
     accuracy=jax.random.uniform(keys[3], shape),
-    log_latency=_LATENCY_SPREAD * jax.random.laplace(keys[4], shape),
+    log_latency=_LATENCY_SPREAD * _two_sided(keys[4], shape),
     real=place < count,
     log_scale=jnp.zeros_like(scale) if scale_known else scale,
   )
+
+
+def _two_sided(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  size_key, sign_key = jax.random.split(key)
+  sign = jax.random.rademacher(sign_key, shape, jnp.float32)
+  return sign * jax.random.gamma(size_key, 2.0, shape)
 
 
 def log_prior(frontiers: Frontiers) -> jax.Array:
@@ -110,7 +116,8 @@ def log_prior(frontiers: Frontiers) -> jax.Array:
   num_steps = frontiers.real.shape[-1]
   count = jnp.sum(frontiers.real, axis=-1)
   alike = gammaln(count + 1.0) + gammaln(num_steps - count + 1.0)
-  latency = jnp.sum(jnp.abs(frontiers.log_latency), axis=-1) / _LATENCY_SPREAD
+  away = jnp.abs(frontiers.log_latency) / _LATENCY_SPREAD
+  latency = jnp.sum(away - jnp.log(jnp.maximum(away, 1e-6)), axis=-1)
   scale = jnp.sum(frontiers.log_scale**2, axis=-1) / (2 * _SCALE_SPREAD**2)
   possible = jnp.all((frontiers.accuracy >= 0) & (frontiers.accuracy <= 1), axis=-1)
   possible &= jnp.any(frontiers.real & (frontiers.log_latency <= 0), axis=-1)
@@ -193,7 +200,9 @@ def served_and_rate(
   accurate, last = fields(law, steps, min_accuracy, max_latency_ms)
   lowest = jnp.stack([a - b for a, b in zip(accurate, [0.0, *accurate[:-1]])], axis=1)
   place = np.arange(len(last))
-  size = place - place[:, None] + 1  # of a feasible set, by its lowest and its last step
+  size = (
+    place - place[:, None] + 1
+  )  # of a feasible set, by its lowest and its last step
   share = jnp.asarray(np.where(size > 0, 1 / np.maximum(size, 1), 0), jnp.float32)
   victim = steps.victim[:, None, None]
   lowest = jnp.where(place[:, None] <= victim, lowest, 0.0)
@@ -279,7 +288,9 @@ def _proposal(key: jax.Array, old: Frontiers, scale_known: bool) -> Frontiers:
   size, num_steps = old.real.shape
   slot = jax.random.randint(keys[0], (size, 1), 0, num_steps)
   here = jnp.arange(num_steps) == slot
-  kind = jax.random.randint(keys[1], (size, 1), 0, _SCALE if scale_known else _SCALE + 1)
+  kind = jax.random.randint(
+    keys[1], (size, 1), 0, _SCALE if scale_known else _SCALE + 1
+  )
   width = 10.0 ** jax.random.uniform(keys[2], (size, 1), minval=-2.5, maxval=0.0)
   step = width * jax.random.normal(keys[3], (size, 2))
 

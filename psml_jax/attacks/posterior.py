@@ -19,7 +19,7 @@ from psml_jax.attacks.base import ATTACKS, Entry, Phases, Resources
 from psml_jax.attacks.extraction import choose_inputs, replay
 from psml_jax.core import Knowledge, Observation, Query, Spec
 
-_TARGETS, _SUBSET, _GRID, _FINE = 32, 256, 20, 64
+_TARGETS, _SUBSET, _GRID, _FINE = 32, 512, 20, 64
 
 
 class Choice(NamedTuple):
@@ -46,6 +46,20 @@ class _State:
   log_weight: jax.Array
   answers: particles.Answers
   spec: Spec  # of the next probe
+  scale_known: bool = struct.field(pytree_node=False)
+
+
+@struct.dataclass(eq=False)
+class _Guess:
+  """Logistic noise, for an attacker who was told no law; particles carry its scale."""
+
+  latency_scale_ms: jax.Array
+
+  def accurate(self, min_accuracy: jax.Array, accuracy: jax.Array) -> jax.Array:
+    return jax.nn.sigmoid((accuracy - min_accuracy) / 0.05)
+
+  def fast(self, max_latency_ms: jax.Array, latency_ms: jax.Array) -> jax.Array:
+    return jax.nn.sigmoid((max_latency_ms - latency_ms) / self.latency_scale_ms)
 
 
 @struct.dataclass(eq=False)
@@ -64,19 +78,22 @@ class Posterior:
     if _validate.is_concrete(budget):
       _validate.positive('latency_budget_ms', float(budget))
     own, prior_key, probe_key = jax.random.split(jax.random.fold_in(key, 1), 3)
+    told = hasattr(knowledge.defense, 'accurate')
+    scale_known = self.scale_known and told
     frontiers = particles.draw(
-      prior_key, self.num_particles, self.num_steps, scale_known=self.scale_known
+      prior_key, self.num_particles, self.num_steps, scale_known=scale_known
     )
     possible = particles.log_prior(frontiers) > -jnp.inf
     state = _State(
       key=own,
       image=choose_inputs(key, knowledge.pool_size, 1),
       latency_budget_ms=budget,
-      law=knowledge.defense,
+      law=knowledge.defense if told else _Guess(0.3 * budget),
       frontiers=frontiers,
       log_weight=jnp.where(possible, 0.0, -jnp.inf),
       answers=particles.Answers.none(self.num_probes),
       spec=Spec.of(0.0, 0.0),
+      scale_known=scale_known,
     )
     return dataclasses.replace(state, spec=_next_probe(probe_key, state))
 
@@ -104,7 +121,7 @@ class Posterior:
         answers,
         state.latency_budget_ms,
         num_moves=self.num_moves,
-        scale_known=self.scale_known,
+        scale_known=state.scale_known,
       )
       return moved, jnp.zeros_like(log_weight)
 
@@ -122,7 +139,7 @@ class Posterior:
   def harvest(self, state: _State) -> Choice:
     grid_key, subset_key = jax.random.split(jax.random.fold_in(state.key, 1))
     frontiers = particles.resampled(
-      subset_key, state.frontiers, state.log_weight, min(4 * _SUBSET, self.num_particles)
+      subset_key, state.frontiers, state.log_weight, self.num_particles
     )
     steps = particles.in_order(frontiers, state.latency_budget_ms)
     return _best(grid_key, state.law, steps, self.purity)
@@ -133,12 +150,51 @@ def posterior(
   num_probes: int,
   purity: ArrayLike = 0.0,
   num_particles: int = 1024,
-  num_steps: int = 12,
+  num_steps: int = 10,
   num_moves: int = 4,
   scale_known: bool = True,
 ) -> Posterior:
   """Infers the frontier from noisy refusals, and the spec that pays best for it.
+
+  Each probe is the one, of 400 candidates about the corners of the particles, that
+  lowers most the variance of what the choice of a spec depends on. The victim is the most
+  accurate model within the latency budget, which is taken to lie between models rather
+  than at one. The router is taken to be uniform over the frontier: no refusal tells of
+  the models behind it.
+
+  Args:
+    num_probes: how many queries it sends, one at a time.
+    purity: f32[], the least share of answers that are to be the victim's, as the
+      attacker expects it; 0 asks for the highest rate alone. Where no spec has as much,
+      the purest is chosen. May be traced.
+    num_particles: frontiers in the attacker's mind.
+    num_steps: the most models that a frontier has there.
+    num_moves: Metropolis steps of each particle whenever they are drawn anew.
+    scale_known: False for an attacker who knows the law of the noise, but not its scale:
+      that of `Knowledge.defense` is a guess then, and particles carry a factor of their
+      own on it for each field.
+
+  Returns:
+    The attack; it reads `served` alone and harvests a `Choice` at any time. Told no
+    law with distribution functions, it assumes logistic noise of unknown scale.
+
+  Raises:
+    ValueError: a number that is not a whole one >= 1, or a concrete purity outside
+      [0, 1]; from `init`, a budget that is not finite and > 0.
+
+  >>> from psml_jax import ZooProfile, defenses, routers, servers, session
+  >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('small', 'large'))
+  >>> noise = defenses.laplace(0.02, 0.2)
+  >>> server = servers.table(
+  ...   routers.uniform(zoo), zoo.latency_ms, jnp.ones((2, 1, 1)), defense=noise)
+  >>> key, server_key = jax.random.split(jax.random.key(0))
+  >>> found = session.run(
+  ...   key, posterior(num_probes=20, num_particles=256), server,
+  ...   server.init(server_key), Knowledge(3.0, defense=noise), budget=20)
+  >>> zoo.meets(found.harvest.spec).tolist()
+  [True, False]
   """
+  _check_purity(purity)
   return Posterior(
     jnp.asarray(purity, jnp.float32),
     _validate.positive_int('num_probes', num_probes),
@@ -147,6 +203,56 @@ def posterior(
     _validate.positive_int('num_moves', num_moves),
     scale_known,
   )
+
+
+def best_query(
+  key: jax.Array,
+  law: Any,
+  frontier: Spec,
+  latency_budget_ms: ArrayLike,
+  *,
+  purity: ArrayLike = 0.0,
+) -> Choice:
+  """The spec that an attacker chooses who is told the whole frontier.
+
+  Args:
+    key: of the candidates, 4,096 about the victim's corner and its neighbours'; consumed.
+    law: of the noise, as `Knowledge.defense`.
+    frontier: the corners, of shape [K], both fields ascending.
+    latency_budget_ms: f32[]; the victim is the most accurate model within it.
+    purity: as in `posterior`.
+
+  Returns:
+    The choice; its rate and purity are exact for a uniform router over the frontier.
+
+  Raises:
+    ValueError: a concrete purity outside [0, 1], or a budget that no corner meets.
+
+  >>> from psml_jax import defenses
+  >>> law, frontier = defenses.laplace(0.1, 1.0), Spec.of([0.7, 0.9], [1.0, 5.0])
+  >>> [round(float(best_query(jax.random.key(0), law, frontier, 5.0, purity=p).purity), 1)
+  ...  for p in (0.0, 0.95)]
+  [0.8, 1.0]
+  """
+  _check_purity(purity)
+  within = jnp.sum(frontier.max_latency_ms <= latency_budget_ms, dtype=jnp.int32)
+  if _validate.is_concrete(within) and not int(within):
+    raise ValueError(
+      f'latency_budget_ms is {latency_budget_ms}; it must be at least '
+      f"{float(frontier.max_latency_ms[0]):g}, the fastest model's latency"
+    )
+  steps = particles.Steps(
+    frontier.min_accuracy[None],
+    frontier.max_latency_ms[None],
+    within[None] - 1,
+    jnp.ones((1, 2)),
+  )
+  return _best(key, law, steps, jnp.asarray(purity, jnp.float32))
+
+
+def _check_purity(purity: ArrayLike) -> None:
+  if _validate.is_concrete(purity):
+    _validate.fractions('purity', purity)
 
 
 def _next_probe(key: jax.Array, state: _State) -> Spec:
@@ -209,12 +315,17 @@ def _at(accuracy: jax.Array, latency: jax.Array, place: jax.Array) -> Spec:
   return Spec(accuracy[place // len(latency)], latency[place % len(latency)])
 
 
-def _then_replay(resources: Resources, num_probes: int = 60) -> Phases:
-  probing = posterior(num_probes=num_probes)
+def _then_replay(
+  resources: Resources,
+  num_probes: int = 60,
+  purity: float = 0.0,
+  scale_known: bool = True,
+) -> Phases:
+  probing = posterior(num_probes=num_probes, purity=purity, scale_known=scale_known)
   return Phases((probing, replay('found', resources.num_queries)))
 
 
 ATTACKS.register(
   'posterior',
-  Entry(_then_replay, knows='its latency budget, and the law of the noise'),
+  Entry(_then_replay, knows='its latency budget and the law of the noise'),
 )
