@@ -37,7 +37,8 @@ def one_particle(scale=(1.0, 1.0)):
 def kernel(law, accuracy, latency):
   """f64[G * H, M + 1], of a grid of specs."""
   grid = Spec.of(*np.meshgrid(accuracy, latency, indexing='ij'))
-  law = defenses.defend(routers.uniform(ZOO), law).kernel(grid)
+  with jax.numpy_rank_promotion('allow'):
+    law = defenses.defend(routers.uniform(ZOO), law).kernel(grid)
   return np.asarray(law, np.float64).reshape(-1, len(ZOO) + 1)
 
 
@@ -88,10 +89,9 @@ def test_metropolis_steps_keep_the_posterior():
   chance = particles.served(
     LAWS['laplace'], particles.in_order(drawn, budget), answers.spec
   )
-  sent = jnp.arange(4) < 3
-  likelihood = jnp.where(sent, particles.log_answer(chance, answers.served), 0)
+  each = particles.log_answer(chance[:, :3], answers.served[None, :3])
   possible = particles.log_prior(drawn) > -jnp.inf
-  log_weight = jnp.where(possible, likelihood.sum(-1), -jnp.inf)
+  log_weight = jnp.where(possible, each.sum(-1), -jnp.inf)
   wanted = features(drawn) @ jax.nn.softmax(log_weight)
   start = particles.resampled(
     resample_key, drawn, jnp.where(possible, 0.0, -jnp.inf), size
@@ -102,19 +102,22 @@ def test_metropolis_steps_keep_the_posterior():
     start,
     answers,
     budget,
-    num_moves=150,
+    num_moves=200,
     scale_known=False,
   )
   spread = features(moved).std(-1)
   error = np.abs(features(moved).mean(-1) - wanted) / spread
-  assert (error < 0.04).all(), error
+  assert (error < 0.05).all(), error
   before = np.abs(features(start).mean(-1) - wanted) / spread
   assert before.max() > 0.2
 
 
-def run(attack, seeds=8, told=LAWS['laplace'], budget=BUDGET, queries=1000):
+NOISE = defenses.laplace(0.03, 0.25)
+
+
+def run(attack, seeds=8, told=NOISE, budget=BUDGET, queries=1000):
   server = servers.table(
-    routers.uniform(ZOO), ZOO.latency_ms, jnp.ones((4, 1, 2)), defense=LAWS['laplace']
+    routers.uniform(ZOO), ZOO.latency_ms, jnp.ones((4, 1, 2)), defense=NOISE
   )
   knowledge = Knowledge(jnp.float32(budget), num_classes=2, defense=told)
 
@@ -127,9 +130,14 @@ def run(attack, seeds=8, told=LAWS['laplace'], budget=BUDGET, queries=1000):
 
 
 def share_of_best(spec):
-  law = defenses.defend(routers.uniform(ZOO), LAWS['laplace'])
-  best = kernel(LAWS['laplace'], np.linspace(0, 1, 201), np.linspace(0, 9, 271))
-  return np.asarray(law.kernel(spec)[:, VICTIM]) / best[:, VICTIM].max()
+  best = kernel(NOISE, np.linspace(0, 1, 201), np.linspace(0, 9, 271))
+  return rates(spec) / best[:, VICTIM].max()
+
+
+def rates(spec):
+  """The true rate of each spec, f64[S]."""
+  pairs = zip(np.asarray(spec.min_accuracy), np.asarray(spec.max_latency_ms))
+  return np.array([kernel(NOISE, [a], [b])[0, VICTIM] for a, b in pairs])
 
 
 SMALL = {'num_particles': 256, 'num_steps': 6, 'num_moves': 3}
@@ -143,10 +151,8 @@ def test_it_gets_most_of_the_best_rate_and_more_with_more_probes():
   reached = share_of_best(many.harvest.spec).mean()
   assert reached > 0.85
   assert reached > share_of_best(few.harvest.spec).mean() + 0.1
-  expected, true = many.harvest.rate.mean(), 0.0
-  law = defenses.defend(routers.uniform(ZOO), LAWS['laplace'])
-  true = law.kernel(many.harvest.spec)[:, VICTIM].mean()
-  assert abs(expected - true) < 0.1
+  expected = many.harvest.rate.mean()
+  assert abs(expected - rates(many.harvest.spec).mean()) < 0.1
 
 
 def test_purity_costs_rate():
@@ -157,7 +163,7 @@ def test_purity_costs_rate():
   assert (pure.harvest.rate < loose.harvest.rate).all()
 
 
-@pytest.mark.parametrize('told', [defenses.laplace(0.3, 0.3), None])
+@pytest.mark.parametrize('told', [defenses.laplace(0.1, 0.1), None])
 def test_the_scale_may_be_unknown(told):
   attack = posterior.posterior(num_probes=60, scale_known=False, **SMALL)
   assert share_of_best(run(attack, told=told).harvest.spec).mean() > 0.75

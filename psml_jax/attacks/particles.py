@@ -1,9 +1,9 @@
 """Beliefs about a zoo's frontier: particles, each a frontier of at most K steps.
 
-Behind noise of known distribution functions, the probability that a spec is served is a
-sum over the frontier's steps, so that a particle costs O(K) a probe. Particles are drawn
-anew by their weights and moved by Metropolis steps that leave the posterior as it is
-(Chopin 2002, "A sequential particle filter method for static models", section 3).
+Behind noise of known distribution functions, the probability that a spec is served is
+a sum over the frontier's steps, so that a particle costs O(K) a probe. Particles are
+drawn anew by their weights and moved by Metropolis steps that leave the posterior as it
+is (Chopin 2002, "A sequential particle filter method for static models", section 3).
 """
 
 import dataclasses
@@ -26,9 +26,9 @@ _LEAST = 1e-6  # probability of an answer: none is impossible
 class Frontiers:
   """P frontiers of at most K steps each, in no order.
 
-  A priori all numbers of steps up to K are as probable, accuracies are uniform on [0, 1],
-  logarithms of latencies have a Laplace distribution about the budget's, and one step
-  at least lies within the budget.
+  A priori all numbers of steps up to K are as probable, and accuracies are uniform on
+  [0, 1]. The logarithm of a latency lies to either side of the budget's by a draw of
+  Gamma(2): a budget is chosen to lie between models. One step at least is within it.
 
   Attributes:
     accuracy: f32[P, K], fractions.
@@ -139,10 +139,11 @@ def in_order(frontiers: Frontiers, latency_budget_ms: jax.Array) -> Steps:
 def _sorted(values: jax.Array) -> jax.Array:
   """Short rows, sorted by counting; XLA's own sort is slow for them on CPUs."""
   order = jnp.arange(values.shape[-1])
-  one, other = values[..., :, None], values[..., None, :]
-  before = (other < one) | ((other == one) & (order < order[:, None]))
-  place = jnp.sum(before, axis=-1)
-  return jnp.sum(jnp.where(place[..., None, :] == order[:, None], other, 0.0), axis=-1)
+  earlier = (order[None] < order[:, None])[None]
+  one, other = values[:, :, None], values[:, None]
+  place = jnp.sum((other < one) | ((other == one) & earlier), axis=-1)
+  here = place[:, None] == order[None, :, None]
+  return jnp.sum(jnp.where(here, other, 0.0), axis=-1)
 
 
 def fields(
@@ -151,8 +152,8 @@ def fields(
   """What becomes of the two fields of specs behind noise.
 
   Args:
-    law: the noise: `accurate` and `fast`, see `Knowledge.defense`. A spec that is looser
-      than the frontier's range is moved to its end before.
+    law: the noise: `accurate` and `fast`, see `Knowledge.defense`. A spec that is
+      looser than the frontier's range is moved to its end before.
     steps: the frontiers.
     min_accuracy: f32[G].
     max_latency_ms: f32[H].
@@ -163,8 +164,8 @@ def fields(
   """
   real = jnp.isfinite(steps.latency_ms)
   slowest = jnp.max(jnp.where(real, steps.latency_ms, 0.0), axis=-1, keepdims=True)
-  accuracy = jnp.maximum(min_accuracy, steps.accuracy[:, :1])
-  latency = jnp.minimum(max_latency_ms, slowest)
+  accuracy = jnp.maximum(min_accuracy[None], steps.accuracy[:, :1])
+  latency = jnp.minimum(max_latency_ms[None], slowest)
   scale = steps.scale[:, :, None]
   accurate, fast = [], []
   for k in range(steps.accuracy.shape[-1]):
@@ -205,9 +206,9 @@ def served_and_rate(
   )  # of a feasible set, by its lowest and its last step
   share = jnp.asarray(np.where(size > 0, 1 / np.maximum(size, 1), 0), jnp.float32)
   victim = steps.victim[:, None, None]
-  lowest = jnp.where(place[:, None] <= victim, lowest, 0.0)
+  lowest = jnp.where(place[None, :, None] <= victim, lowest, 0.0)
   by_last = jnp.einsum('pig,ij->pjg', lowest, share)
-  by_last = jnp.where(place[:, None] >= victim, by_last, 0.0)
+  by_last = jnp.where(place[None, :, None] >= victim, by_last, 0.0)
 
   def over_steps(one: list[jax.Array]) -> jax.Array:
     grid = sum(a[:, :, None] * b[:, None] for a, b in zip(one, last, strict=True))
@@ -252,11 +253,11 @@ def moved(
     num_moves: Metropolis steps of every particle.
     scale_known: whether factors on the noise's scale stay 1.
   """
-  sent = jnp.arange(len(answers.served)) < answers.count
+  sent = jnp.arange(len(answers.served))[None] < answers.count
 
   def density(frontiers: Frontiers) -> jax.Array:
     chance = served(law, in_order(frontiers, latency_budget_ms), answers.spec)
-    each = jnp.where(sent, log_answer(chance, answers.served), 0.0)
+    each = jnp.where(sent, log_answer(chance, answers.served[None]), 0.0)
     return log_prior(frontiers) + jnp.sum(each, axis=-1)
 
   def move(i: Any, carry: tuple[Frontiers, jax.Array]) -> tuple[Frontiers, jax.Array]:
@@ -287,26 +288,26 @@ def _proposal(key: jax.Array, old: Frontiers, scale_known: bool) -> Frontiers:
   keys = jax.random.split(key, 5)
   size, num_steps = old.real.shape
   slot = jax.random.randint(keys[0], (size, 1), 0, num_steps)
-  here = jnp.arange(num_steps) == slot
+  here = jnp.arange(num_steps)[None] == slot
   kind = jax.random.randint(
     keys[1], (size, 1), 0, _SCALE if scale_known else _SCALE + 1
   )
   width = 10.0 ** jax.random.uniform(keys[2], (size, 1), minval=-2.5, maxval=0.0)
   step = width * jax.random.normal(keys[3], (size, 2))
 
-  def along(axis: int, *kinds: int) -> jax.Array:
-    chosen = here & jnp.isin(kind, jnp.array(kinds))
+  def along(axis: int, alone: int) -> jax.Array:
+    chosen = here & ((kind == alone) | (kind == _BOTH))
     return jnp.where(chosen, step[:, axis, None], 0.0)
 
   log_scale = old.log_scale
   if not scale_known:
     factors = jax.random.normal(keys[4], log_scale.shape)
-    log_scale = log_scale + jnp.where(kind == _SCALE, width * factors, 0.0)
-  accuracy = jnp.abs(old.accuracy + along(0, _ACCURACY, _BOTH))
+    log_scale = log_scale + jnp.where(kind == _SCALE, 3 * width * factors, 0.0)
+  accuracy = jnp.abs(old.accuracy + along(0, _ACCURACY))
   return dataclasses.replace(
     old,
     accuracy=1 - jnp.abs(1 - accuracy),
-    log_latency=old.log_latency + 3 * along(1, _LATENCY, _BOTH),
+    log_latency=old.log_latency + 3 * along(1, _LATENCY),
     real=old.real ^ (here & (kind == _SWITCH)),
     log_scale=log_scale,
   )
