@@ -115,9 +115,10 @@ def lower_bound(
 
   `(log2(1 / accuracy_resolution) + log2(1 / latency_resolution)) / capacity`: every
   answer is one use of a binary channel (Burnashev and Zigangirov 1974, "An interval
-  estimation problem for controlled observations"; Karp and Kleinberg 2007, "Noisy binary
-  search and its applications"). The capacity is that of the probe whose chance of being
-  served varies most with where the model is, within [0, 1] and the latency budget.
+  estimation problem for controlled observations"; Karp and Kleinberg 2007, "Noisy
+  binary search and its applications"). The capacity is that of the probe whose
+  chance of being served varies most with where the model is, within [0, 1] and the
+  latency budget.
 
   Args:
     law: of the noise, `accurate` and `fast`.
