@@ -1,6 +1,8 @@
 """How many probes an attack needs against noise, and how many any attack needs."""
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from psml_jax import _validate
+from psml_jax import _validate, routers, servers
 from psml_jax.attacks.base import Attack
-from psml_jax.core import Bill, Knowledge, Query, Spec
+from psml_jax.core import Bill, Knowledge, Query, Spec, ZooProfile
+from psml_jax.defenses import defend, laplace, relative_scale
 from psml_jax.servers.base import Server
 
 
@@ -53,7 +56,7 @@ def course(
   def probe(carry: Any, _: None) -> tuple[Any, None]:
     attacker, state, bill = carry
     query: Query = attack.ask(attacker)
-    state, observation, _ = server.serve(state, query)
+    state, observation, _transcript = server.serve(state, query)
     bill = bill.charge(query.sent, observation.served)
     return (attack.tell(attacker, query, observation), state, bill), None
 
@@ -61,9 +64,92 @@ def course(
     carry, _ = jax.lax.scan(probe, carry, length=every)
     return carry, Course(attack.harvest(carry[0]).spec, carry[2])
 
-  start = attack.init(key, knowledge), server.init(server_key), Bill.zero()
+  start: Any = (attack.init(key, knowledge), server.init(server_key), Bill.zero())
   _, seen = jax.lax.scan(look, start, length=looks)
   return seen
+
+
+def probes_against_noise(
+  key: jax.Array,
+  profile: ZooProfile,
+  victim: int,
+  latency_budget_ms: float,
+  attack: Attack,
+  scales: Sequence[float],
+  *,
+  share: float = 0.9,
+  seeds: int = 32,
+  looks: int = 20,
+  every: int = 5,
+) -> list[dict[str, Any]]:
+  """Probes until an attack's spec is good, against the scale of Laplace noise.
+
+  Args:
+    key: of all seeds, the same ones at every scale.
+    profile: the zoo, behind the uniform router.
+    victim: index into it.
+    latency_budget_ms: the attacker's.
+    attack: told the noise; its harvest has a `spec`.
+    scales: shares of the zoo's range.
+    share: of the best rate, which the mean over seeds is to reach.
+    seeds: how many.
+    looks: how often each is harvested.
+    every: probes between two looks.
+
+  Returns:
+    For each scale `scale`, `probes` (infinite where not reached), `bound` (see
+    `lower_bound`; resolved is the range of each field that gives the share of the best
+    rate), `best_rate` on a grid, and `mean_share`, of the best rate at each look.
+  """
+  router = routers.uniform(profile)
+  keys = jax.random.split(key, seeds)
+  top = float(jnp.max(profile.latency_ms))
+  accuracy = np.linspace(0.0, 1.0, 201)
+  latency = np.append(np.geomspace(top / 1e4, top, 400), latency_budget_ms)
+  grid = Spec.of(*np.meshgrid(accuracy, latency, indexing='ij'))
+  rows = []
+  for scale in scales:
+    noise = laplace(*relative_scale(profile, scale))
+    outputs = jnp.ones((len(profile), 1, 1))
+    server = servers.table(router, profile.latency_ms, outputs, defense=noise)
+    knowledge = Knowledge(jnp.float32(latency_budget_ms), defense=noise)
+    seen = _courses(keys, attack, server, knowledge, looks, every)
+    kernel = defend(router, noise).kernel
+    rates = np.asarray(kernel(grid))[..., victim]
+    reached = np.asarray(kernel(seen.spec))[..., victim] / rates.max()
+    row, column = np.unravel_index(rates.argmax(), rates.shape)
+    good = rates >= share * rates.max()
+    wide = accuracy[good[:, column]], latency[good[row]]
+    rows.append(
+      {
+        'scale': scale,
+        'probes': probes_until(reached, np.asarray(seen.bill.queries)[0], wanted=share),
+        'bound': lower_bound(
+          noise,
+          latency_budget_ms=latency_budget_ms,
+          accuracy_resolution=max(float(np.ptp(wide[0])), 0.005),
+          latency_resolution=max(float(np.ptp(wide[1])) / latency_budget_ms, 0.005),
+        ),
+        'best_rate': float(rates.max()),
+        'mean_share': reached.mean(axis=0).tolist(),
+      }
+    )
+  return rows
+
+
+@functools.partial(jax.jit, static_argnames=('looks', 'every'))
+def _courses(
+  keys: jax.Array,
+  attack: Attack,
+  server: Server,
+  knowledge: Knowledge,
+  looks: int,
+  every: int,
+) -> Course:
+  def one(key: jax.Array) -> Course:
+    return course(key, attack, server, knowledge, looks=looks, every=every)
+
+  return jax.vmap(one)(keys)
 
 
 def probes_until(rate: np.ndarray, probes: np.ndarray, *, wanted: float) -> float:
@@ -139,18 +225,18 @@ def lower_bound(
   bits += max(0.0, -math.log2(latency_resolution))
   asked = jnp.linspace(0.0, 1.0, 65)
   limit = jnp.linspace(0.0, latency_budget_ms, 65)[1:]
-  served = (
-    law.accurate(asked, jnp.ones_like(asked))[:, None]
-    * law.fast(limit, jnp.zeros_like(limit))[None]
+  zero, one = jnp.zeros_like, jnp.ones_like
+  lowest = np.multiply.outer(
+    law.accurate(asked, zero(asked)), law.fast(limit, latency_budget_ms * one(limit))
   )
-  lowest = law.accurate(asked, jnp.zeros_like(asked))[:, None] * law.fast(
-    limit, jnp.full_like(limit, latency_budget_ms)
+  highest = np.multiply.outer(
+    law.accurate(asked, one(asked)), law.fast(limit, zero(limit))
   )
-  lowest, served = np.ravel(lowest), np.ravel(served)
-  best = max(capacity(low, high) for low, high in zip(lowest, served, strict=True))
-  return bits / best if best else math.inf
+  pairs = zip(np.ravel(lowest), np.ravel(highest), strict=True)
+  most = max(capacity(low, high) for low, high in pairs)
+  return bits / most if most else math.inf
 
 
 def _entropy(p: Any) -> np.ndarray:
-  p = np.clip(p, 1e-12, 1 - 1e-12)
+  p = np.clip(np.asarray(p, np.float64), 1e-12, 1 - 1e-12)
   return -(p * np.log2(p) + (1 - p) * np.log2(1 - p))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from psml_jax import defenses, routers, servers, session
+from psml_jax import defenses, noisy_search, routers, servers, session
 from psml_jax.attacks import particles, posterior
 from psml_jax.core import Knowledge, Spec
 from tests import references
@@ -163,11 +163,54 @@ def test_it_gets_most_of_the_best_rate_and_more_with_more_probes():
 def test_purity_costs_rate():
   loose, pure = (
     run(posterior.posterior(num_probes=60, purity=purity, **SMALL)).harvest
-    for purity in (0.0, 0.95)
+    for purity in (0.0, 0.85)
   )
-  assert (pure.purity >= 0.95).sum() >= 6
-  assert pure.purity.mean() > loose.purity.mean() + 0.05
-  assert pure.rate.mean() < loose.rate.mean() - 0.02
+  enough = loose.purity >= 0.85
+  assert 2 <= enough.sum() <= 6
+  assert (pure.purity >= 0.85).all()
+  np.testing.assert_array_equal(pure.rate < loose.rate, ~enough)
+
+
+@jax.numpy_rank_promotion('allow')
+def test_probes_against_noise():
+  rows = noisy_search.probes_against_noise(
+    KEY,
+    ZOO,
+    VICTIM,
+    BUDGET,
+    posterior.posterior(num_probes=40, **SMALL),
+    [0.001, 0.05],
+    seeds=4,
+    looks=4,
+    every=10,
+  )
+  assert [row['scale'] for row in rows] == [0.001, 0.05]
+  for row in rows:
+    assert 0 < row['bound'] <= row['probes'] <= 40
+    assert len(row['mean_share']) == 4
+  assert rows[0]['best_rate'] > 0.97 > rows[1]['best_rate']
+  assert rows[0]['bound'] > 1
+
+
+def test_probes_until():
+  rate, probes = np.array([[0.2, 0.9, 0.5, 0.9, 1.0]] * 2), np.arange(5) + 1
+  assert noisy_search.probes_until(rate, probes, wanted=0.8) == 4
+  assert noisy_search.probes_until(rate, probes, wanted=0.1) == 1
+  assert noisy_search.probes_until(rate[:, :3], probes[:3], wanted=0.8) == np.inf
+
+
+def test_the_bound_of_noisy_search():
+  clear = noisy_search.lower_bound(
+    defenses.laplace(1e-3, 1e-3),
+    latency_budget_ms=1.0,
+    accuracy_resolution=0.25,
+    latency_resolution=0.125,
+  )
+  assert abs(clear - 5) < 1e-3
+  flip = 0.11
+  told = 1 + flip * np.log2(flip) + (1 - flip) * np.log2(1 - flip)
+  assert abs(noisy_search.capacity(flip, 1 - flip) - told) < 1e-6
+  assert noisy_search.capacity(0.3, 0.3) < 1e-9
 
 
 @pytest.mark.parametrize('told', [defenses.laplace(0.1, 0.1), None])

@@ -7,6 +7,8 @@ is (Chopin 2002, "A sequential particle filter method for static models", sectio
 """
 
 import dataclasses
+import functools
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -180,8 +182,7 @@ def fields(
 def served(law: Any, steps: Steps, spec: Spec) -> jax.Array:
   """The probability that each frontier serves specs of shape [T], f32[P, T]."""
   accurate, last = fields(law, steps, spec.min_accuracy, spec.max_latency_ms)
-  total: jax.Array = sum(a * b for a, b in zip(accurate, last, strict=True))
-  return total
+  return functools.reduce(operator.add, map(operator.mul, accurate, last))
 
 
 def served_and_rate(
@@ -199,7 +200,7 @@ def served_and_rate(
     f32[P, G * H] the probability of an answer, and of one by the victim.
   """
   accurate, last = fields(law, steps, min_accuracy, max_latency_ms)
-  lowest = jnp.stack([a - b for a, b in zip(accurate, [0.0, *accurate[:-1]])], axis=1)
+  lowest = jnp.diff(jnp.stack(accurate, axis=1), axis=1, prepend=0.0)
   place = np.arange(len(last))
   size = (
     place - place[:, None] + 1
