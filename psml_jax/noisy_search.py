@@ -179,7 +179,7 @@ def capacity(low: float, high: float) -> float:
     low: a probability.
     high: likewise.
 
-  >>> capacity(0.0, 1.0), round(capacity(0.11, 0.89), 2)
+  >>> round(capacity(0.0, 1.0), 2), round(capacity(0.11, 0.89), 2)
   (1.0, 0.5)
   """
   for name, value in (('low', low), ('high', high)):
