@@ -67,6 +67,7 @@ def get_config(name: str = 'cifar10_published') -> ConfigDict:
           'probabilistic': {},
           'scale_unknown': {},
           'bandit': {},
+          'posterior': {},
           'signatures': {},
         },
         'target': 0.8,

@@ -36,6 +36,9 @@ class Choice(NamedTuple):
   purity: jax.Array
 
 
+_OWN = 7  # No key here is split into as many, so that no draw is used twice.
+
+
 @struct.dataclass(eq=False)
 class _State:
   key: jax.Array
@@ -77,7 +80,7 @@ class Posterior:
     budget = jnp.asarray(knowledge.latency_budget_ms, jnp.float32)
     if _validate.is_concrete(budget):
       _validate.positive('latency_budget_ms', float(budget))
-    own, prior_key, probe_key = jax.random.split(jax.random.fold_in(key, 1), 3)
+    own, prior_key, probe_key = jax.random.split(jax.random.fold_in(key, _OWN), 3)
     told = hasattr(knowledge.defense, 'accurate')
     scale_known = self.scale_known and told
     frontiers = particles.draw(
@@ -137,7 +140,7 @@ class Posterior:
     return dataclasses.replace(state, spec=_next_probe(probe_key, state))
 
   def harvest(self, state: _State) -> Choice:
-    grid_key, subset_key = jax.random.split(jax.random.fold_in(state.key, 1))
+    grid_key, subset_key = jax.random.split(jax.random.fold_in(state.key, _OWN))
     frontiers = particles.resampled(
       subset_key, state.frontiers, state.log_weight, self.num_particles
     )
@@ -318,11 +321,11 @@ def _at(accuracy: jax.Array, latency: jax.Array, place: jax.Array) -> Spec:
 
 def _then_replay(
   resources: Resources,
-  num_probes: int = 60,
+  probes: int = 60,
   purity: float = 0.0,
   scale_known: bool = True,
 ) -> Phases:
-  probing = posterior(num_probes=num_probes, purity=purity, scale_known=scale_known)
+  probing = posterior(num_probes=probes, purity=purity, scale_known=scale_known)
   return Phases((probing, replay('found', resources.num_queries)))
 
 
