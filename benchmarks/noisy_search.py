@@ -1,4 +1,4 @@
-"""The joint posterior attacker on the packaged digits profile, and probes against noise.
+"""The joint posterior attacker on the digits profile, and probes against noise.
 
 python benchmarks/noisy_search.py --out=runs/noisy_search
 
@@ -9,6 +9,7 @@ how many probes it takes to reach 0.9 of it, for more scales, as probes.png.
 
 import json
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,7 @@ def shares(scale: float) -> tuple[float, metrics.Interval]:
 
 
 def main(argv: list[str]) -> None:
+  """Prints the shares; draws the plot where it is asked for."""
   del argv
   out = pathlib.Path(_OUT.value)
   out.mkdir(parents=True, exist_ok=True)
@@ -89,7 +91,7 @@ def main(argv: list[str]) -> None:
     draw(rows, out / 'probes.png')
 
 
-def draw(rows: list[dict[str, object]], path: pathlib.Path) -> None:
+def draw(rows: list[dict[str, Any]], path: pathlib.Path) -> None:
   """Probes until the chosen spec has 0.9 of the best rate, and the bound."""
   figure, grid = canvas.subplots(1, 1, (6.4, 4.4))
   axes = grid[0, 0]

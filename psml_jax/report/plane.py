@@ -248,8 +248,8 @@ def _accounts(study: Study) -> Table:
     'Defenses with memory against many accounts',
     columns,
     rows,
-    'Victim answers with 95 % interval over runs. The bound of a budget is one that a run '
-    'passes once in a thousand, that of sticky noise is on the mean.',
+    'Victim answers with 95 % interval over runs. The bound of a budget is one that a '
+    'run passes once in a thousand, that of sticky noise is on the mean.',
   )
 
 

@@ -49,7 +49,7 @@ class Memory:
 class Config:
   """A leakage study.
 
-  `defenses` maps names of `defenses.MECHANISMS` to their fields, `workloads` names of
+  `defenses` maps names of `defenses.MECHANISMS` to fields, `workloads` those of
   `workloads.WORKLOADS`. Every defense is calibrated to every goodput of `targets` on
   every workload; `workload` is the one that the tables of victims, clients and attackers
   are of. `points` is how many values of its knob its curve has, and `gap` how
