@@ -69,7 +69,7 @@ def measure_peak_rss() -> Row:
 
 def measure() -> list[Row]:
   """All rows on routing but the peak memory; prints the seconds of compilations."""
-  return _published() + _large()
+  return _published() + _capped() + _large()
 
 
 def _published() -> list[Row]:
@@ -106,6 +106,31 @@ def _published() -> list[Row]:
     *rows,
     Row(name, temporaries, mask, 'MiB', 'feasibility matrix alone', bar=limit),
     Row(name, temporaries, dense_peak, 'MiB', 'dense NumPy, peak', bar=limit),
+  ]
+
+
+def _capped() -> list[Row]:
+  """Capped routing beside the uniform router, neither behind a defense."""
+  zoo = profiles.load('cifar10_published')
+  spec, key = Spec.of(*random_specs(zoo)), jax.random.key(0)
+  programs = [
+    jax.jit(router).lower(key, spec).compile()
+    for router in (defenses.capped(zoo, 0.27), routers.uniform(zoo))
+  ]
+  ours, peer = (functools.partial(program, key, spec) for program in programs)
+  temporaries = programs[0].memory_analysis().temp_size_in_bytes / MIB
+  name = f'zoo of 22: capped, {NUM_SPECS:,} specs'
+  return [
+    rates(
+      name,
+      (ours, NUM_SPECS),
+      (peer, NUM_SPECS),
+      rounds=5,
+      unit='specs/s',
+      peer_name='uniform',
+      bar='>= 0.6x',
+    ),
+    Row(f'{name}: temporaries', temporaries, 200.0, 'MiB', 'limit', bar='<= 200 MiB'),
   ]
 
 

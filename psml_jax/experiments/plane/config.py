@@ -51,8 +51,8 @@ class Config:
 
   `defenses` maps names of `defenses.MECHANISMS` to fields, `workloads` those of
   `workloads.WORKLOADS`. Every defense is calibrated to every goodput of `targets` on
-  every workload; `workload` is the one that the tables of victims, clients and attackers
-  are of. `points` is how many values of its knob its curve has, and `gap` how
+  every workload; `workload` is the one that the tables of victims, clients and
+  attackers are of. `points` is how many values of its knob its curve has, and `gap` how
   far a certified ceiling may lie above the rate.
   """
 
