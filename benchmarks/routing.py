@@ -118,7 +118,8 @@ def _capped() -> list[Row]:
     for router in (defenses.capped(zoo, 0.27), routers.uniform(zoo))
   ]
   ours, peer = (functools.partial(program, key, spec) for program in programs)
-  temporaries = programs[0].memory_analysis().temp_size_in_bytes / MIB
+  memory: Any = programs[0].memory_analysis()
+  temporaries = memory.temp_size_in_bytes / MIB
   name = f'zoo of 22: capped, {NUM_SPECS:,} specs'
   return [
     rates(

@@ -16,7 +16,7 @@ LARGE = ('imagenet_timm', 'llm_stats_gpqa', 'llm_stats_gpqa_price')
 
 def get_config(name: str = 'cifar10_published') -> ConfigDict:
   """The study's fields; `psml_jax.experiments.plane.config` says what each means."""
-  size = 16_384 if name in LARGE else 2_048
+  size = 4_096 if name in LARGE else 2_048
   return ConfigDict(
     {
       'name': name,

@@ -129,7 +129,8 @@ def defended(profile: ZooProfile, name: str, value: Any, **fields: Any) -> Route
   [-1]
   """
   parts = deploy(name, profile, value, **fields)
-  return defend(parts.router or routers.uniform(profile), parts.defense or identity())
+  whole = defend(parts.router or routers.uniform(profile), parts.defense or identity())
+  return whole if parts.defense else whole.router
 
 
 def check(name: str, fields: Mapping[str, Any]) -> None:

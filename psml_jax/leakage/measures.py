@@ -8,6 +8,7 @@ import numpy as np
 
 from psml_jax import goodput, pareto
 from psml_jax.core import Router, Spec, ZooProfile
+from psml_jax.leakage.cells import Kept
 
 _PIECES = 24
 
@@ -102,7 +103,8 @@ def kept(profile: ZooProfile, router: Any, spec: Spec) -> jax.Array:
   def one(spec: Spec) -> jax.Array:
     return jnp.sum(jnp.where(profile.meets(spec), router.kernel(spec)[:-1], 0.0))
 
-  width = max(1, _NUMBERS_AT_ONCE // len(profile) ** 2)
+  steps = len(profile) ** 2 if Kept.knows(router) else 16 * len(profile)
+  width = max(1, _NUMBERS_AT_ONCE // steps)
   return jax.lax.map(one, spec, batch_size=width)
 
 

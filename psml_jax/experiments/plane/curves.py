@@ -14,8 +14,9 @@ from psml_jax.core import Router, Spec, ZooProfile
 from psml_jax.leakage import Measure
 
 _SMALL_ZOO = 64
-_TOLERANCE = 2e-6
-_COARSE = np.linspace(0.0, 1.0, 25)
+_COARSE = np.linspace(0.0, 1.0, 21)
+_DRAWS = 16
+_NEAR = 1e-5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,7 +106,7 @@ class Curve:
 
   @functools.cached_property
   def exact(self) -> bool:
-    """Whether goodputs are computed from laws; else each spec is drawn four times.
+    """Whether goodputs are computed from laws; else each spec is drawn 16 times.
 
     Behind additive noise a law takes M^2 steps a spec, too many for a zoo of hundreds.
     """
@@ -166,8 +167,8 @@ class Curve:
     def above(strength: float) -> float:
       return self.goodput(strength)[workload] - target
 
-    coarse = _COARSE
-    keeps = [i for i, strength in enumerate(coarse) if above(strength) >= -_TOLERANCE]
+    coarse, near = _COARSE, _NEAR if self.exact else 10 * _NEAR
+    keeps = [i for i, strength in enumerate(coarse) if above(strength) >= -near]
     if not keeps:
       best = max(self.goodput(strength)[workload] for strength in coarse)
       raise ValueError(
@@ -191,13 +192,13 @@ class Curve:
         low, at_low = middle, reached
       else:
         high, at_high = middle, reached
-      if 0 <= at_low < _TOLERANCE:
+      if 0 <= at_low < near:
         break
     return low
 
 
 @jax.jit
 def _drawn(key: jax.Array, profile: ZooProfile, router: Any, spec: Spec) -> jax.Array:
-  keys = jax.random.split(key, 4)
+  keys = jax.random.split(key, _DRAWS)
   kept = jax.lax.map(lambda one: leakage.drawn(one, profile, router, spec), keys)
   return jnp.mean(kept, axis=0, dtype=jnp.float32)
