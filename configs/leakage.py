@@ -16,8 +16,9 @@ LARGE = ('imagenet_timm', 'llm_stats_gpqa', 'llm_stats_gpqa_price')
 
 def get_config(name: str = 'cifar10_published') -> ConfigDict:
   """The study's fields; `psml_jax.experiments.plane.config` says what each means."""
-  size = 4_096 if name in LARGE else 2_048
-  return ConfigDict(
+  large = name in LARGE
+  size = 4_096 if large else 2_048
+  config = ConfigDict(
     {
       'name': name,
       'seed': 0,
@@ -31,7 +32,8 @@ def get_config(name: str = 'cifar10_published') -> ConfigDict:
         'latency_unit': 'ms',
       },
       'targets': (0.95, 0.9, 0.8),
-      'points': 12,
+      'points': 8 if large else 12,
+      'gap': 5e-3 if large else 2e-3,
       'workloads': {
         'uniform': {'size': size},
         'log_latency': {'size': size},
@@ -83,3 +85,6 @@ def get_config(name: str = 'cifar10_published') -> ConfigDict:
       },
     }
   )
+  if large:  # Their laws take long, and memory is counted for every model.
+    del config.defenses.permute_and_flip, config.memory
+  return config
