@@ -1,4 +1,4 @@
-"""The README's code and commands, and the notebook, do what they say."""
+"""The README's code and commands, and the notebooks, do what they say."""
 
 import pathlib
 import re
@@ -50,8 +50,9 @@ def test_links_point_at_files_that_exist():
       assert (document.parent / target).exists(), f'{document.name}: {target}'
 
 
-def test_notebook_is_stored_clean_and_runs(tmp_path):
-  notebook = nbformat.read(ROOT / 'colabs' / 'quickstart.ipynb', as_version=4)
+@pytest.mark.parametrize('name', ['quickstart', 'leakage'])
+def test_notebook_is_stored_clean_and_runs(name, tmp_path):
+  notebook = nbformat.read(ROOT / 'colabs' / f'{name}.ipynb', as_version=4)
   for cell in notebook.cells:
     if cell.cell_type == 'code':
       assert not cell.outputs
