@@ -8,7 +8,14 @@ best-informed attacker gets.
 from psml_jax.leakage.bounds import bound, least_rate
 from psml_jax.leakage.cells import Kept
 from psml_jax.leakage.kernels import Kernel, interval, kernel, purity
-from psml_jax.leakage.measures import Measure, drawn, kept, of, uniform
+from psml_jax.leakage.measures import (
+  Measure,
+  drawn,
+  exact_goodput,
+  kept,
+  of,
+  uniform,
+)
 from psml_jax.leakage.sampled import best_spec, rates
 from psml_jax.leakage.worst import Frontier, Worst, frontier, worst, worst_of_all
 
@@ -21,6 +28,7 @@ __all__ = [
   'best_spec',
   'bound',
   'drawn',
+  'exact_goodput',
   'frontier',
   'interval',
   'kept',

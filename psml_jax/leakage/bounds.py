@@ -7,13 +7,12 @@ docs/theory.md, theorem 1.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from psml_jax import _validate, feasible
+from psml_jax import _validate
 from psml_jax.core import Spec, ZooProfile
-from psml_jax.leakage.measures import Measure, of, uniform
+from psml_jax.leakage.measures import Measure, as_measure, how_many
 
 
 def bound(
@@ -48,12 +47,12 @@ def bound(
   [0.3125, 0.625, 1.0]
   """
   rates = _validate.fractions('rate', rate)
-  measure = _measure(profile, workload)
+  measure = as_measure(profile, workload)
   if victims is not None and rates.ndim == 1 and len(rates) == len(victims) > 1:
     caps = np.ones(len(profile))
     caps[_protected(profile, victims)] = rates[np.argsort(np.asarray(victims))]
     total = sum(
-      cap * _counts(profile, caps == cap, measure.spec) for cap in np.unique(caps)
+      cap * how_many(profile, caps == cap, measure.spec) for cap in np.unique(caps)
     )
     return np.asarray(measure.weight @ np.minimum(1.0, total))
   return _Law.of(profile, measure, _protected(profile, victims)).goodput(rates)
@@ -86,7 +85,7 @@ def least_rate(
   0.5
   """
   wanted = _validate.fractions('goodput', goodput)
-  measure = _measure(profile, workload)
+  measure = as_measure(profile, workload)
   law = _Law.of(profile, measure, _protected(profile, victims))
   best = float(law.goodput(np.ones(())))
   allowed = f'at most {best:.6g}, the best that any server keeps'
@@ -108,8 +107,8 @@ class _Law(NamedTuple):
   @classmethod
   def of(cls, profile: ZooProfile, measure: Measure, protected: np.ndarray) -> '_Law':
     weight = measure.weight
-    counts = _counts(profile, protected, measure.spec)
-    free = _counts(profile, ~protected, measure.spec) > 0
+    counts = how_many(profile, protected, measure.spec)
+    free = how_many(profile, ~protected, measure.spec) > 0
     always = weight[free].sum()
     sizes, place = np.unique(counts[~free], return_inverse=True)
     mass = np.bincount(place, weight[~free], len(sizes))[sizes > 0]
@@ -120,37 +119,6 @@ class _Law(NamedTuple):
 
   def goodput(self, rates: np.ndarray) -> np.ndarray:
     return np.asarray(np.interp(rates, self.rates, self.kept))
-
-
-def _measure(profile: ZooProfile, workload: Measure | Spec | str) -> Measure:
-  if isinstance(workload, str):
-    _validate.one_of('workload', workload, ['uniform'])
-    return uniform(profile)
-  measure = workload if isinstance(workload, Measure) else of(workload)
-  everyone = np.ones(len(profile), bool)
-  if not (measure.weight @ _counts(profile, everyone, measure.spec)):
-    raise ValueError(
-      f'workload has {len(measure.weight)} specs, and no model of the zoo meets any; '
-      'it must have a feasible spec'
-    )
-  return measure
-
-
-def _counts(profile: ZooProfile, among: np.ndarray, spec: Spec) -> np.ndarray:
-  """i64[Q], how many of some models meet each spec."""
-  if not among.any():
-    return np.zeros(spec.min_accuracy.shape, int)
-  some = ZooProfile(
-    profile.accuracy[among],
-    profile.latency_ms[among],
-    tuple(np.asarray(profile.names)[among].tolist()),
-  )
-  return np.asarray(_find(feasible.index(some), spec), int)
-
-
-@jax.jit
-def _find(zoo: feasible.FeasibleIndex, spec: Spec) -> jax.Array:
-  return feasible.find(zoo, spec).num_feasible
 
 
 def _protected(profile: ZooProfile, victims: Sequence[int] | None) -> np.ndarray:

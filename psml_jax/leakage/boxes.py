@@ -70,7 +70,7 @@ def branch_and_bound(
       best = Found(float(rate[row, column]), 1.0, *map(float, spec))
     if not search.certified:
       if 4 * rate.size > _MOST_TRIED:
-        return best._replace(ceiling=float('inf'))
+        return best
       could = rate >= np.sort(rate, axis=None)[-min(rate.size, _FINALISTS)]
     else:
       could = ceiling > max(best.rate, floor) + gap

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psml_jax import goodput, pareto
+from psml_jax import _validate, feasible, goodput, pareto
 from psml_jax.core import Router, Spec, ZooProfile
 from psml_jax.leakage.cells import Kept
 
@@ -30,6 +30,33 @@ def of(spec: Spec) -> Measure:
   flat = jax.tree.map(lambda field: jnp.ravel(jnp.asarray(field, jnp.float32)), spec)
   count = flat.min_accuracy.size
   return Measure(flat, np.full(count, 1 / max(count, 1)))
+
+
+def as_measure(profile: ZooProfile, workload: Measure | Spec | str) -> Measure:
+  """A workload as a measure.
+
+  Args:
+    profile: the zoo; concrete values.
+    workload: 'uniform', the region under the frontier; or a table of specs, each as
+      often as another; or a measure, as it is.
+
+  Returns:
+    The measure.
+
+  Raises:
+    ValueError: another word, or a workload with no feasible spec.
+  """
+  if isinstance(workload, str):
+    _validate.one_of('workload', workload, ['uniform'])
+    return uniform(profile)
+  measure = workload if isinstance(workload, Measure) else of(workload)
+  everyone = np.ones(len(profile), bool)
+  if not (measure.weight @ how_many(profile, everyone, measure.spec)):
+    raise ValueError(
+      f'workload has {len(measure.weight)} specs, and no model of the zoo meets any; '
+      'it must have a feasible spec'
+    )
+  return measure
 
 
 def uniform(profile: ZooProfile) -> Measure:
@@ -81,6 +108,32 @@ def uniform(profile: ZooProfile) -> Measure:
   return Measure(spec, weight / weight.sum())
 
 
+def exact_goodput(
+  profile: ZooProfile, router: Router, workload: Measure | Spec | str
+) -> float:
+  """The goodput of a router, computed from its law.
+
+  Args:
+    profile: the zoo; concrete values.
+    router: one with a law (see `leakage.kernel`).
+    workload: as in `leakage.bound`.
+
+  Returns:
+    A fraction of all offered queries.
+
+  Raises:
+    ValueError: as in `leakage.bound`.
+
+  >>> from psml_jax import defenses
+  >>> zoo = ZooProfile([0.6, 0.9], [1.0, 5.0], ('small', 'large'))
+  >>> capped = defenses.defended(zoo, 'capped', 0.25)
+  >>> exact_goodput(zoo, capped, Spec.of([0.5, 0.8], 9.0))
+  0.375
+  """
+  measure = as_measure(profile, workload)
+  return float(measure.weight @ np.asarray(kept(profile, router, measure.spec)))
+
+
 @jax.jit
 def kept(profile: ZooProfile, router: Any, spec: Spec) -> jax.Array:
   """The probability that a client gets what it asks for, exact.
@@ -118,6 +171,23 @@ def drawn(key: jax.Array, profile: ZooProfile, router: Router, spec: Spec) -> ja
     spec: of shape [Q].
   """
   return goodput.met(profile, spec, router(key, spec))
+
+
+def how_many(profile: ZooProfile, among: np.ndarray, spec: Spec) -> np.ndarray:
+  """i64[Q], how many of some models meet each spec."""
+  if not among.any():
+    return np.zeros(spec.min_accuracy.shape, int)
+  some = ZooProfile(
+    profile.accuracy[among],
+    profile.latency_ms[among],
+    tuple(np.asarray(profile.names)[among].tolist()),
+  )
+  return np.asarray(_find(feasible.index(some), spec), int)
+
+
+@jax.jit
+def _find(zoo: feasible.FeasibleIndex, spec: Spec) -> jax.Array:
+  return feasible.find(zoo, spec).num_feasible
 
 
 _NUMBERS_AT_ONCE = 1 << 22

@@ -23,8 +23,8 @@ class Worst(NamedTuple):
     ceiling: f64[V], what no spec exceeds; the rate itself where it is exact.
     purity: f64[V], the victim's share of what is answered there.
     spec: of shape [V].
-    certified: whether `ceiling` is a proven one; else only specs of a grid were looked
-      at, and it is infinite.
+    certified: whether `ceiling` is near the rate by proof; else only specs of a grid
+      were looked at, and it is 1.
   """
 
   victims: np.ndarray

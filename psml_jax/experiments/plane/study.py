@@ -76,7 +76,12 @@ def run(
     for name, its in config.defenses.items():
       off = defenses.MECHANISMS[name].knob.off
       defenses.defended(profile, name, off, **its)
-    path = workdir.open_workdir(_files.local('workdir', directory), config)
+    read = {}
+    if config.published.csv:
+      name = 'config.published.csv'
+      read[name] = _files.local(name, config.published.csv)
+    path = workdir.open_workdir(_files.local('workdir', directory), config, moved=read)
+    workdir.check_inputs(path, read)
   except ValueError as error:
     raise InputError(str(error)) from error
   if not (path / 'report.html').exists():
