@@ -56,9 +56,9 @@ def kernel(
 
   >>> from psml_jax import ZooProfile, defenses
   >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('small', 'large'))
-  >>> router = defenses.defended(zoo, 'laplace', 0.1)
-  >>> [round(p, 3) for p in kernel(router, Spec.of(0.9, 5.0)).tolist()]
-  [0.017, 0.248, 0.734]
+  >>> router = defenses.defended(zoo, 'laplace', 0.25)
+  >>> [round(p, 3) for p in kernel(router, Spec.of(0.8, 5.0)).tolist()]
+  [0.05, 0.449, 0.501]
   """
   return interval(router, spec, key=key, num_models=num_models).probability
 

@@ -73,8 +73,8 @@ def worst(
   >>> from psml_jax import defenses
   >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('small', 'large'))
   >>> found = worst(zoo, defenses.defended(zoo, 'laplace', 0.1))
-  >>> found.rate.round(2).tolist(), bool((found.ceiling - found.rate <= 1e-3).all())
-  ([0.82, 0.82], True)
+  >>> found.rate.round(2).tolist(), (found.ceiling - found.rate).round(4).tolist()
+  ([0.5, 0.5], [0.001, 0.001])
   """
   _validate.positive('gap', gap)
   chosen = np.asarray(pareto.corners(profile) if victims is None else victims, int)
@@ -170,7 +170,7 @@ def frontier(profile: ZooProfile, router: Router, victim: int) -> Frontier:
   >>> from psml_jax import defenses
   >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('small', 'large'))
   >>> found = frontier(zoo, defenses.defended(zoo, 'laplace', 0.1), 1)
-  >>> bool(found.rate[-1] > 0.8 > found.rate[0])
+  >>> bool(found.rate[-1] > 0.4 > found.rate[0])
   True
   >>> bool(found.purity[0] > found.purity[-1])
   True
