@@ -62,7 +62,18 @@ def get_config(name: str = 'cifar10_published') -> ConfigDict:
         'fastest_random': {},
       },
       'attackers': {
-        'defenses': ('capped', 'laplace'),
+        'defenses': {
+          'capped': ('fingerprint', 'bandit', 'signatures'),
+          'laplace': (
+            'fingerprint',
+            'majority',
+            'probabilistic',
+            'scale_unknown',
+            'bandit',
+            'posterior',
+            'signatures',
+          ),
+        },
         'attacks': {
           'fingerprint': {},
           'majority': {},
@@ -74,7 +85,7 @@ def get_config(name: str = 'cifar10_published') -> ConfigDict:
         },
         'target': 0.8,
         'probes': (100, 400),
-        'seeds': 16,
+        'seeds': 8,
       },
       'memory': {
         'defenses': {

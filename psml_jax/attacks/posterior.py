@@ -36,6 +36,7 @@ class Choice(NamedTuple):
   purity: jax.Array
 
 
+_LAST_MOVES = 128
 _OWN = 7  # No key here is split into as many, so that no draw is used twice.
 
 
@@ -140,9 +141,19 @@ class Posterior:
     return dataclasses.replace(state, spec=_next_probe(probe_key, state))
 
   def harvest(self, state: _State) -> Choice:
-    grid_key, subset_key = jax.random.split(jax.random.fold_in(state.key, _OWN))
+    own = jax.random.split(jax.random.fold_in(state.key, _OWN), 3)
+    grid_key, subset_key, move_key = own
     frontiers = particles.resampled(
       subset_key, state.frontiers, state.log_weight, self.num_particles
+    )
+    frontiers = particles.moved(
+      move_key,
+      state.law,
+      frontiers,
+      state.answers,
+      state.latency_budget_ms,
+      num_moves=_LAST_MOVES,
+      scale_known=state.scale_known,
     )
     steps = particles.in_order(frontiers, state.latency_budget_ms)
     return _best(grid_key, state.law, steps, self.purity, _FINE)

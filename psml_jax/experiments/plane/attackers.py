@@ -50,13 +50,13 @@ def jobs(
   if given is None:
     return {}
   by_name = {defense.defense: defense for defense in measured}
-  for i, name in enumerate(given.defenses):
+  for i, name in enumerate(sorted(given.defenses)):
     rows = [
       row
       for row in by_name[name].rows
       if (row.workload, row.target_goodput) == (config.workload, given.target)
     ]
-    for attack in given.attacks if rows else ():
+    for attack in given.defenses[name] if rows else ():
       found[f'{attack} against {name}'] = functools.partial(
         _attacked,
         given,

@@ -15,13 +15,13 @@ from psml_jax.experiments.config import Published, build
 class Attackers:
   """Attackers who know no more than a client, against some of the defenses.
 
-  `attacks` maps names of `attacks.ATTACKS` to their fields; each is run against every
-  defense of `defenses`, calibrated to `target`, with as many `probes`,
-  over `seeds`.
+  `attacks` maps names of `attacks.ATTACKS` to their fields, `defenses` those of defenses
+  to the attacks that each meets, calibrated to `target`, with as many `probes` over
+  `seeds`.
   """
 
   attacks: Mapping[str, Mapping[str, Any]]
-  defenses: tuple[str, ...]
+  defenses: Mapping[str, tuple[str, ...]]
   target: float = 0.8
   probes: tuple[int, ...] = (100, 400)
   seeds: int = 16
@@ -162,8 +162,10 @@ def _check_attackers(config: Config, given: Attackers) -> None:
   _validate.at_least_two(f'{path}.seeds', given.seeds)
   for count in given.probes:
     _validate.positive_int(f'{path}.probes', count)
-  for name in given.defenses:
+  for name, met in given.defenses.items():
     _validate.one_of(f'{path}.defenses', name, config.defenses)
+    for attack in met:
+      _validate.one_of(f'{path}.defenses.{name}', attack, given.attacks)
   for name, its in given.attacks.items():
     try:
       base.check(name, its)
