@@ -15,7 +15,7 @@ from psml_jax.experiments.config import Published, build
 class Attackers:
   """Attackers who know no more than a client, against some of the defenses.
 
-  `attacks` maps names of `attacks.ATTACKS` to their fields, `defenses` those of defenses
+  `attacks` maps names of `attacks.ATTACKS` to their fields, `defenses` defenses
   to the attacks that each meets, calibrated to `target`, with as many `probes` over
   `seeds`.
   """
