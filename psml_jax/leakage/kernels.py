@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from psml_jax import _validate
+from psml_jax import _validate, routers
 from psml_jax.core import Router, Spec
 
 
@@ -84,7 +84,7 @@ def interval(
   Raises:
     ValueError: as in `kernel`.
   """
-  law = _law(router, Spec.of(spec.min_accuracy, spec.max_latency_ms))
+  law = _law(routers.as_pytree(router), Spec.of(spec.min_accuracy, spec.max_latency_ms))
   if law is not None:
     return Kernel(law, law, law, True)
   if key is None or num_models is None:
