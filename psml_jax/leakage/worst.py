@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psml_jax import _validate, pareto
+from psml_jax import _validate, pareto, routers
 from psml_jax.core import Router, Spec, ZooProfile
-from psml_jax.defenses import Selection, identity
+from psml_jax.defenses import FallBack, Selection, identity
 from psml_jax.leakage import kernels
 from psml_jax.leakage.boxes import Search, branch_and_bound, cuts, padded_size, strict
 from psml_jax.leakage.noisy import NoisySearch
@@ -50,8 +50,9 @@ def worst(
 ) -> Worst:
   """The highest rate of each victim over all specs, and a spec that has it.
 
-  A monotone router (`ZooRouter.monotone`) and one that selects by score are asked for
-  each victim's own numbers. Behind noise, and for other routers with a `ceiling`, boxes
+  A monotone router (`ZooRouter.monotone`), one that selects by score and one that falls
+  back on any model are asked for each victim's own numbers, and for what no model
+  meets. Behind noise, and for other routers with a `ceiling`, boxes
   of specs are split as long as their ceiling is more than `gap` above the best rate
   found: distribution functions at a box's ends bound what any spec inside can get
   (docs/theory.md, section 3).
@@ -82,11 +83,13 @@ def worst(
   chosen = np.asarray(pareto.corners(profile) if victims is None else victims, int)
   outside = (chosen < 0) | (chosen >= len(profile))
   _validate.reject('victims', chosen, outside, f'in [0, {len(profile) - 1}]')
-  router = _bare(router)
+  router, own = _bare(router), _own(profile, chosen)
+  laws = kernels.kernel(router, own)
   if _own_is_best(router):
-    spec = Spec(profile.accuracy[chosen], profile.latency_ms[chosen])
-    laws = kernels.kernel(router, spec)
-    rate = np.asarray(laws[np.arange(len(chosen)), chosen], float)
+    rates = np.asarray(laws[:, np.arange(len(chosen)), chosen], float)
+    best = rates.argmax(0), np.arange(len(chosen))
+    spec = jax.tree.map(lambda field: field[best], own)
+    rate = rates[best]
     ceiling, certified = rate, True
   else:
     search = _search(profile, router, chosen)
@@ -201,14 +204,27 @@ def frontier(profile: ZooProfile, router: Router, victim: int) -> Frontier:
 
 
 def _bare(router: Any) -> Any:
-  """The router without a transform in front that changes nothing."""
+  """The router as a pytree, without a transform in front that changes nothing."""
   nothing = isinstance(getattr(router, 'transform', None), type(identity()))
-  return router.router if nothing else router
+  return routers.as_pytree(router.router if nothing else router)
 
 
 def _own_is_best(router: Any) -> bool:
-  """Whether no spec gives more of a model than its own numbers."""
-  return getattr(router, 'monotone', False) or isinstance(router, Selection)
+  """Whether no spec gives more of a model than one of `_own`."""
+  known = isinstance(router, Selection | FallBack)
+  return known or getattr(router, 'monotone', False)
+
+
+def _own(profile: ZooProfile, chosen: np.ndarray) -> Spec:
+  """Each victim's own numbers, and specs that no model meets: of shape [3, V].
+
+  The latter are the best ones where such a spec is answered all the same.
+  """
+  accuracy, latency = profile.accuracy[chosen], profile.latency_ms[chosen]
+  endless = jnp.full_like(accuracy, jnp.inf)
+  return Spec(
+    jnp.stack([accuracy, endless, endless]), jnp.stack([latency, latency, -endless])
+  )
 
 
 def _search(profile: ZooProfile, router: Any, chosen: np.ndarray) -> Search:
