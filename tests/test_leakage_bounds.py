@@ -1,4 +1,8 @@
-"""The law of goodput and rate, and certified worst rates."""
+"""The law of goodput and rate: no server is above it, and capped routing attains it."""
+
+import operator
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -6,69 +10,35 @@ import numpy as np
 import pytest
 import scipy.optimize
 import scipy.sparse
-from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import psml_jax
+import psml_jax.defenses.privacy
 from psml_jax import defenses, leakage, pareto, profiles, routers
 from psml_jax.core import Spec
-from psml_jax.leakage.noisy import NoisySearch
-from tests import references
+from tests import plane, references
 
-SIZE, GRID = 6, 40
-SCORES = ['exponential', 'exponential_l1', 'exponential_quantile', 'permute_and_flip']
-FALLS = ['epsilon_random', 'most_accurate_random', 'fastest_random']
-NOISES = ['laplace', 'gaussian', 'uniform_noise', 'laplace_tighten', 'laplace_loosen']
-NOISES += ['laplace_log', 'laplace_step', 'best_effort', 'quantised']
+ROOT = pathlib.Path(__file__).parent.parent
 PUBLISHED = profiles.load('cifar10_published')
-
-
-def zoo_of(seed, *, levels=40):
-  """Numbers on a grid of so many steps a field; both ends are some model's."""
-  rng = np.random.default_rng(seed)
-  place = rng.integers(0, levels + 1, (2, SIZE))
-  place[:, 0], place[:, 1] = (0, 0), (levels, levels)
-  return references.make_profile(0.2 + 0.6 * place[0] / levels, 1 + place[1] / 4)
-
-
-def grid_of(zoo, beyond=0.0, ends=()):
-  """40 x 40 specs, the middles of the range's cells; or of a wider range's."""
-  axes = []
-  for field in references.arrays(zoo):
-    share = (np.arange(GRID) + 0.5) / GRID * (1 + 2 * beyond) - beyond
-    axes.append(np.concatenate([field.min() + share * np.ptp(field), ends]))
-  return Spec.of(*(axis.ravel() for axis in np.meshgrid(*axes)))
-
-
-def wide(zoo):
-  """Specs within the range, outside of it, infinite, and every model's own."""
-  spec = grid_of(zoo, 0.6, (-np.inf, np.inf))
-  both = zip(jax.tree.leaves(spec), (zoo.accuracy, zoo.latency_ms), strict=True)
-  return Spec(*(jnp.concatenate(pair) for pair in both))
-
-
-def inside(zoo):
-  spec = grid_of(zoo)
-  met = np.asarray(zoo.meets(spec))
-  return jax.tree.map(lambda field: field[met.any(-1)], spec), met[met.any(-1)]
 
 
 class TestBound:
   @pytest.mark.parametrize('seed', range(4))
   def test_areas_are_what_a_grid_counts(self, seed):
-    zoo = zoo_of(seed)
-    _, met = inside(zoo)
+    zoo = plane.zoo_of(seed)
+    _, met = plane.inside(zoo)
     rates = np.array([0.01, 0.15, 0.2, 0.3, 0.5, 0.9, 1.0])
     wanted = np.minimum(1, rates[:, None] * met.sum(-1)).mean(-1)
     found = leakage.bound(zoo, 'uniform', rates)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
     assert (np.diff(found) >= 0).all()
-    spec, _ = inside(zoo)
+    spec, _ = plane.inside(zoo)
     np.testing.assert_allclose(leakage.bound(zoo, spec, rates), wanted, atol=1e-9)
 
   @pytest.mark.parametrize('seed', range(4))
   def test_the_least_rate_is_its_inverse(self, seed):
-    zoo = zoo_of(seed)
+    zoo = plane.zoo_of(seed)
     for victims in (None, [0, 2], pareto.corners(zoo).tolist()):
       kept = np.linspace(0, 1, 33)
       rates = leakage.least_rate(zoo, 'uniform', kept, victims=victims)
@@ -89,24 +59,24 @@ class TestBound:
   @pytest.mark.parametrize('kind', ['all', 'victims', 'caps'])
   def test_no_kernel_is_above_it(self, seed, kind):
     """One linear program over all kernels on all specs of the grid."""
-    zoo, rate = zoo_of(seed), 0.17 + 0.1 * seed
-    spec, met = inside(zoo)
+    zoo, rate = plane.zoo_of(seed), 0.17 + 0.1 * seed
+    spec, met = plane.inside(zoo)
     if kind == 'all':
-      caps, law = np.full(SIZE, rate), leakage.bound(zoo, spec, rate)
+      caps, law = np.full(plane.SIZE, rate), leakage.bound(zoo, spec, rate)
     elif kind == 'victims':
-      caps = np.where(np.isin(np.arange(SIZE), [1, 4]), rate, 1.0)
+      caps = np.where(np.isin(np.arange(plane.SIZE), [1, 4]), rate, 1.0)
       law = leakage.bound(zoo, spec, rate, victims=[4, 1])
     else:
       victims, given_caps = [3, 1, 0], np.array([0.1, rate, 0.02])
-      caps = np.ones(SIZE)
+      caps = np.ones(plane.SIZE)
       caps[victims] = given_caps
       law = leakage.bound(zoo, spec, given_caps, victims=victims)
     count = len(met)
     found = scipy.optimize.linprog(
       -(met / count).ravel(),
-      A_ub=scipy.sparse.kron(scipy.sparse.eye(count), np.ones((1, SIZE))),
+      A_ub=scipy.sparse.kron(scipy.sparse.eye(count), np.ones((1, plane.SIZE))),
       b_ub=np.ones(count),
-      bounds=np.stack([np.zeros(count * SIZE), np.tile(caps, count)], 1),
+      bounds=np.stack([np.zeros(count * plane.SIZE), np.tile(caps, count)], 1),
       method='highs',
     )
     assert found.status == 0
@@ -119,11 +89,11 @@ class TestBound:
 
   def test_no_kernel_has_a_lower_rate(self):
     """The program with the rate as a variable, at a goodput."""
-    zoo = zoo_of(5)
-    spec, met = inside(zoo)
+    zoo = plane.zoo_of(5)
+    spec, met = plane.inside(zoo)
     met, weight = np.unique(met, axis=0, return_counts=True)
-    count, size = len(met), len(met) * SIZE
-    each = scipy.sparse.kron(scipy.sparse.eye(count), np.ones((1, SIZE)))
+    count, size = len(met), len(met) * plane.SIZE
+    each = scipy.sparse.kron(scipy.sparse.eye(count), np.ones((1, plane.SIZE)))
     below = scipy.sparse.hstack([scipy.sparse.eye(size), -np.ones((size, 1))])
     sums = scipy.sparse.hstack([each, scipy.sparse.csr_matrix((count, 1))])
     kept = np.append((met * weight[:, None] / weight.sum()).ravel(), 0)
@@ -138,8 +108,8 @@ class TestBound:
       np.testing.assert_allclose(found.fun, rate, atol=1e-6)
 
   def test_a_measure_weighs_its_specs(self):
-    zoo = zoo_of(0)
-    spec, met = inside(zoo)
+    zoo = plane.zoo_of(0)
+    spec, met = plane.inside(zoo)
     weight = np.arange(1, len(met) + 1) / np.arange(1, len(met) + 1).sum()
     found = leakage.bound(zoo, leakage.Measure(spec, weight), 0.3)
     wanted = weight @ np.minimum(1, 0.3 * met.sum(-1))
@@ -170,175 +140,15 @@ NAMES = [
 ]  # those have memory
 
 
-def grid_and_worst(name, zoo, value):
-  router = defenses.defended(zoo, name, value)
-  law = np.asarray(leakage.kernel(router, wide(zoo)))[:, :-1]
-  return router, law.max(0), leakage.worst(zoo, router, victims=list(range(SIZE)))
-
-
-class TestWorst:
-  @pytest.mark.parametrize('name', [*NOISES, *FALLS, *SCORES, 'capped_corners'])
-  @pytest.mark.parametrize('seed', [0, 1])
-  def test_no_spec_is_above_the_ceiling(self, name, seed):
-    """Of fields within the range, outside of it, and infinite."""
-    zoo = zoo_of(seed, levels=(8, 40)[seed])
-    value = {'exponential': 6.0, 'permute_and_flip': 4.0}.get(name, 0.15)
-    value = 5.0 if name in SCORES[1:3] else value
-    router, best, found = grid_and_worst(name, zoo, value)
-    assert found.certified
-    assert (found.ceiling >= best - 2e-6).all()
-    assert (found.ceiling <= found.rate + 1.001e-3).all()
-    law = np.asarray(leakage.kernel(router, found.spec))
-    np.testing.assert_allclose(
-      law[np.arange(SIZE), found.victims], found.rate, atol=2e-6
-    )
-    answered = 1 - law[:, -1]
-    wanted = found.rate / np.where(answered > 0, answered, 1)
-    np.testing.assert_allclose(found.purity, wanted, atol=1e-5)
-    one = leakage.worst_of_all(zoo, router)
-    assert abs(one.rate[0] - found.rate.max()) <= 1.001e-3
-    assert one.ceiling[0] >= best.max() - 2e-6
-    assert one.ceiling[0] <= one.rate[0] + 2.001e-3
-    assert found.most == found.rate.argmax()
-
-  @pytest.mark.parametrize('name', ['laplace', 'uniform_noise', 'laplace_step'])
-  def test_a_box_holds_no_better_spec(self, name):
-    """And half of the slack between distribution functions would not do."""
-    zoo = zoo_of(3)
-    router = defenses.defended(zoo, name, 0.1)
-
-    def exceeds(transform):
-      victims = np.arange(SIZE)
-      search = NoisySearch(zoo, router.router, transform, victims)
-      most = -np.inf
-      for victim in victims:
-        edges = [np.unique(x) for x in references.arrays(zoo)]
-        cut = [np.stack([axis[:-1], axis[1:]]).astype(float)[:, :4] for axis in edges]
-        cut = [np.pad(x, ((0, 0), (0, 4 - x.shape[1])), mode='edge') for x in cut]
-        rate, ceiling = search.evaluate(victim, *cut)
-        shares = np.linspace(1e-3, 1 - 1e-3, 15)
-        points = [low + shares[:, None] * (high - low) for low, high in cut]
-        spec = Spec.of(
-          *np.broadcast_arrays(points[0][:, None, :, None], points[1][:, None])
-        )
-        law = np.asarray(leakage.kernel(router, spec))[..., victim].max((0, 1))
-        assert (rate <= law + 1e-3).all() or name == 'laplace_step'
-        most = max(most, (law - ceiling).max())
-      return most
-
-    assert exceeds(router.transform) <= 2e-6
-    half = half_slack(router.transform)
-    assert exceeds(half) > 1e-3
-
-  def test_best_effort_without_noise(self):
-    """The first of twins answers all that is too much to ask, and half of its own."""
-    twins = references.make_profile([0.7, 0.7, 0.5, 0.9], [2.0, 2.0, 1.0, 3.0])
-    router = routers.uniform(twins, infeasible='best_effort')
-    found = leakage.worst(twins, router, victims=[0, 1, 2, 3])
-    np.testing.assert_allclose(found.rate, [1.0, 0.5, 1.0, 1.0])
-    assert (leakage.kernel(router, wide(twins))[:, :4].max(0) <= found.ceiling).all()
-
-  def test_best_effort_gives_the_fastest_model_away(self):
-    """Specs beyond the strict end of the range: nothing is fast enough, ever."""
-    zoo = zoo_of(0)
-    found = leakage.worst_of_all(zoo, defenses.defended(zoo, 'best_effort', 0.5))
-    assert found.rate[0] == pytest.approx(1.0)
-    assert float(zoo.latency_ms[found.victims[0]]) == float(zoo.latency_ms.min())
-    assert float(found.spec.max_latency_ms[0]) < float(zoo.latency_ms.min())
-
-  def test_the_loosest_latency_counts(self):
-    """A grid line alone has the slowest model, which wider cells refuse."""
-    zoo = references.make_profile([0.5, 0.9], [1.0, 5.0])
-    found = leakage.worst(zoo, defenses.defended(zoo, 'quantised', 0.25))
-    np.testing.assert_allclose(found.rate, 1.0)
-
-  @pytest.mark.parametrize('width', [0.0, 1e-4])
-  def test_more_grid_lines_than_are_listed(self, width):
-    zoo = references.make_profile([0.5, 0.6, 0.6001, 0.9], [1.0, 2.0, 1.99, 5.0])
-    found = leakage.worst(zoo, defenses.defended(zoo, 'quantised', width))
-    assert (found.ceiling >= 1 - 1e-6).all()
-
-  def test_twins_share_and_their_ceiling_is_honest(self):
-    """Without noise no box around a jump is tight."""
-    twins = references.make_profile([0.5, 0.5, 0.9], [1.0, 1.0, 3.0])
-    found = leakage.worst(twins, defenses.defended(twins, 'laplace', 0.0))
-    np.testing.assert_allclose(found.rate, [0.5, 1.0])
-    assert found.ceiling[0] >= found.rate[0]
-
-  def test_a_kernel_alone_proves_nothing(self):
-    zoo = zoo_of(0)
-    router = Alone(defenses.capped(zoo, 0.3))
-    for found in (leakage.worst(zoo, router), leakage.worst_of_all(zoo, router)):
-      assert not found.certified
-      assert np.isinf(found.ceiling).all()
-      np.testing.assert_allclose(found.rate, 0.3, atol=1e-6)
-
-  def test_dominated_models_get_no_more_than_their_dominators(self):
-    zoo = zoo_of(4, levels=8)
-    accuracy, latency = references.arrays(zoo)
-    for name in ('laplace', 'best_effort', 'laplace_log'):
-      law = leakage.kernel(defenses.defended(zoo, name, 0.2), wide(zoo))
-      for i in range(SIZE):
-        for j in range(SIZE):
-          better = (accuracy[i] > accuracy[j]) | (latency[i] < latency[j])
-          if better and accuracy[i] >= accuracy[j] and latency[i] <= latency[j]:
-            assert (law[:, i] >= law[:, j] - 1e-6).all()
-
-  def test_the_frontier_of_rate_and_purity(self):
-    zoo = zoo_of(1)
-    router = defenses.defended(zoo, 'laplace', 0.1)
-    victim = int(pareto.corners(zoo)[1])
-    found = leakage.frontier(zoo, router, victim)
-    assert (np.diff(found.rate) > 0).all()
-    assert (np.diff(found.purity) < 0).all()
-    assert len(found.rate) > 5
-    law = np.asarray(leakage.kernel(router, wide(zoo)))
-    rate, served = law[:, victim], 1 - law[:, -1]
-    purity = rate / np.maximum(served, 1e-9)
-    for one_rate, one_purity in zip(rate, purity):
-      if one_rate > 0.05:
-        assert (
-          (found.rate > one_rate - 0.02) & (found.purity > one_purity - 0.02)
-        ).any()
-
-
-def half_slack(transform):
-  """The same noise whose boxes are bounded as if they were half as wide."""
-  of = type(transform)
-
-  @struct.dataclass(eq=False)
-  class Halved(of):
-    def accurate_between(self, low, high, accuracy):
-      quarter = (high - low) / 4
-      return of.accurate_between(self, low + quarter, high - quarter, accuracy)
-
-    def fast_between(self, low, high, latency_ms):
-      quarter = (high - low) / 4
-      return of.fast_between(self, low + quarter, high - quarter, latency_ms)
-
-  fields = {name: getattr(transform, name) for name in of.__dataclass_fields__}
-  return Halved(**fields)
-
-
-@struct.dataclass(eq=False)
-class Alone:
-  """A router of a known kernel of which nothing else is known."""
-
-  router: object
-
-  def kernel(self, spec):
-    return self.router.kernel(spec)
-
-
 @pytest.mark.parametrize('name', NAMES)
 def test_no_memoryless_mechanism_is_above_the_bound(name):
   knob = defenses.MECHANISMS[name].knob
 
-  @settings(references.PROPERTY, max_examples=5)
+  @settings(references.PROPERTY, max_examples=3)
   @given(st.integers(0, 10_000), st.floats(0.0, 1.0))
   def check(seed, strength):
-    zoo = zoo_of(seed, levels=12)
-    router, spec = defenses.defended(zoo, name, knob.at(strength)), wide(zoo)
+    zoo = plane.zoo_of(seed, levels=12)
+    router, spec = defenses.defended(zoo, name, knob.at(strength)), plane.wide(zoo)
     if jax.eval_shape(router.kernel, spec) is None:
       pytest.skip('its law is not known')
     law, met = (
@@ -354,6 +164,21 @@ def test_no_memoryless_mechanism_is_above_the_bound(name):
       assert kept == pytest.approx(float(most), abs=1e-4)
 
   check()
+
+
+def test_the_theory_names_tests_and_files_that_exist():
+  theory = (ROOT / 'docs' / 'theory.md').read_text('utf-8')
+  tests = ''.join(
+    path.read_text('utf-8') for path in (ROOT / 'tests').glob('test_*.py')
+  )
+  names = set(re.findall(r'`(test_\w+|Test\w+)`', theory))
+  assert len(names) > 10
+  for name in names:
+    assert re.search(rf'(def|class) {name}\b', tests), name
+  for target in re.findall(r'\]\(([^)#]+)', theory):
+    assert (ROOT / 'docs' / target).exists(), target
+  for name in re.findall(r'`((?:leakage|defenses)\.[a-z_A-Z.]+)`', theory):
+    assert operator.attrgetter(name)(psml_jax)
 
 
 SMALL = references.make_profile([0.6, 0.9], [1.0, 5.0])
@@ -384,7 +209,7 @@ NOTHING = Spec.of([0.95], [9.0])
     ),
     (
       lambda: leakage.worst(SMALL, lambda key, spec: None),
-      'key is None and num_models',
+      'router is <function.*must be one whose kernel',
     ),
     (lambda: defenses.capped(SMALL, 0.0), r'cap is 0\.0; cap must be a fraction in \('),
     (

@@ -83,9 +83,10 @@ def worst(
   chosen = np.asarray(pareto.corners(profile) if victims is None else victims, int)
   outside = (chosen < 0) | (chosen >= len(profile))
   _validate.reject('victims', chosen, outside, f'in [0, {len(profile) - 1}]')
-  router, own = _bare(router), _own(profile, chosen)
-  laws = kernels.kernel(router, own)
+  router = _bare(router)
   if _own_is_best(router):
+    own = _own(profile, chosen)
+    laws = kernels.kernel(router, own)
     rates = np.asarray(laws[:, np.arange(len(chosen)), chosen], float)
     best = rates.argmax(0), np.arange(len(chosen))
     spec = jax.tree.map(lambda field: field[best], own)
@@ -206,7 +207,13 @@ def frontier(profile: ZooProfile, router: Router, victim: int) -> Frontier:
 def _bare(router: Any) -> Any:
   """The router as a pytree, without a transform in front that changes nothing."""
   nothing = isinstance(getattr(router, 'transform', None), type(identity()))
-  return routers.as_pytree(router.router if nothing else router)
+  bare, spec = routers.as_pytree(router.router if nothing else router), Spec.of(0, 0)
+  if jax.eval_shape(kernels.law_of, bare, spec) is None:
+    raise ValueError(
+      f'router is {router!r}; it must be one whose kernel is known, for rates are '
+      'looked for by it'
+    )
+  return bare
 
 
 def _own_is_best(router: Any) -> bool:
