@@ -124,7 +124,8 @@ def places(zoo: FeasibleIndex) -> tuple[jax.Array, jax.Array]:
 
 def members(zoo: FeasibleIndex, found: Found) -> jax.Array:
   """The models of feasible sets, bool[..., M]."""
-  rank, place = places(zoo)
+  models = (1,) * found.fast.ndim + (-1,)
+  rank, place = (of.reshape(models) for of in places(zoo))
   return (rank >= found.rank[..., None]) & (place < found.fast[..., None])
 
 

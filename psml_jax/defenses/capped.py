@@ -70,20 +70,20 @@ class Capped:
 
   def kernel(self, spec: Spec) -> jax.Array:
     """The law of what answers, a refusal last: f32[..., M + 1]."""
-    zoo, num_models = self.zoo, len(self.zoo.by_latency)
+    zoo = self.zoo
     found = feasible.find(zoo, spec)
     members = feasible.members(zoo, found)
-    caps = jnp.where(members, self.cap, 0.0)
+    each = self.cap.reshape((1,) * (members.ndim - self.cap.ndim) + self.cap.shape)
+    caps = jnp.where(members, each, 0.0)
     given = caps / jnp.maximum(1.0, jnp.sum(caps, -1, keepdims=True))
     if self.rest == 'nearest':
       order = _nearest(zoo, found)
-      waiting = jnp.where(members, 0.0, jnp.broadcast_to(self.cap, members.shape))
+      waiting = jnp.where(members, 0.0, each)
       waiting = jnp.take_along_axis(waiting, order, -1)
       left = 1 - jnp.sum(given, -1, keepdims=True)
       taken = jnp.clip(left - (jnp.cumsum(waiting, -1) - waiting), 0.0, waiting)
-      last = jnp.arange(num_models) == num_models - 1
-      over = left - jnp.sum(taken, -1, keepdims=True)
-      taken = taken + jnp.where(last, jnp.maximum(over, 0.0), 0.0)
+      over = left[..., 0] - jnp.sum(taken, -1)
+      taken = taken.at[..., -1].add(jnp.maximum(over, 0.0))
       given = given + jnp.take_along_axis(taken, jnp.argsort(order, -1), -1)
     refused = jnp.maximum(1 - jnp.sum(given, -1, keepdims=True), 0.0)
     return jnp.concatenate([given, refused], -1)
@@ -127,6 +127,7 @@ def capped(
   unknown = [name for name in protect if name not in profile.names]
   if unknown:
     profile.index(unknown[0])
+  protected = np.isin(np.asarray(profile.names), list(protect or profile.names))
   if _validate.is_concrete(cap):
     values = _validate.fractions('cap', cap)
     _validate.reject('cap', values, values <= 0, 'a fraction in (0, 1]')
@@ -135,15 +136,14 @@ def capped(
         f'cap has shape {values.shape}; it must be () or ({len(profile)},), one of '
         'each model'
       )
-    total = np.sum(np.broadcast_to(values, len(profile)))
-    if rest == 'nearest' and not protect and total < 1 - 1e-6:
+    total = np.sum(np.where(protected, values, 1.0))
+    if rest == 'nearest' and total < 1 - 1e-6:
       raise ValueError(
         f'cap is {cap}; where nothing is refused it must be at least '
         f'1/{len(profile)} = {1 / len(profile):.4g}, for the caps must sum to 1'
       )
   cap = jnp.asarray(cap, jnp.float32)
   if protect:
-    protected = np.isin(np.asarray(profile.names), list(protect))
     cap = jnp.where(protected, cap, 1.0)
   return Capped(feasible.index(profile), cap, rest)
 
@@ -197,8 +197,10 @@ class CappedCorners(Stateless):
     return jnp.where(self.cap >= 1, plain, law)
 
   def _members(self, spec: Spec) -> tuple[jax.Array, jax.Array]:
-    members = (self.accuracy >= spec.min_accuracy[..., None]) & self.optimal
-    members &= self.latency_ms <= spec.max_latency_ms[..., None]
+    models = (1,) * jnp.ndim(spec.min_accuracy) + (-1,)
+    members = self.optimal.reshape(models)
+    members &= self.accuracy.reshape(models) >= spec.min_accuracy[..., None]
+    members &= self.latency_ms.reshape(models) <= spec.max_latency_ms[..., None]
     return members, jnp.sum(members, -1, dtype=jnp.int32)
 
 
@@ -263,7 +265,8 @@ def _route(router: Capped, key: jax.Array, spec: Spec) -> Route:
 
 def _nearest(zoo: feasible.FeasibleIndex, found: feasible.Found) -> jax.Array:
   """The models in the order in which they answer for others, i32[..., M]."""
-  rank, place = feasible.places(zoo)
+  models = (1,) * found.fast.ndim + (-1,)
+  rank, place = (of.reshape(models) for of in feasible.places(zoo))
   fast = place < found.fast[..., None]
   return jnp.argsort(jnp.where(fast, -rank, place + 1), -1)
 

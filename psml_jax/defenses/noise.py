@@ -118,9 +118,8 @@ class LogNoise(Noise):
   def latency_room(
     self, max_latency_ms: jax.Array, latency_ms: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    room = jnp.where(
-      latency_ms > 0, jnp.log(max_latency_ms) - jnp.log(latency_ms), jnp.inf
-    )
+    limit = jnp.log(jnp.maximum(max_latency_ms, 0.0))
+    room = jnp.where(latency_ms > 0, limit - jnp.log(latency_ms), jnp.inf)
     return room, self.latency_scale_ms
 
 

@@ -52,22 +52,28 @@ class Quantised(Fieldwise):
   def accurate_between(
     self, low: jax.Array, high: jax.Array, accuracy: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    law = self.accurate((low + high) / 2, accuracy)
-    return law, law
+    least, most = super().accurate_between(low, high, accuracy)
+    last = self.start.min_accuracy + self.width.min_accuracy * (_MOST_CUTS - 1)
+    inside = self.accurate((low + high) / 2, accuracy)
+    one_cell = (self.width.min_accuracy > 0) & (high <= last)
+    return jnp.where(one_cell, inside, least), jnp.where(one_cell, inside, most)
 
   def fast_between(
     self, low: jax.Array, high: jax.Array, latency_ms: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    law = self.fast((low + high) / 2, latency_ms)
-    return law, law
+    least, most = super().fast_between(low, high, latency_ms)
+    last = self.start.max_latency_ms - self.width.max_latency_ms * (_MOST_CUTS - 1)
+    inside = self.fast((low + high) / 2, latency_ms)
+    one_cell = (self.width.max_latency_ms > 0) & (low >= last)
+    return jnp.where(one_cell, inside, least), jnp.where(one_cell, inside, most)
 
   def _accuracy(self, value: jax.Array) -> jax.Array:
     start, width = self.start.min_accuracy, self.width.min_accuracy
-    return _stricter(value, value - start, width, 1.0)
+    return _stricter(value, start, width, 1.0)
 
   def _latency(self, value: jax.Array) -> jax.Array:
     start, width = self.start.max_latency_ms, self.width.max_latency_ms
-    return _stricter(value, start - value, width, -1.0)
+    return _stricter(value, start, width, -1.0)
 
 
 def quantised(profile: ZooProfile, width: ArrayLike) -> Quantised:
@@ -103,13 +109,13 @@ def quantised(profile: ZooProfile, width: ArrayLike) -> Quantised:
 
 
 def _stricter(
-  value: jax.Array, inside: jax.Array, width: jax.Array, sign: float
+  value: jax.Array, start: jax.Array, width: jax.Array, sign: float
 ) -> jax.Array:
-  """The value moved to the end of its cell; `inside` is its distance from the start."""
+  """The value moved to the end of its cell, the same number for the whole cell."""
   safe = jnp.where(width > 0, width, 1.0)
-  cells = jnp.ceil(inside / safe)
-  moved = value + sign * (cells * safe - inside)
-  return jnp.where((width > 0) & jnp.isfinite(inside), moved, value)
+  end = jnp.ceil(sign * (value - start) / safe) * safe + sign * start
+  moved = sign * jnp.maximum(end, sign * value)
+  return jnp.where((width > 0) & jnp.isfinite(value), moved, value)
 
 
 def _deployed(profile: ZooProfile, width: ArrayLike) -> Deployment:

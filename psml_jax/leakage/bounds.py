@@ -90,7 +90,8 @@ def least_rate(
   best = float(law.goodput(np.ones(())))
   allowed = f'at most {best:.6g}, the best that any server keeps'
   _validate.reject('goodput', wanted, wanted > best + 1e-9, allowed)
-  return np.asarray(np.interp(wanted, law.kept, law.rates))
+  kept, first = np.unique(law.kept, return_index=True)
+  return np.asarray(np.interp(wanted, kept, law.rates[first]))
 
 
 class _Law(NamedTuple):

@@ -58,7 +58,8 @@ def branch_and_bound(
       looked for any further.
 
   Returns:
-    What was found; where a million boxes are not enough, with a wider gap.
+    What was found; where a million boxes are not enough, with a wider gap; of a search
+    that proves nothing, with an infinite ceiling.
   """
   accuracy, latency = (_between(axis) for axis in search.start(place))
   best = Found(-1.0, 1.0, 0.0, 0.0)
@@ -75,12 +76,12 @@ def branch_and_bound(
     else:
       could = ceiling > max(best.rate, floor) + gap
       if not could.any():
-        break
+        return best._replace(ceiling=min(1.0, max(best.rate, floor) + gap))
     accuracy = _halved(accuracy[:, could.any(1)])
     latency = _halved(latency[:, could.any(0)])
     if accuracy.shape[1] * latency.shape[1] > _MOST_BOXES:
-      return best._replace(ceiling=float(ceiling.max()))
-  return best._replace(ceiling=min(1.0, max(best.rate, floor) + gap))
+      break
+  return best._replace(ceiling=float(ceiling.max()))
 
 
 def cuts(
@@ -109,6 +110,27 @@ def cuts(
   return np.unique(np.clip(np.concatenate(everything), low, high))
 
 
+def strict(
+  accuracy: np.ndarray, latency: np.ndarray, doublings: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Cuts of a zoo's range, and those of specs that ask for more than any model gives.
+
+  Args:
+    accuracy: f64[A], ascending, from the zoo's lowest to its highest.
+    latency: f64[L], likewise.
+    doublings: how far to go, in powers of two of the range.
+
+  Returns:
+    f64[A'] and f64[L'], as far as infinity; the range's strict end is a box by itself.
+  """
+  steps = 2.0 ** np.arange(-14, doublings + 1)
+  up, down = (steps * (np.ptp(axis) or 1.0) for axis in (accuracy, latency))
+  return (
+    np.concatenate([accuracy, accuracy[-1:], accuracy[-1] + up, [np.inf]]),
+    np.concatenate([[-np.inf], latency[0] - down[::-1], latency[:1], latency]),
+  )
+
+
 def padded_size(count: int, least: int) -> int:
   """The size of few that is at least a count, so that few programs are compiled."""
   while least < count:
@@ -117,7 +139,8 @@ def padded_size(count: int, least: int) -> int:
 
 
 def _between(axis: np.ndarray) -> np.ndarray:
-  return np.stack([axis[:-1], axis[1:]]) if len(axis) > 1 else np.stack([axis, axis])
+  """f64[2, K]: what lies between two cuts, and both ends by themselves."""
+  return np.stack([np.append(axis[0], axis), np.append(axis, axis[-1])])
 
 
 def _halved(axis: np.ndarray) -> np.ndarray:

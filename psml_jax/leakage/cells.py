@@ -88,6 +88,6 @@ def _laws(
   transform: Any, zoo: feasible.FeasibleIndex, spec: Spec
 ) -> tuple[jax.Array, jax.Array]:
   return (
-    transform.accurate(spec.min_accuracy[:, None], zoo.accuracy),
-    transform.fast(spec.max_latency_ms[:, None], zoo.latency_ms),
+    transform.accurate(spec.min_accuracy[:, None], zoo.accuracy[None]),
+    transform.fast(spec.max_latency_ms[:, None], zoo.latency_ms[None]),
   )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from psml_jax import _validate
+from psml_jax import _validate, routers
 from psml_jax.core import Router, Spec
 
 
@@ -84,7 +84,9 @@ def interval(
   Raises:
     ValueError: as in `kernel`.
   """
-  law = _law(router, Spec.of(spec.min_accuracy, spec.max_latency_ms))
+  law = law_of(
+    routers.as_pytree(router), Spec.of(spec.min_accuracy, spec.max_latency_ms)
+  )
   if law is not None:
     return Kernel(law, law, law, True)
   if key is None or num_models is None:
@@ -123,7 +125,8 @@ _DRAWS, _LEVEL = 65_536, 0.95
 
 
 @jax.jit
-def _law(router: Any, spec: Spec) -> jax.Array | None:
+def law_of(router: Any, spec: Spec) -> jax.Array | None:
+  """The exact law of a router, a pytree; None where only draws are known."""
   known = getattr(router, 'kernel', None)
   return known(spec) if known else None
 

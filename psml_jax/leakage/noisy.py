@@ -16,7 +16,9 @@ import numpy as np
 from psml_jax import feasible, pareto, routers
 from psml_jax.core import ZooProfile
 from psml_jax.leakage import cells
-from psml_jax.leakage.boxes import cuts, padded_size
+from psml_jax.leakage.boxes import cuts, padded_size, strict
+
+_FARTHEST = 13  # 64 ranges is the largest scale of the registry, 88 of it are e^-88
 
 
 class NoisySearch:
@@ -58,6 +60,8 @@ class NoisySearch:
       )
       for values, jump in zip((self._accuracy, self._latency), more, strict=True)
     )
+    if self._best_effort:
+      return strict(accuracy, latency, _FARTHEST)
     return accuracy, latency
 
   def ceilings(self) -> np.ndarray:
@@ -134,7 +138,7 @@ class NoisySearch:
 def _accurate(
   transform: Any, accuracy: jax.Array, low: jax.Array, high: jax.Array
 ) -> tuple[jax.Array, ...]:
-  low, high = low[:, None], high[:, None]
+  low, high, accuracy = low[:, None], high[:, None], accuracy[None]
   middle = transform.accurate((low + high) / 2, accuracy)
   return (middle, *transform.accurate_between(low, high, accuracy))
 
@@ -143,6 +147,6 @@ def _accurate(
 def _fast(
   transform: Any, latency_ms: jax.Array, low: jax.Array, high: jax.Array
 ) -> tuple[jax.Array, ...]:
-  low, high = low[:, None], high[:, None]
+  low, high, latency_ms = low[:, None], high[:, None], latency_ms[None]
   middle = transform.fast((low + high) / 2, latency_ms)
   return (middle, *transform.fast_between(low, high, latency_ms))

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psml_jax import _validate, pareto
+from psml_jax import _validate, pareto, routers
 from psml_jax.core import Router, Spec, ZooProfile
+from psml_jax.defenses import FallBack, Selection, identity
 from psml_jax.leakage import kernels
-from psml_jax.leakage.boxes import Search, branch_and_bound, cuts, padded_size
+from psml_jax.leakage.boxes import Search, branch_and_bound, cuts, padded_size, strict
 from psml_jax.leakage.noisy import NoisySearch
 
 
@@ -49,10 +50,11 @@ def worst(
 ) -> Worst:
   """The highest rate of each victim over all specs, and a spec that has it.
 
-  A monotone router (`ZooRouter.monotone`) is asked for each victim's own numbers.
-  Behind noise, and for selection mechanisms, boxes of specs are
-  split as long as their ceiling is more than `gap` above the best rate found:
-  distribution functions at a box's ends bound what any spec inside can get
+  A monotone router (`ZooRouter.monotone`), one that selects by score and one that falls
+  back on any model are asked for each victim's own numbers, and for what no model
+  meets. Behind noise, and for other routers with a `ceiling`, boxes
+  of specs are split as long as their ceiling is more than `gap` above the best rate
+  found: distribution functions at a box's ends bound what any spec inside can get
   (docs/theory.md, section 3).
 
   Args:
@@ -63,8 +65,9 @@ def worst(
     gap: how far the ceiling may lie above the rate.
 
   Returns:
-    The rates. Specs are looked for within the zoo's range, outside of which no spec
-    does better (docs/theory.md, section 3).
+    The rates. Specs are looked for within the zoo's range, and beyond its strict ends
+    where some do better there: of routers that answer what no model meets
+    (docs/theory.md, section 3).
 
   Raises:
     ValueError: a victim that the zoo does not have, a gap that is not > 0, or a router
@@ -80,10 +83,14 @@ def worst(
   chosen = np.asarray(pareto.corners(profile) if victims is None else victims, int)
   outside = (chosen < 0) | (chosen >= len(profile))
   _validate.reject('victims', chosen, outside, f'in [0, {len(profile) - 1}]')
-  if getattr(router, 'monotone', False):
-    spec = Spec(profile.accuracy[chosen], profile.latency_ms[chosen])
-    laws = kernels.kernel(router, spec)
-    rate = np.asarray(laws[np.arange(len(chosen)), chosen], float)
+  router = _bare(router)
+  if _own_is_best(router):
+    own = _own(profile, chosen)
+    laws = kernels.kernel(router, own)
+    rates = np.asarray(laws[:, np.arange(len(chosen)), chosen], float)
+    best = rates.argmax(0), np.arange(len(chosen))
+    spec = jax.tree.map(lambda field: field[best], own)
+    rate = rates[best]
     ceiling, certified = rate, True
   else:
     search = _search(profile, router, chosen)
@@ -122,7 +129,8 @@ def worst_of_all(profile: ZooProfile, router: Router, *, gap: float = 1e-3) -> W
   """
   _validate.positive('gap', gap)
   everyone = np.arange(len(profile))
-  if getattr(router, 'monotone', False):
+  router = _bare(router)
+  if _own_is_best(router):
     found = worst(profile, router, victims=everyone.tolist())
     best = found.most
     return worst(profile, router, victims=[int(everyone[best])])
@@ -162,7 +170,8 @@ def frontier(profile: ZooProfile, router: Router, victim: int) -> Frontier:
     victim: index into the zoo.
 
   Returns:
-    The frontier over 65 x 65 specs, spaced geometrically around the victim's numbers.
+    The frontier over 66 x 66 specs, spaced geometrically around the victim's numbers,
+    the last of each field infinitely strict.
 
   Raises:
     ValueError: as in `worst`.
@@ -181,7 +190,8 @@ def frontier(profile: ZooProfile, router: Router, victim: int) -> Frontier:
     cuts(np.asarray(field, float), float(field[victim]), halvings=31)
     for field in (profile.accuracy, profile.latency_ms)
   )
-  grid = [axis.ravel() for axis in np.meshgrid(accuracy, latency)]
+  axes = np.append(accuracy, np.inf), np.append(-np.inf, latency)
+  grid = [axis.ravel() for axis in np.meshgrid(*axes)]
   spec = Spec.of(*grid)
   laws = kernels.kernel(router, spec)
   rate = np.asarray(laws[..., victim], float)
@@ -191,6 +201,36 @@ def frontier(profile: ZooProfile, router: Router, victim: int) -> Frontier:
   kept = order[np.append(True, purity[order][1:] > best[:-1])][::-1]
   return Frontier(
     rate[kept], purity[kept], jax.tree.map(lambda field: field[kept], spec)
+  )
+
+
+def _bare(router: Any) -> Any:
+  """The router as a pytree, without a transform in front that changes nothing."""
+  nothing = isinstance(getattr(router, 'transform', None), type(identity()))
+  bare, spec = routers.as_pytree(router.router if nothing else router), Spec.of(0, 0)
+  if jax.eval_shape(kernels.law_of, bare, spec) is None:
+    raise ValueError(
+      f'router is {router!r}; it must be one whose kernel is known, for rates are '
+      'looked for by it'
+    )
+  return bare
+
+
+def _own_is_best(router: Any) -> bool:
+  """Whether no spec gives more of a model than one of `_own`."""
+  known = isinstance(router, Selection | FallBack)
+  return known or getattr(router, 'monotone', False)
+
+
+def _own(profile: ZooProfile, chosen: np.ndarray) -> Spec:
+  """Each victim's own numbers, and specs that no model meets: of shape [3, V].
+
+  The latter are the best ones where such a spec is answered all the same.
+  """
+  accuracy, latency = profile.accuracy[chosen], profile.latency_ms[chosen]
+  endless = jnp.full_like(accuracy, jnp.inf)
+  return Spec(
+    jnp.stack([accuracy, endless, endless]), jnp.stack([latency, latency, -endless])
   )
 
 
@@ -214,11 +254,12 @@ class _KernelSearch:
       cuts(np.asarray(field, float), float(field[victim]), more=_some(field))
       for field in (self._profile.accuracy, self._profile.latency_ms)
     )
-    return accuracy, latency
+    return strict(accuracy, latency, 0)
 
   def ceilings(self) -> np.ndarray:
     """f64[M], what no spec of a coarse grid's boxes exceeds; or rates on that grid."""
-    axes = (_some(self._profile.accuracy), _some(self._profile.latency_ms))
+    some = _some(self._profile.accuracy), _some(self._profile.latency_ms)
+    axes = strict(*some, 0)
     low, high = (
       Spec.of(*(axis.ravel() for axis in np.meshgrid(*ends, indexing='ij')))
       for ends in (
