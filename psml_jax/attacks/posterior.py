@@ -19,7 +19,7 @@ from psml_jax.attacks.base import ATTACKS, Entry, Phases, Resources
 from psml_jax.attacks.extraction import choose_inputs, replay
 from psml_jax.core import Knowledge, Observation, Query, Spec
 
-_TARGETS, _SUBSET, _GRID, _FINE, _FINEST = 32, 512, 20, 64, 256
+_TARGETS, _FINE, _FINEST = 32, 64, 256
 
 
 class Choice(NamedTuple):
@@ -75,6 +75,7 @@ class Posterior:
   num_particles: int = struct.field(pytree_node=False)
   num_steps: int = struct.field(pytree_node=False)
   num_moves: int = struct.field(pytree_node=False)
+  num_candidates: int = struct.field(pytree_node=False)
   scale_known: bool = struct.field(pytree_node=False)
 
   def init(self, key: jax.Array, knowledge: Knowledge) -> _State:
@@ -99,7 +100,9 @@ class Posterior:
       spec=Spec.of(0.0, 0.0),
       scale_known=scale_known,
     )
-    return dataclasses.replace(state, spec=_next_probe(probe_key, state))
+    return dataclasses.replace(
+      state, spec=_next_probe(probe_key, state, self.num_candidates)
+    )
 
   def ask(self, state: _State) -> Query:
     more = state.answers.count < self.num_probes
@@ -138,7 +141,9 @@ class Posterior:
     state = dataclasses.replace(
       state, key=key, frontiers=frontiers, log_weight=log_weight, answers=answers
     )
-    return dataclasses.replace(state, spec=_next_probe(probe_key, state))
+    return dataclasses.replace(
+      state, spec=_next_probe(probe_key, state, self.num_candidates)
+    )
 
   def harvest(self, state: _State) -> Choice:
     own = jax.random.split(jax.random.fold_in(state.key, _OWN), 3)
@@ -166,11 +171,12 @@ def posterior(
   num_particles: int = 1024,
   num_steps: int = 10,
   num_moves: int = 4,
+  num_candidates: int = 32,
   scale_known: bool = True,
 ) -> Posterior:
   """Infers the frontier from noisy refusals, and the spec that pays best for it.
 
-  Each probe is the one, of 400 candidates about the corners of the particles, that
+  Each probe is the one, of a grid of candidates about the corners of the particles, that
   lowers most the variance of what the choice of a spec depends on. The victim is the
   most accurate model within the latency budget, which is taken to lie between models
   rather than at one. The router is taken to be uniform over the frontier: no refusal
@@ -183,7 +189,10 @@ def posterior(
       the purest is chosen. May be traced.
     num_particles: frontiers in the attacker's mind.
     num_steps: the most models that a frontier has there.
-    num_moves: Metropolis steps of each particle whenever they are drawn anew.
+    num_moves: Metropolis steps of each particle whenever they are drawn anew; 128 before
+      the spec is chosen.
+    num_candidates: values of each field that are tried for a probe, and the root of how
+      many particles are asked what it would tell.
     scale_known: False for an attacker who knows the law of the noise, but not its
       scale: that of `Knowledge.defense` is a guess then, and particles carry a factor
       of their own on it for each field.
@@ -215,6 +224,7 @@ def posterior(
     _validate.positive_int('num_particles', num_particles),
     _validate.positive_int('num_steps', num_steps),
     _validate.positive_int('num_moves', num_moves),
+    _validate.positive_int('num_candidates', num_candidates),
     scale_known,
   )
 
@@ -269,7 +279,7 @@ def _check_purity(purity: ArrayLike) -> None:
     _validate.fractions('purity', purity)
 
 
-def _next_probe(key: jax.Array, state: _State) -> Spec:
+def _next_probe(key: jax.Array, state: _State, num_candidates: int) -> Spec:
   """The probe that tells most about which spec has the highest rate.
 
   Each of some frontiers drawn from the posterior has its own best spec t. With b the
@@ -278,10 +288,10 @@ def _next_probe(key: jax.Array, state: _State) -> Spec:
   `cov(R(t) - R(b), p(c))^2 / (p(c) (1 - p(c)))`; the sum over t is the score of c.
   """
   subset_key, grid_key = jax.random.split(key)
-  size = min(_SUBSET, len(state.log_weight))
+  size = min(num_candidates**2, len(state.log_weight))
   frontiers = particles.resampled(subset_key, state.frontiers, state.log_weight, size)
   steps = particles.in_order(frontiers, state.latency_budget_ms)
-  accuracy, latency = _grid(grid_key, steps, _GRID)
+  accuracy, latency = _grid(grid_key, steps, num_candidates)
   served, rate = particles.served_and_rate(state.law, steps, accuracy, latency)
   best = jnp.argmax(jnp.mean(rate, axis=0))
   targets = jnp.argmax(rate[:: max(1, size // _TARGETS)], axis=-1)
@@ -334,9 +344,15 @@ def _then_replay(
   resources: Resources,
   probes: int = 60,
   purity: float = 0.0,
+  num_candidates: int = 32,
   scale_known: bool = True,
 ) -> Phases:
-  probing = posterior(num_probes=probes, purity=purity, scale_known=scale_known)
+  probing = posterior(
+    num_probes=probes,
+    purity=purity,
+    num_candidates=num_candidates,
+    scale_known=scale_known,
+  )
   return Phases((probing, replay('found', resources.num_queries)))
 
 

@@ -59,7 +59,7 @@ def branch_and_bound(
 
   Returns:
     What was found; where a million boxes are not enough, with a wider gap; of a search
-    that proves nothing, with an infinite ceiling.
+    that proves nothing, with a ceiling of 1.
   """
   accuracy, latency = (_between(axis) for axis in search.start(place))
   best = Found(-1.0, 1.0, 0.0, 0.0)
