@@ -176,8 +176,8 @@ def posterior(
 ) -> Posterior:
   """Infers the frontier from noisy refusals, and the spec that pays best for it.
 
-  Each probe is the one, of a grid of candidates about the corners of the particles, that
-  lowers most the variance of what the choice of a spec depends on. The victim is the
+  Each probe is the one, of candidates about the corners of the particles, that lowers
+  most the variance of what the choice of a spec depends on. The victim is the
   most accurate model within the latency budget, which is taken to lie between models
   rather than at one. The router is taken to be uniform over the frontier: no refusal
   tells of the models behind it.
@@ -189,10 +189,10 @@ def posterior(
       the purest is chosen. May be traced.
     num_particles: frontiers in the attacker's mind.
     num_steps: the most models that a frontier has there.
-    num_moves: Metropolis steps of each particle whenever they are drawn anew; 128 before
-      the spec is chosen.
-    num_candidates: values of each field that are tried for a probe, and the root of how
-      many particles are asked what it would tell.
+    num_moves: Metropolis steps of each particle whenever they are drawn anew; before
+      the spec is chosen it is 128.
+    num_candidates: values of each field that are tried for a probe; its square is how
+      many particles are asked what it would tell, if there are as many.
     scale_known: False for an attacker who knows the law of the noise, but not its
       scale: that of `Knowledge.defense` is a guess then, and particles carry a factor
       of their own on it for each field.

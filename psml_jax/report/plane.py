@@ -66,7 +66,7 @@ def advice(study: Study) -> str:
   others = [row for row in rows if not row.defense.startswith('capped')]
   kept = f'{100 * best.goodput:.1f} % of goodput ({best.workload} clients)'
   sentences = [
-    f'{study.name}: choose {best.defense} with {best.knob} {best.value:.3g}: it keeps '
+    f'{study.name}: choose {best.defense} with {best.knob} {_short(best.value)}: it keeps '
     f'{kept} and gives no client more than {best.worst_rate:.2f} victim answers a '
     f'query, where no memoryless server can promise less than {best.bound_rate:.2f}.'
   ]
@@ -256,7 +256,7 @@ def _accounts(study: Study) -> Table:
 def _at_last_target(study: Study) -> list[Row]:
   rows = [r for d in study.defenses for r in d.rows if r.workload == study.workload]
   last = min((row.target_goodput for row in rows), default=0.0)
-  return [row for row in rows if row.target_goodput == last and row.value is not None]
+  return [row for row in rows if row.target_goodput == last]
 
 
 def _note(study: Study) -> str:
@@ -274,8 +274,8 @@ def _rate(value: float) -> str:
   return number(value, '.3f')
 
 
-def _short(value: float) -> str:
-  return number(value, '.4g')
+def _short(value: float | None) -> str:
+  return '∞' if value is None else number(value, '.4g')
 
 
 def _plain(value: float) -> str:

@@ -8,7 +8,7 @@ class Point:
   """A defense at one value of its knob.
 
   Attributes:
-    value: of the knob.
+    value: of the knob; None where it is infinite.
     goodput: of each workload.
     worst_rate: of the worst victim, with the best spec.
     ceiling: what no spec and no victim exceeds.
@@ -16,7 +16,7 @@ class Point:
     purity: its share of what is answered at that spec.
   """
 
-  value: float
+  value: float | None
   goodput: dict[str, float]
   worst_rate: float
   ceiling: float
@@ -31,7 +31,7 @@ class Row:
   Attributes:
     defense: of `defenses.MECHANISMS`.
     knob: its name.
-    value: the strongest that keeps the target.
+    value: the strongest that keeps the target; None where it is infinite.
     workload: of `workloads.WORKLOADS`.
     target_goodput: a fraction.
     goodput: what is kept.
@@ -48,7 +48,7 @@ class Row:
 
   defense: str
   knob: str
-  value: float
+  value: float | None
   workload: str
   target_goodput: float
   goodput: float

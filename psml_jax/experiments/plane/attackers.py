@@ -62,10 +62,14 @@ def jobs(
         given,
         profile,
         jax.random.fold_in(jax.random.fold_in(key, 1), i),
-        (name, rows[0].value, config.defenses[name]),
+        (name, _value(rows[0].value), config.defenses[name]),
         attack,
       )
   return found
+
+
+def _value(written: float | None) -> float:
+  return math.inf if written is None else written
 
 
 def _attacked(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import time
@@ -209,7 +210,7 @@ def _defense(
 def _point(curve: curves.Curve, strength: float) -> Point:
   found = curve.worst(strength)
   return Point(
-    curve.value(strength),
+    _finite(curve.value(strength)),
     curve.goodput(strength),
     float(found.rate[0]),
     float(found.ceiling[0]),
@@ -230,7 +231,7 @@ def _row(
   return Row(
     defense=curve.name,
     knob=defenses.MECHANISMS[curve.name].knob.name,
-    value=curve.value(strength),
+    value=_finite(curve.value(strength)),
     workload=workload,
     target_goodput=target,
     goodput=reached,
@@ -244,6 +245,10 @@ def _row(
     max_latency_ms=float(found.spec.max_latency_ms[0]),
     goodput_exact=curve.exact,
   )
+
+
+def _finite(value: float) -> float | None:
+  return value if math.isfinite(value) else None
 
 
 def _bound(profile: ZooProfile, measure: leakage.Measure) -> list[tuple[float, float]]:
