@@ -344,12 +344,14 @@ def _then_replay(
   resources: Resources,
   probes: int = 60,
   purity: float = 0.0,
+  num_particles: int = 1024,
   num_candidates: int = 32,
   scale_known: bool = True,
 ) -> Phases:
   probing = posterior(
     num_probes=probes,
     purity=purity,
+    num_particles=num_particles,
     num_candidates=num_candidates,
     scale_known=scale_known,
   )

@@ -67,8 +67,8 @@ def advice(study: Study) -> str:
   kept = f'{100 * best.goodput:.1f} % of goodput ({best.workload} clients)'
   sentences = [
     f'{study.name}: choose {best.defense} with {best.knob} {_short(best.value)}: it '
-    f'keeps {kept} and gives no client more than {best.worst_rate:.2f} victim answers a '
-    f'query, where no memoryless server can promise less than {best.bound_rate:.2f}.'
+    f'keeps {kept} and gives no client more than {best.worst_rate:.2f} victim answers '
+    f'a query, where no memoryless server can promise less than {best.bound_rate:.2f}.'
   ]
   if others:
     other = min(others, key=lambda row: row.worst_rate)
