@@ -80,7 +80,7 @@ def get_config(name: str = 'cifar10_published') -> ConfigDict:
           'probabilistic': {},
           'scale_unknown': {},
           'bandit': {},
-          'posterior': {'num_particles': 512, 'num_candidates': 16},
+          'posterior': {},
           'signatures': {},
         },
         'target': 0.8,

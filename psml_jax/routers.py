@@ -36,6 +36,11 @@ class ZooRouter:
   monotone = True
 
   @property
+  def is_uniform(self) -> bool:
+    """Whether it draws alike from the feasible set."""
+    return self.policy is _uniform
+
+  @property
   def loosest(self) -> Spec:
     """The zoo's lowest accuracy and highest latency, f32[] each.
 
@@ -62,7 +67,7 @@ class ZooRouter:
     num_models = len(self.zoo.by_latency)
     found = feasible.find(self.zoo, spec)
     alone = _one_hot(_route(self, jax.random.key(0), spec).model, num_models)
-    if self.policy is not uniform_choice:
+    if self.policy is not _uniform:
       return alone
     members = feasible.members(self.zoo, found)
     count = jnp.maximum(found.num_feasible, 1)[..., None]
@@ -90,7 +95,7 @@ class ZooRouter:
     )
     route = _route(self, jax.random.key(0), cells)
     mass = rank[:, None] * fast
-    shared = (route.num_feasible > 0) & (self.policy is uniform_choice)
+    shared = (route.num_feasible > 0) & (self.policy is _uniform)
     place = jnp.where(route.model < 0, num_models, route.model)
     alone = jnp.zeros(num_models + 1).at[place].add(jnp.where(shared, 0.0, mass))
     each = jnp.where(shared, mass / jnp.maximum(route.num_feasible, 1), 0.0)
@@ -150,7 +155,7 @@ def uniform(profile: ZooProfile, *, infeasible: str = 'refuse') -> ZooRouter:
   >>> route(jax.random.key(0), Spec.of([0.8, 0.95], 9.0)).model.tolist()
   [1, -1]
   """
-  return _router(profile, uniform_choice, infeasible)
+  return _router(profile, _uniform, infeasible)
 
 
 def most_accurate(profile: ZooProfile, *, infeasible: str = 'refuse') -> ZooRouter:
@@ -206,7 +211,7 @@ def explicit(model: int | jax.Array) -> Named:
   return Named(jnp.asarray(model, jnp.int32))
 
 
-def uniform_choice(
+def _uniform(
   key: jax.Array, zoo: feasible.FeasibleIndex, spec: Spec, found: feasible.Found
 ) -> jax.Array:
   """The policy of `uniform`."""

@@ -145,7 +145,7 @@ def rates(spec):
   return np.array([kernel(NOISE, [a], [b])[0, VICTIM] for a, b in pairs])
 
 
-SMALL = {'num_particles': 256, 'num_steps': 6, 'num_moves': 3}
+SMALL = {'num_particles': 256, 'num_steps': 6, 'num_moves': 3, 'num_candidates': 16}
 
 
 def test_it_gets_most_of_the_best_rate_and_more_with_more_probes():

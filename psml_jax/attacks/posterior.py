@@ -344,8 +344,8 @@ def _then_replay(
   resources: Resources,
   probes: int = 60,
   purity: float = 0.0,
-  num_particles: int = 1024,
-  num_candidates: int = 32,
+  num_particles: int = 512,
+  num_candidates: int = 16,
   scale_known: bool = True,
 ) -> Phases:
   probing = posterior(

@@ -67,10 +67,10 @@ def _launch(until: str, of: str) -> None:
     return arguments
 
   command_line.define(flags.FLAGS)
-  app.run(functools.partial(_run, until, of), flags_parser=parse)
+  app.run(functools.partial(_run, until, of=of), flags_parser=parse)
 
 
-def _run(until: str, of: str, arguments: 'Arguments') -> None:
+def _run(until: str, arguments: 'Arguments', of: str = 'psml_jax.experiments') -> None:
   from absl import logging
 
   from psml_jax import _validate

@@ -53,7 +53,7 @@ class Kept:
   def knows(router: Any) -> bool:
     """Whether a router is a uniform one behind noise of known laws."""
     behind, transform = getattr(router, 'router', None), getattr(router, 'transform', 0)
-    uniform = getattr(behind, 'policy', None) is routers.uniform_choice
+    uniform = isinstance(behind, routers.ZooRouter) and behind.is_uniform
     return uniform and hasattr(transform, 'accurate_between')
 
   def __call__(self, router: Any) -> np.ndarray:

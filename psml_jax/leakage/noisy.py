@@ -45,8 +45,7 @@ class NoisySearch:
   @staticmethod
   def knows(router: Any) -> bool:
     """Whether a router is a uniform one of the library."""
-    uniform = getattr(router, 'policy', None) is routers.uniform_choice
-    return isinstance(router, routers.ZooRouter) and uniform
+    return isinstance(router, routers.ZooRouter) and router.is_uniform
 
   def start(self, place: int) -> tuple[np.ndarray, np.ndarray]:
     victim = self._victims[place]
