@@ -6,6 +6,7 @@ by the victim: the most accurate model within the budget.
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -108,6 +109,7 @@ class Posterior:
     more = state.answers.count < self.num_probes
     return Query.of(state.image, state.spec, sent=more)
 
+  @jax.jit  # A live session would compile its loops anew at every probe.
   def tell(self, state: _State, query: Query, observation: Observation) -> _State:
     key, resample_key, move_key, probe_key = jax.random.split(state.key, 4)
     served = observation.served[0]
@@ -145,6 +147,7 @@ class Posterior:
       state, spec=_next_probe(probe_key, state, self.num_candidates)
     )
 
+  @jax.jit
   def harvest(self, state: _State) -> Choice:
     own = jax.random.split(jax.random.fold_in(state.key, _OWN), 3)
     grid_key, subset_key, move_key = own
@@ -279,6 +282,7 @@ def _check_purity(purity: ArrayLike) -> None:
     _validate.fractions('purity', purity)
 
 
+@functools.partial(jax.jit, static_argnames='num_candidates')
 def _next_probe(key: jax.Array, state: _State, num_candidates: int) -> Spec:
   """The probe that tells most about which spec has the highest rate.
 
