@@ -67,5 +67,5 @@ def test_results_are_there_with_their_command():
   assert len(results) >= 3
   for path in results:
     text = path.read_text('utf-8')
-    assert re.search(r'make demo|launch/reproduce\.py', text), path.name
+    assert re.search(r'make demo|launch/(?:reproduce|leakage)\.py', text), path.name
     assert '## Claims' in text, path.name
