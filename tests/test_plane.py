@@ -28,7 +28,10 @@ def fields(tmp_path):
       'latency_column': 'latency',
       'accuracy_unit': 'fraction',
     },
-    'defenses': {'capped': {}, 'laplace': {}, 'refusal': {}, 'exponential': {}},
+    'defenses': {
+      name: {}
+      for name in ('capped', 'laplace', 'refusal', 'exponential', 'best_effort')
+    },
     'workloads': {'uniform': {'size': 64}, 'frontier': {'size': 64}},
     'targets': (0.8,),
     'points': 4,

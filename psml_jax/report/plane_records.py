@@ -41,8 +41,8 @@ class Row:
     bound_rate: the least rate of any memoryless server of this goodput.
     exact: whether the rate comes from distribution functions and is certified.
     ceiling: what no spec and no victim exceeds.
-    min_accuracy: of the best spec, a fraction.
-    max_latency_ms: of the best spec.
+    min_accuracy: of the best spec, a fraction; None where it is infinite.
+    max_latency_ms: of the best spec; None where it is infinite.
     goodput_exact: whether the goodput is computed, or else drawn.
   """
 
@@ -58,8 +58,8 @@ class Row:
   bound_rate: float
   exact: bool
   ceiling: float
-  min_accuracy: float
-  max_latency_ms: float
+  min_accuracy: float | None
+  max_latency_ms: float | None
   goodput_exact: bool
 
 
@@ -71,15 +71,15 @@ class Victim:
     model: its name.
     rate: victim answers a billed query.
     purity: its share of what is answered.
-    min_accuracy: of the spec.
-    max_latency_ms: of the spec.
+    min_accuracy: of the spec; None where it is infinite.
+    max_latency_ms: of the spec; None where it is infinite.
   """
 
   model: str
   rate: float
   purity: float
-  min_accuracy: float
-  max_latency_ms: float
+  min_accuracy: float | None
+  max_latency_ms: float | None
 
 
 @dataclasses.dataclass(frozen=True)

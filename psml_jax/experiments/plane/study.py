@@ -189,8 +189,13 @@ def _defense(
     points,
     rows,
     [
-      Victim(profile.names[model], *map(float, numbers))
-      for model, *numbers in zip(
+      Victim(
+        profile.names[model],
+        float(rate),
+        float(purity),
+        *map(_finite, map(float, spec)),
+      )
+      for model, rate, purity, *spec in zip(
         every.victims,
         every.rate,
         every.purity,
@@ -241,8 +246,8 @@ def _row(
     bound_rate=float(leakage.least_rate(curve.profile, measure, min(reached, 1.0))),
     exact=found.certified,
     ceiling=float(found.ceiling[0]),
-    min_accuracy=float(found.spec.min_accuracy[0]),
-    max_latency_ms=float(found.spec.max_latency_ms[0]),
+    min_accuracy=_finite(float(found.spec.min_accuracy[0])),
+    max_latency_ms=_finite(float(found.spec.max_latency_ms[0])),
     goodput_exact=curve.exact,
   )
 
