@@ -182,3 +182,21 @@ def key(name: str, value: jax.Array, *, ndim: int | None = 0) -> None:
       f'{name} has shape {value.shape}; it must be '
       f'{"one key" if not ndim else f"an array of keys with {ndim} axes"}'
     )
+
+
+def routing(
+  typed: jax.Array, min_accuracy: ArrayLike, max_latency_ms: ArrayLike
+) -> None:
+  """Checks what a router is called with: a typed key, and specs that hold no NaN.
+
+  Args:
+    typed: the key, see `key`.
+    min_accuracy: of the specs; what JAX holds passes, see `no_nan_on_host`.
+    max_latency_ms: likewise.
+
+  Raises:
+    ValueError: no typed key, or NaN.
+  """
+  key('key', typed)
+  no_nan_on_host('min_accuracy', min_accuracy)
+  no_nan_on_host('max_latency_ms', max_latency_ms)

@@ -78,7 +78,9 @@ def test_a_study_holds_the_law_and_goes_on_where_it_stopped(fields, tmp_path, ca
   for one in study['attacked']:
     assert max(one['rate']) <= one['best'] + 2e-3
   for one in study['accounts']:
-    assert one['answers_low'] <= 1.1 * one['bound']
+    # That of sticky noise is on a mean over secrets, of which there are few here.
+    if one['defense'] == 'budget':
+      assert one['answers_high'] <= one['bound']
   assert 'choose capped' in capsys.readouterr().out
   for name in ('plane.png', 'attackers.png', 'accounts.png', 'report.html'):
     assert (workdir / name).stat().st_size > 1000

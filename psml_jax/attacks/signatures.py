@@ -4,6 +4,7 @@ Where nothing is refused, a refusal tells nothing; the answers do. A few images,
 canaries, are sent with specs over the whole plane, and equal answers are one model's.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -103,8 +104,8 @@ class Signatures:
     return Query.of(inputs, spec, sent=~state.asked)
 
   def tell(self, state: _State, query: Query, observation: Observation) -> _State:
-    return state.replace(  # type: ignore[attr-defined]
-      observation=observation, sent=query.sent, asked=jnp.bool_(True)
+    return dataclasses.replace(
+      state, observation=observation, sent=query.sent, asked=jnp.bool_(True)
     )
 
   def harvest(self, state: _State) -> Map:

@@ -37,15 +37,15 @@ class FallBack:
   share: jax.Array
   prefer: str = struct.field(pytree_node=False)
 
+  own_is_best = True  # docs/theory.md, section 3; not so behind other transforms
+
   @property
   def loosest(self) -> Spec:
     """The zoo's lowest accuracy and highest latency, f32[] each."""
     return self.router.loosest
 
   def __call__(self, key: jax.Array, spec: Spec) -> Route:
-    _validate.key('key', key)
-    _validate.no_nan_on_host('min_accuracy', spec.min_accuracy)
-    _validate.no_nan_on_host('max_latency_ms', spec.max_latency_ms)
+    _validate.routing(key, spec.min_accuracy, spec.max_latency_ms)
     return _route(self, key, spec)
 
   @property

@@ -55,15 +55,15 @@ class Selection:
   law: laws.Law = struct.field(pytree_node=False)
   models: str = struct.field(pytree_node=False, default='all')
 
+  own_is_best = True  # docs/theory.md, theorem 3b; not so behind other transforms
+
   @property
   def loosest(self) -> Spec:
     """The zoo's lowest accuracy and highest latency, f32[] each."""
     return Spec(jnp.min(self.profile.accuracy), jnp.max(self.profile.latency_ms))
 
   def __call__(self, key: jax.Array, spec: Spec) -> Route:
-    _validate.key('key', key)
-    _validate.no_nan_on_host('min_accuracy', spec.min_accuracy)
-    _validate.no_nan_on_host('max_latency_ms', spec.max_latency_ms)
+    _validate.routing(key, spec.min_accuracy, spec.max_latency_ms)
     return _route(self, key, spec)
 
   def kernel(self, spec: Spec) -> jax.Array:

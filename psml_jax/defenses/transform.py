@@ -191,9 +191,7 @@ class Defended:
     )
 
   def __call__(self, key: jax.Array, spec: Spec) -> Route:
-    _validate.key('key', key)
-    _validate.no_nan_on_host('min_accuracy', spec.min_accuracy)
-    _validate.no_nan_on_host('max_latency_ms', spec.max_latency_ms)
+    _validate.routing(key, spec.min_accuracy, spec.max_latency_ms)
     return _route(self, key, spec)
 
   def kernel(self, spec: Spec) -> jax.Array | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from psml_jax import _validate, pareto, routers
 from psml_jax.core import Router, Spec, ZooProfile
-from psml_jax.defenses import FallBack, Selection, identity
+from psml_jax.defenses import identity
 from psml_jax.leakage import kernels
 from psml_jax.leakage.boxes import Search, branch_and_bound, cuts, padded_size, strict
 from psml_jax.leakage.noisy import NoisySearch
@@ -132,19 +132,29 @@ def worst_of_all(profile: ZooProfile, router: Router, *, gap: float = 1e-3) -> W
   router = _bare(router)
   if _own_is_best(router):
     found = worst(profile, router, victims=everyone.tolist())
-    best = found.most
-    return worst(profile, router, victims=[int(everyone[best])])
+    return worst(profile, router, victims=[found.most])
   search = _search(profile, router, everyone)
-  ceilings, floor, chosen, top = search.ceilings(), 0.0, 0, 0.0
-  for victim in np.argsort(-ceilings):
-    if ceilings[victim] <= floor + gap:
+  ceilings = search.ceilings()
+  first, *others = (int(victim) for victim in np.argsort(-ceilings))
+  chosen, best = first, branch_and_bound(search, first, gap)
+  top = best.ceiling
+  for victim in others:
+    if ceilings[victim] <= best.rate + gap:
       break
-    one = branch_and_bound(search, int(victim), gap, floor=floor)
+    one = branch_and_bound(search, victim, gap, floor=best.rate)
     top = max(top, one.ceiling)
-    if one.rate > floor:
-      floor, chosen = one.rate, int(victim)
-  found = worst(profile, router, victims=[chosen], gap=gap)
-  return found._replace(ceiling=np.array([max(top, *found.ceiling)]))
+    if one.rate > best.rate:
+      chosen, best = victim, one
+  spec = Spec.of(np.array([best.accuracy]), np.array([best.latency]))
+  purity = kernels.purity(kernels.kernel(router, spec), jnp.int32(chosen))
+  return Worst(
+    np.array([chosen]),
+    np.array([best.rate]),
+    np.array([min(1.0, max(top, best.rate + gap)) if search.certified else 1.0]),
+    np.asarray(purity, float),
+    spec,
+    search.certified,
+  )
 
 
 class Frontier(NamedTuple):
@@ -218,8 +228,7 @@ def _bare(router: Any) -> Any:
 
 def _own_is_best(router: Any) -> bool:
   """Whether no spec gives more of a model than one of `_own`."""
-  known = isinstance(router, Selection | FallBack)
-  return known or getattr(router, 'monotone', False)
+  return any(getattr(router, name, False) for name in ('monotone', 'own_is_best'))
 
 
 def _own(profile: ZooProfile, chosen: np.ndarray) -> Spec:
