@@ -82,11 +82,14 @@ class Entry:
     role: 'attack'; or 'baseline', which attacks should beat; 'reference', a client who
       may name the model that serves it; 'informed', who is told the best spec there is
       under the defense (`Knowledge.spec`), and runs against defenses alone.
+    anytime: whether it does the same however many `probes` it is made for, so that one
+      program with a smaller budget serves for fewer.
   """
 
   make: Callable[..., Attack | Phases]
   knows: str = 'its latency budget'
   role: str = 'attack'
+  anytime: bool = False
 
   def __post_init__(self) -> None:
     if self.role not in ROLES:

@@ -20,7 +20,8 @@ from psml_jax.attacks.base import ATTACKS, Entry, Phases, Resources
 from psml_jax.attacks.extraction import choose_inputs, replay
 from psml_jax.core import Knowledge, Observation, Query, Spec
 
-_TARGETS, _FINE, _FINEST = 32, 64, 256
+_TARGETS, _FINE, _FINEST = 64, 64, 256
+_TEMPERATURE = 0.1  # of rates, when a probe is chosen
 
 
 class Choice(NamedTuple):
@@ -173,14 +174,14 @@ def posterior(
   purity: ArrayLike = 0.0,
   num_particles: int = 1024,
   num_steps: int = 10,
-  num_moves: int = 4,
-  num_candidates: int = 32,
+  num_moves: int = 8,
+  num_candidates: int = 20,
   scale_known: bool = True,
 ) -> Posterior:
   """Infers the frontier from noisy refusals, and the spec that pays best for it.
 
-  Each probe is the one, of candidates about the corners of the particles, that lowers
-  most the variance of what the choice of a spec depends on. The victim is the
+  Each probe is the one, of candidates about the corners of the particles, after which
+  the best of the expected rates is highest, see `_next_probe`. The victim is the
   most accurate model within the latency budget, which is taken to lie between models
   rather than at one. The router is taken to be uniform over the frontier: no refusal
   tells of the models behind it.
@@ -284,12 +285,13 @@ def _check_purity(purity: ArrayLike) -> None:
 
 @functools.partial(jax.jit, static_argnames='num_candidates')
 def _next_probe(key: jax.Array, state: _State, num_candidates: int) -> Spec:
-  """The probe that tells most about which spec has the highest rate.
+  """The probe after which a good spec is most surely known.
 
-  Each of some frontiers drawn from the posterior has its own best spec t. With b the
-  best in the mean, the answer to probe c, of probability p(c), lowers the variance of
-  the difference of their rates by about
-  `cov(R(t) - R(b), p(c))^2 / (p(c) (1 - p(c)))`; the sum over t is the score of c.
+  A softened knowledge gradient (Frazier, Powell and Dayanik 2009): with R(t) the rate of
+  spec t, of those that are best for some frontier drawn from the posterior, and A(c) the
+  answer to probe c, that which maximises
+  `E_A[T log sum_t exp(E[R(t) | A(c)] / T)]`. At T = 0 it were the expected rate of the
+  best choice after the answer, which most single answers do not change.
   """
   subset_key, grid_key = jax.random.split(key)
   size = min(num_candidates**2, len(state.log_weight))
@@ -297,14 +299,18 @@ def _next_probe(key: jax.Array, state: _State, num_candidates: int) -> Spec:
   steps = particles.in_order(frontiers, state.latency_budget_ms)
   accuracy, latency = _grid(grid_key, steps, num_candidates)
   served, rate = particles.served_and_rate(state.law, steps, accuracy, latency)
-  best = jnp.argmax(jnp.mean(rate, axis=0))
-  targets = jnp.argmax(rate[:: max(1, size // _TARGETS)], axis=-1)
-  gain = rate[:, targets] - rate[:, best, None]
-  mean = jnp.mean(served, axis=0, keepdims=True)
-  gain -= jnp.mean(gain, axis=0, keepdims=True)
-  covariance = gain.T @ (served - mean) / size
-  told = jnp.sum(covariance**2, axis=0) / jnp.maximum(mean * (1 - mean), 1e-6)[0]
-  return _at(accuracy, latency, jnp.argmax(told))
+  own_best = jnp.argmax(rate[:: max(1, size // _TARGETS)], axis=-1)
+  targets = jnp.append(own_best, jnp.argmax(jnp.mean(rate, axis=0)))
+  chance = jnp.mean(served, axis=0)
+  of_served = rate[:, targets].T @ served / size
+  of_refused = jnp.mean(rate[:, targets], axis=0)[:, None] - of_served
+
+  def value(probability: jax.Array, of_rate: jax.Array) -> jax.Array:
+    mean = of_rate / jnp.maximum(probability, 1e-6)
+    return probability * jax.nn.logsumexp(mean / _TEMPERATURE, axis=0)
+
+  worth = value(chance, of_served) + value(1 - chance, of_refused)
+  return _at(accuracy, latency, jnp.argmax(worth))
 
 
 def _best(
@@ -364,5 +370,9 @@ def _then_replay(
 
 ATTACKS.register(
   'posterior',
-  Entry(_then_replay, knows='its latency budget and the law of the noise'),
+  Entry(
+    _then_replay,
+    knows='its latency budget and the law of the noise',
+    anytime=True,
+  ),
 )

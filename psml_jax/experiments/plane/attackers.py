@@ -101,14 +101,16 @@ def _attacked(
   router = defenses.defended(profile, name, value, **fields)
   best = leakage.worst(profile, router, victims=[victim])
   records = []
+  anytime = attacks.ATTACKS[attack].anytime
   for probes in given.probes:
+    made_for = max(given.probes) if anytime else probes
     spec = _chosen(
       jax.random.split(attack_key, given.seeds),
       jax.random.split(server_key, given.seeds),
-      _probing(attack, probes, given.attacks[attack]),
+      _probing(attack, made_for, given.attacks[attack]),
       server,
       knowledge,
-      probes,
+      jnp.int32(probes),
     )
     rate = np.asarray(leakage.kernel(router, spec)[:, victim], float)
     records.append(
@@ -136,25 +138,30 @@ def _probing(attack: str, probes: int, fields: Mapping[str, Any]) -> Phases:
   return Phases(made.attacks[:-1])
 
 
-@functools.partial(jax.jit, static_argnames='probes')
+@jax.jit
 def _chosen(
   keys: jax.Array,
   secrets: jax.Array,
   attack: Phases,
   server: Any,
   knowledge: Knowledge,
-  probes: int,
+  probes: jax.Array,
 ) -> Spec:
-  """The spec that each seed's attack has found, of shape [seeds]."""
+  """The spec that each seed's attack has found, of shape [seeds].
 
-  def one(key: jax.Array, secret: jax.Array) -> Spec:
+  One seed after the other: under vmap all would do the work of every branch at every
+  probe.
+  """
+
+  def one(keys: tuple[jax.Array, jax.Array]) -> Spec:
+    key, secret = keys
     found = session.run(
       key, attack, server, server.init(secret), knowledge, budget=probes
     )
     spec: Spec = found.harvest.spec
     return Spec.of(spec.min_accuracy, spec.max_latency_ms)
 
-  return jax.vmap(one)(keys, secrets)
+  return jax.lax.map(one, (keys, secrets))
 
 
 def counted(
