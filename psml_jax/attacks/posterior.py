@@ -84,14 +84,14 @@ class Posterior:
     budget = jnp.asarray(knowledge.latency_budget_ms, jnp.float32)
     if _validate.is_concrete(budget):
       _validate.positive('latency_budget_ms', float(budget))
-    own, prior_key, probe_key = jax.random.split(jax.random.fold_in(key, _OWN), 3)
+    own, prior_key = jax.random.split(jax.random.fold_in(key, _OWN))
     told = hasattr(knowledge.defense, 'accurate')
     scale_known = self.scale_known and told
     frontiers = particles.draw(
       prior_key, self.num_particles, self.num_steps, scale_known=scale_known
     )
     possible = particles.log_prior(frontiers) > -jnp.inf
-    state = _State(
+    return _State(
       key=own,
       image=choose_inputs(key, knowledge.pool_size, 1),
       latency_budget_ms=budget,
@@ -99,11 +99,8 @@ class Posterior:
       frontiers=frontiers,
       log_weight=jnp.where(possible, 0.0, -jnp.inf),
       answers=particles.Answers.none(self.num_probes),
-      spec=Spec.of(0.0, 0.0),
+      spec=Spec.of(0.5, budget),
       scale_known=scale_known,
-    )
-    return dataclasses.replace(
-      state, spec=_next_probe(probe_key, state, self.num_candidates)
     )
 
   def ask(self, state: _State) -> Query:
@@ -354,8 +351,8 @@ def _then_replay(
   resources: Resources,
   probes: int = 60,
   purity: float = 0.0,
-  num_particles: int = 512,
-  num_candidates: int = 16,
+  num_particles: int = 256,
+  num_candidates: int = 12,
   scale_known: bool = True,
 ) -> Phases:
   probing = posterior(

@@ -30,6 +30,9 @@ from psml_jax.report.plane_records import Accounts, Attacked, Defense
 _IMAGES, _CLASSES = 64, 10
 _FAILURE = 1e-3
 
+_Defense = tuple[str, float, Mapping[str, Any]]
+"""Name, value of the knob, own fields."""
+
 
 def jobs(
   config: Config, profile: ZooProfile, key: jax.Array, measured: Sequence[Defense]
@@ -56,14 +59,19 @@ def jobs(
       for row in by_name[name].rows
       if (row.workload, row.target_goodput) == (config.workload, given.target)
     ]
-    for attack in given.defenses[name] if rows else ():
+    if not rows:
+      continue
+    defense = (name, _value(rows[0].value), config.defenses[name])
+    best = functools.cache(functools.partial(_best_rate, profile, defense))
+    for attack in given.defenses[name]:
       found[f'{attack} against {name}'] = functools.partial(
         _attacked,
         given,
         profile,
         jax.random.fold_in(jax.random.fold_in(key, 1), i),
-        (name, _value(rows[0].value), config.defenses[name]),
+        defense,
         attack,
+        best,
       )
   return found
 
@@ -72,12 +80,21 @@ def _value(written: float | None) -> float:
   return math.inf if written is None else written
 
 
+def _best_rate(profile: ZooProfile, defense: _Defense) -> float:
+  """What the best-informed attacker gets of the medium victim."""
+  name, value, fields = defense
+  victim = pareto.victims(profile)['medium']
+  router = defenses.defended(profile, name, value, **fields)
+  return float(leakage.worst(profile, router, victims=[victim]).rate[0])
+
+
 def _attacked(
   given: Attackers,
   profile: ZooProfile,
   key: jax.Array,
-  defense: tuple[str, float, Mapping[str, Any]],
+  defense: _Defense,
   attack: str,
+  best: Callable[[], float],
 ) -> list[Attacked]:
   name, value, fields = defense
   parts = defenses.deploy(name, profile, value, **fields)
@@ -99,7 +116,6 @@ def _attacked(
     defense=parts.defense if known else None,
   )
   router = defenses.defended(profile, name, value, **fields)
-  best = leakage.worst(profile, router, victims=[victim])
   records = []
   anytime = attacks.ATTACKS[attack].anytime
   for probes in given.probes:
@@ -121,7 +137,7 @@ def _attacked(
         probes,
         profile.names[victim],
         rate.tolist(),
-        float(best.rate[0]),
+        best(),
       )
     )
   return records
