@@ -121,7 +121,7 @@ def _spec(which: str, knowledge: Knowledge) -> Spec:
   return Spec.of(known.min_accuracy, known.max_latency_ms)
 
 
-def _entry(spec: str, **fields: str) -> Entry:
+def _entry(spec: str, **fields: Any) -> Entry:
   def make(resources: Resources) -> Replay:
     return replay(spec, resources.num_queries)
 

@@ -284,11 +284,11 @@ def _check_purity(purity: ArrayLike) -> None:
 def _next_probe(key: jax.Array, state: _State, num_candidates: int) -> Spec:
   """The probe after which a good spec is most surely known.
 
-  A softened knowledge gradient (Frazier, Powell and Dayanik 2009): with R(t) the rate of
-  spec t, of those that are best for some frontier drawn from the posterior, and A(c) the
-  answer to probe c, that which maximises
-  `E_A[T log sum_t exp(E[R(t) | A(c)] / T)]`. At T = 0 it were the expected rate of the
-  best choice after the answer, which most single answers do not change.
+  A softened knowledge gradient (Frazier, Powell and Dayanik 2009). With R(t) the rate
+  of spec t, of those that are best for some frontier drawn from the posterior, and A(c)
+  the answer to probe c, it maximises `E_A[T log sum_t exp(E[R(t) | A(c)] / T)]`. For T
+  near 0 that is the expected rate of the best choice after the answer, which most
+  single answers do not change.
   """
   subset_key, grid_key = jax.random.split(key)
   size = min(num_candidates**2, len(state.log_weight))

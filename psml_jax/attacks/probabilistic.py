@@ -241,7 +241,7 @@ def _choose(when: jax.Array, one: Any, other: Any) -> Any:
   return jax.tree.map(lambda a, b: jnp.where(when, a, b), one, other)
 
 
-def _entry(told: bool, **fields: str) -> Entry:
+def _entry(told: bool, **fields: Any) -> Entry:
   def make(resources: Resources, probes: int = 50) -> Phases:
     probing = probabilistic(
       probes=probes,
