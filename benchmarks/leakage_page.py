@@ -9,6 +9,7 @@ import dataclasses
 import pathlib
 import subprocess
 
+import jax
 import matplotlib.style
 import numpy as np
 from absl import app, flags
@@ -53,11 +54,11 @@ else running: {minutes:.1f} minutes.
 **Rate**: victim answers a billed query of the best-informed attacker, for the worst
 victim and the best spec; certified (its ceiling is at most 0.002 above, 0.005 for
 ImageNet and LLMStats). **Bound**: the least rate of any memoryless server of the same
-goodput ([theory](../theory.md), theorem 1). Every defense is calibrated to the goodput in
-the head of a column; `off` means that no value but off keeps it. Random refusal stands
-beside all others. Goodputs are exact; in the zoos of 900 and 157 models those behind noise
-are drawn, 16 times each of 4,096 clients. The posterior attacker has 256 particles and 12
-candidates a field here, fewer than by default.
+goodput ([theory](../theory.md), theorem 1). Every defense is calibrated to the goodput
+in the head of a column; `off` means that no value but off keeps it. Random refusal
+stands beside all others. Goodputs are exact; in the zoos of 900 and 157 models those
+behind noise are drawn, 16 times each of 4,096 clients. The posterior attacker has 256
+particles and 12 candidates a field here, fewer than by default.
 
 ![The plane of the published CIFAR-10 zoo](../images/leakage.png)
 """
@@ -74,8 +75,6 @@ def main(argv: list[str]) -> None:
   run = (
     'python launch/leakage.py --config=configs/leakage.py:{} --workdir=runs/leakage/{}'
   )
-  import jax
-
   revision = subprocess.run(
     ['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=True
   )
@@ -125,12 +124,12 @@ def _zoo(name: str, study: Study) -> str:
   ]
   if study.accounts:
     parts += [
-      'Memory, 2,000 queries for the medium victim: budget of 10 answers of a model to a '
-      'client, then a cap of 0.25; sticky noise of 0.07 of the range, one cell an '
+      'Memory, 2,000 queries for the medium victim: budget of 10 answers of a model to '
+      'a client, then a cap of 0.25; sticky noise of 0.07 of the range, one cell an '
       'account. Honest clients: 200 with 100 queries each.\n',
       _accounts(study),
-      'The bound of a budget is one that a run passes once in a thousand; that of sticky '
-      'noise is on the mean.\n',
+      'The bound of a budget is one that a run passes once in a thousand; that of '
+      'sticky noise is on the mean.\n',
     ]
   return '\n'.join(parts)
 
