@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from psml_jax import _csv, _validate, metrics, pareto
 from psml_jax.core import Route, Router, Spec, ZooProfile
@@ -255,13 +256,37 @@ def by_step(key: jax.Array, profile: ZooProfile, router: Router, spec: Spec) -> 
   ([1.0, 0.5], [0.5, 0.5])
   """
   good = met(profile, spec, router(key, spec))
+  return of_steps(profile, spec, good, jnp.ones(good.shape))
+
+
+def of_steps(
+  profile: ZooProfile, spec: Spec, kept: ArrayLike, weight: ArrayLike
+) -> Steps:
+  """`by_step` of clients whose own goodput is known already.
+
+  Args:
+    profile: the zoo; concrete values.
+    spec: what they ask for, f32[Q] each.
+    kept: f32[Q], the goodput of each, such as `leakage.kept` computes.
+    weight: f32[Q], how many of the clients each stands for, up to a factor.
+
+  Returns:
+    Goodput and share of the clients of each step.
+
+  >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('a', 'b'))
+  >>> spec = Spec.of([0.6, 0.6, 0.8], [2.0, 3.0, 6.0])
+  >>> steps = of_steps(zoo, spec, [1.0, 0.0, 0.5], [0.3, 0.1, 0.6])
+  >>> steps.goodput.tolist(), steps.share.round(2).tolist()
+  ([0.75, 0.5], [0.4, 0.6])
+  """
   latency = profile.latency_ms[pareto.corners(profile)]
   step = jnp.searchsorted(latency, spec.max_latency_ms, side='right')
-  total, kept = (
-    jnp.zeros(len(latency) + 1).at[step].add(of)[1:]
-    for of in (jnp.ones(good.shape), good.astype(jnp.float32))
+  weight = jnp.asarray(weight, jnp.float32)
+  good = weight * jnp.asarray(kept, jnp.float32)
+  total, reached = (
+    jnp.zeros(len(latency) + 1).at[step].add(of)[1:] for of in (weight, good)
   )
-  return Steps(kept / total, total / good.size)
+  return Steps(reached / total, total / jnp.sum(weight))
 
 
 class Calibration(NamedTuple):

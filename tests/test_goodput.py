@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psml_jax import defenses, goodput, pareto, profiles, routers, workloads
+from psml_jax import defenses, goodput, leakage, pareto, profiles, routers, workloads
 from psml_jax.core import Route, Spec
 from tests import references
 from tests.references import make_profile
@@ -211,6 +211,20 @@ def test_who_pays_for_noise_on_the_digits():
   assert ((each.goodput > 0.09) & (each.goodput < 0.23)).all()
   mean = float(each.goodput.mean())
   assert float(by_class['corner']) == pytest.approx(mean, abs=0.01)
+
+
+def test_steps_of_uniform_clients_are_areas():
+  zoo = make_profile([0.4, 0.5, 0.7, 0.9], [0.5, 1.0, 2.0, 5.0])
+  measure = leakage.uniform(zoo)
+  router = defenses.defended(zoo, 'capped', 0.4)
+  kept = leakage.kept(zoo, router, measure.spec)
+  steps = goodput.of_steps(zoo, measure.spec, kept, measure.weight)
+  # Of accuracies from 0.4 on; from 2 ms on two models meet those up to 0.5.
+  fast, both, one = 0.1 * 1, 0.1 * 3, 0.2 * 3
+  areas = np.array([0, fast, both + one, 0])
+  np.testing.assert_allclose(steps.share, areas / areas.sum(), atol=1e-5)
+  mean = (0.8 * both + 0.4 * one) / (both + one)
+  np.testing.assert_allclose(steps.goodput[1:3], [0.4, mean], atol=1e-5)
 
 
 def test_by_step_under_jit_and_vmap():

@@ -107,7 +107,8 @@ def test_a_target_that_is_missed_says_the_best():
   zoo = profiles.load('digits')
   clients = curves.Clients({'uniform': leakage.uniform(zoo)})
   curve = curves.Curve(zoo, clients, 'capped_corners', {}, None, 1e-2)
-  curve._goodputs = {float(s): {'uniform': 0.7 - s} for s in np.linspace(0, 1, 21)}
+  size = len(clients.spec.min_accuracy)
+  curve._kept = {float(s): np.full(size, 0.7 - s) for s in np.linspace(0, 1, 21)}
   with pytest.raises(ValueError, match=r'target is 0\.9; .* at most 0\.7000, the best'):
     curve.at_goodput('uniform', 0.9)
 

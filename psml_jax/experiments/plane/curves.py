@@ -37,12 +37,17 @@ class Clients:
 
   def means(self, kept: np.ndarray) -> dict[str, float]:
     """The goodput of each workload, of f[Q] over all specs."""
-    parts, start = {}, 0
-    for name, measure in self.measures.items():
-      end = start + len(measure.weight)
-      parts[name] = float(measure.weight @ kept[start:end])
-      start = end
-    return parts
+    return {
+      name: float(measure.weight @ self.part(kept, name))
+      for name, measure in self.measures.items()
+    }
+
+  def part(self, kept: np.ndarray, workload: str) -> np.ndarray:
+    """The clients of one workload, of f[Q] over all specs."""
+    names = list(self.measures)
+    sizes = [len(measure.weight) for measure in self.measures.values()]
+    end = int(np.cumsum(sizes)[names.index(workload)])
+    return kept[end - len(self.measures[workload].weight) : end]
 
 
 def clients(
@@ -93,7 +98,7 @@ class Curve:
   gap: float
 
   def __post_init__(self) -> None:
-    self._goodputs: dict[float, dict[str, float]] = {}
+    self._kept: dict[float, np.ndarray] = {}
     self._worst: dict[float, leakage.Worst] = {}
 
   def value(self, strength: float) -> float:
@@ -120,7 +125,11 @@ class Curve:
 
   def goodput(self, strength: float) -> dict[str, float]:
     """The goodput of each workload."""
-    if strength not in self._goodputs:
+    return self.clients.means(self.kept(strength))
+
+  def kept(self, strength: float) -> np.ndarray:
+    """f64[Q], the goodput of each client."""
+    if strength not in self._kept:
       router, spec = self.router(self.value(strength)), self.clients.spec
       if not self.exact:
         kept = _drawn(self.key, self.profile, router, spec)
@@ -128,8 +137,8 @@ class Curve:
         kept = self._behind_noise(router)
       else:
         kept = leakage.kept(self.profile, router, spec)
-      self._goodputs[strength] = self.clients.means(np.asarray(kept, float))
-    return self._goodputs[strength]
+      self._kept[strength] = np.asarray(kept, float)
+    return self._kept[strength]
 
   def worst(self, strength: float) -> leakage.Worst:
     """The worst victim."""

@@ -162,7 +162,6 @@ def _defense(
 ) -> Defense:
   """A defense's curve and rows."""
   own = jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
-  own, step_key = jax.random.split(own)
   curve = curves.Curve(profile, honest, name, config.defenses[name], own, config.gap)
   knob, notes = defenses.MECHANISMS[name].knob, []
   rows, last = [], 0.0
@@ -181,9 +180,9 @@ def _defense(
   points = [_point(curve, strength) for strength in curve.known]
   router = curve.router(curve.value(last))
   every = leakage.worst(profile, router, gap=config.gap)
-  steps = goodput.by_step(
-    step_key, profile, router, honest.measures[config.workload].spec
-  )
+  measure = honest.measures[config.workload]
+  kept = honest.part(curve.kept(last), config.workload)
+  steps = goodput.of_steps(profile, measure.spec, kept, measure.weight)
   corners = pareto.corners(profile)
   return Defense(
     name,
