@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import optimize
 
 from psml_jax import defenses, leakage, workloads
 from psml_jax.core import Router, Spec, ZooProfile
@@ -16,7 +17,7 @@ from psml_jax.leakage import Measure
 _SMALL_ZOO = 64
 _COARSE = np.linspace(0.0, 1.0, 21)
 _DRAWS = 16
-_NEAR = 1e-5
+_NEAR, _FINEST = 1e-5, 1e-7
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -188,22 +189,11 @@ class Curve:
     if last == len(coarse) - 1:
       return 1.0
     low, high = float(coarse[last]), float(coarse[last + 1])
-    at_low, at_high = above(low), above(high)
-    for turn in range(40):
-      share = 0.5
-      if turn % 3 and at_low > at_high:
-        share = float(np.clip(at_low / (at_low - at_high), 0.02, 0.98))
-      middle = low + share * (high - low)
-      if not low < middle < high or high - low < 1e-7:
-        break
-      reached = above(middle)
-      if reached >= 0:
-        low, at_low = middle, reached
-      else:
-        high, at_high = middle, reached
-      if 0 <= at_low < near:
-        break
-    return low
+    if above(low) <= 0:
+      return low
+    optimize.brentq(above, low, high, xtol=_FINEST)
+    # It ends with values on both sides of the target, next to each other.
+    return max(s for s in self._kept if low <= s < high and above(s) >= 0)
 
 
 @jax.jit
