@@ -17,7 +17,7 @@ LARGE = ('imagenet_timm', 'llm_stats_gpqa', 'llm_stats_gpqa_price')
 def get_config(name: str = 'cifar10_published') -> ConfigDict:
   """The study's fields; `psml_jax.experiments.plane.config` says what each means."""
   large = name in LARGE
-  size = 4_096 if large else 2_048
+  size = 2_048
   config = ConfigDict(
     {
       'name': name,
