@@ -36,18 +36,8 @@ def measure(config: Config) -> list[Row]:
   Args:
     config: an experiment whose surrogate is an MLP of the images as they are.
   """
-  assert config.data is not None
   assert config.extraction is not None
-  images = data.load(
-    config.data.name,
-    seed=config.seed,
-    zoo_size=config.data.zoo_size,
-    pool_size=config.data.pool_size,
-    test_size=config.data.test_size,
-  )
-  victim = LogisticRegression(max_iter=1000)
-  victim.fit(images.zoo_x.reshape(len(images.zoo_x), -1), images.zoo_y)
-  outputs = victim.predict_proba(images.pool_x.reshape(len(images.pool_x), -1))
+  images, outputs = answered_pool(config)
   pool, targets = jnp.asarray(images.pool_x), jnp.asarray(outputs, jnp.float32)
   training = config.extraction.training(images.num_classes)
   steps = training.recipe
@@ -112,6 +102,22 @@ def measure(config: Config) -> list[Row]:
     ),
     row(f'surrogates, width {width}', ours, stacked, stacked_name, '>= 1.9x'),
   ]
+
+
+def answered_pool(config: Config) -> tuple[data.Splits, np.ndarray]:
+  """The images, and a logistic regression's answers to the pool, f64[P, K]."""
+  assert config.data is not None
+  images = data.load(
+    config.data.name,
+    seed=config.seed,
+    zoo_size=config.data.zoo_size,
+    pool_size=config.data.pool_size,
+    test_size=config.data.test_size,
+  )
+  victim = LogisticRegression(max_iter=1000)
+  victim.fit(images.zoo_x.reshape(len(images.zoo_x), -1), images.zoo_y)
+  outputs = victim.predict_proba(images.pool_x.reshape(len(images.pool_x), -1))
+  return images, outputs
 
 
 def _one_by_one(

@@ -30,10 +30,12 @@ def main(argv: Sequence[str]) -> None:
   jax.config.update('jax_num_cpu_devices', os.cpu_count())
   rows = [routing.measure_peak_rss(), *routing.measure(), *selecting.measure()]
   # Late: what PyTorch holds would count as the new process's memory.
+  import fixmatch
   import population
   import zoo_training
 
   rows += population.measure(parse(_CONFIG.value))
+  rows += fixmatch.measure(parse(_CONFIG.value))
   rows += zoo_training.measure()
   print(f'\n{records.device()}\n{records.table(rows)}')
   out = pathlib.Path(_OUT.value)

@@ -38,7 +38,7 @@ def fit(
     model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay
   )
   schedule = torch.optim.lr_scheduler.LambdaLR(
-    optimiser, lambda step: _share(step, recipe.steps)
+    optimiser, lambda step: share(step, recipe.steps)
   )
   for drawn in draws:
     loss = nn.functional.cross_entropy(model(inputs[drawn]), targets[drawn])
@@ -92,7 +92,7 @@ def fit_stacked(
   inputs, targets = inputs.flatten(0, 1), targets.flatten(0, 1)
   draws = (draws + num_inputs * torch.arange(num_rows)[:, None]).flatten(1)
   for step, drawn in enumerate(draws):
-    optimiser.param_groups[0]['lr'] = recipe.learning_rate * _share(step, recipe.steps)
+    optimiser.param_groups[0]['lr'] = recipe.learning_rate * share(step, recipe.steps)
     hidden = inputs.index_select(0, drawn).unflatten(0, (num_rows, -1))
     for layer, (kernel, bias) in enumerate(_pairs(leaves)):
       hidden = torch.baddbmm(bias, torch.relu(hidden) if layer else hidden, kernel)
@@ -110,7 +110,7 @@ def _pairs(
   return zip(leaves[::2], leaves[1::2], strict=True)
 
 
-def _share(step: int, steps: int) -> float:
+def share(step: int, steps: int) -> float:
   """Of the peak learning rate: a linear warm-up, then a cosine to zero."""
   warm_up = max(1, steps // 20)
   if step < warm_up:

@@ -387,11 +387,13 @@ class Harvest:
     inputs: i32[B], indices into the attacker's pool.
     targets: f32[B, K], class probabilities that came back; zeros in the padding.
     count: i32[], how many rows were answered.
+    latency_ms: f32[B], how long each answer took; None where nobody looked.
   """
 
   inputs: jax.Array
   targets: jax.Array
   count: jax.Array
+  latency_ms: jax.Array | None = None
 
 
 Router = Callable[[jax.Array, Spec], Route]

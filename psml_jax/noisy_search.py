@@ -146,10 +146,12 @@ def _courses(
   looks: int,
   every: int,
 ) -> Course:
+  """One seed after the other: under vmap all do the work of every branch."""
+
   def one(key: jax.Array) -> Course:
     return course(key, attack, server, knowledge, looks=looks, every=every)
 
-  return jax.vmap(one)(keys)
+  return jax.lax.map(one, keys)
 
 
 def probes_until(rate: np.ndarray, probes: np.ndarray, *, wanted: float) -> float:

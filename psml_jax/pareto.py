@@ -142,6 +142,10 @@ def require_optimal(profile: ZooProfile, model: int) -> None:
     )
 
 
+SIZES = ('small', 'medium', 'large')
+"""The paper's victims."""
+
+
 def victims(profile: ZooProfile) -> dict[str, int]:
   """The paper's small, medium and large victims (section 5).
 
@@ -157,10 +161,7 @@ def victims(profile: ZooProfile) -> dict[str, int]:
   """
   models = corners(profile)
   chosen = (models[0], models[(len(models) - 1) // 2], models[-1])
-  return {
-    size: int(model)
-    for size, model in zip(('small', 'medium', 'large'), chosen, strict=True)
-  }
+  return {size: int(model) for size, model in zip(SIZES, chosen, strict=True)}
 
 
 def hypervolume(profile: ZooProfile, max_latency_ms: ArrayLike) -> jax.Array:

@@ -12,7 +12,7 @@ import pytest
 
 from psml_jax import train, zoo
 from psml_jax.core import Harvest
-from psml_jax.train import CrossEntropy, Training, recipes
+from psml_jax.train import CrossEntropy, Training
 from tests.models import Small
 
 RECIPE = train.Epochs(
@@ -181,7 +181,7 @@ class TestAugment:
   def crops(self, padding, flip, count=400):
     image = jnp.arange(1.0, 17.0).reshape(1, 4, 4, 1)
     images = jnp.broadcast_to(image, (count, 4, 4, 1))
-    found = recipes.augment(jax.random.key(0), images, padding=padding, flip=flip)
+    found = train.augment(jax.random.key(0), images, padding=padding, flip=flip)
     return np.asarray(image)[0, :, :, 0], np.asarray(found)[..., 0]
 
   def test_every_crop_out_of_the_frame_is_as_likely(self):

@@ -5,12 +5,14 @@ and what to make of the answers; `psml_jax.session` carries them to a server.
 """
 
 from psml_jax.attacks import (
+  adaptive,
   bandit,
   extraction,
   fingerprint,
   majority,
   posterior,
   probabilistic,
+  repeats,
   signatures,
   sybils,
 )
@@ -33,6 +35,7 @@ __all__ = [
   'Recorded',
   'Resources',
   'Trail',
+  'adaptive',
   'bandit',
   'extraction',
   'fingerprint',
@@ -40,6 +43,7 @@ __all__ = [
   'make',
   'posterior',
   'probabilistic',
+  'repeats',
   'signatures',
   'sybils',
 ]

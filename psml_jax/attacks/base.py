@@ -65,11 +65,15 @@ class Resources(NamedTuple):
     num_queries: the most queries that it may send.
     accuracy_resolution: where a fingerprint ends, a fraction.
     latency_resolution: likewise, a share of the latency budget.
+    pool: f32[P, H, W, C], the attacker's images, for those that look at them.
+    training: of its surrogate, a `train.Training`, for those that train on the way.
   """
 
   num_queries: int
   accuracy_resolution: float
   latency_resolution: float
+  pool: Any = None
+  training: Any = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,11 +19,19 @@ SPECS = ('anything', 'found', 'told')
 
 
 @struct.dataclass(eq=False)
-class _State:
+class Sent:
+  """A batch that is sent once.
+
+  Attributes:
+    inputs: i32[B], indices into the pool.
+    spec: Spec of shape [], of all of them.
+    observation: what came back.
+    asked: bool[], whether they were sent.
+  """
+
   inputs: jax.Array
   spec: Spec
-  outputs: jax.Array
-  served: jax.Array
+  observation: Observation
   asked: jax.Array
 
 
@@ -34,34 +42,23 @@ class Replay:
   spec: str = struct.field(pytree_node=False)
   num_queries: int = struct.field(pytree_node=False)
 
-  def init(self, key: jax.Array, knowledge: Knowledge) -> _State:
-    return _State(
+  def init(self, key: jax.Array, knowledge: Knowledge) -> Sent:
+    return Sent(
       inputs=choose_inputs(key, knowledge.pool_size, self.num_queries),
       spec=_spec(self.spec, knowledge),
-      outputs=jnp.zeros((self.num_queries, knowledge.num_classes), jnp.float32),
-      served=jnp.zeros(self.num_queries, bool),
+      observation=unanswered(self.num_queries, knowledge.num_classes),
       asked=jnp.bool_(False),
     )
 
-  def ask(self, state: _State) -> Query:
+  def ask(self, state: Sent) -> Query:
     return Query.of(state.inputs, state.spec, sent=~state.asked)
 
-  def tell(self, state: _State, query: Query, observation: Observation) -> _State:
+  def tell(self, state: Sent, query: Query, observation: Observation) -> Sent:
     del query
-    return dataclasses.replace(
-      state,
-      outputs=observation.outputs,
-      served=observation.served,
-      asked=jnp.bool_(True),
-    )
+    return dataclasses.replace(state, observation=observation, asked=jnp.bool_(True))
 
-  def harvest(self, state: _State) -> Harvest:
-    order = jnp.argsort(~state.served, stable=True)
-    return Harvest(
-      inputs=state.inputs[order],
-      targets=state.outputs[order],
-      count=jnp.sum(state.served, dtype=jnp.int32),
-    )
+  def harvest(self, state: Sent) -> Harvest:
+    return harvested(state)
 
 
 def replay(spec: str, num_queries: int) -> Replay:
@@ -82,6 +79,27 @@ def replay(spec: str, num_queries: int) -> Replay:
   """
   _validate.one_of('spec', spec, SPECS)
   return Replay(spec, _validate.positive_int('num_queries', num_queries))
+
+
+def unanswered(size: int, num_classes: int) -> Observation:
+  """An observation of `size` queries none of which was served."""
+  return Observation(
+    served=jnp.zeros(size, bool),
+    outputs=jnp.zeros((size, num_classes), jnp.float32),
+    latency_ms=jnp.zeros(size, jnp.float32),
+  )
+
+
+def harvested(sent: Sent) -> Harvest:
+  """What was answered of a batch, in its order."""
+  seen = sent.observation
+  order = jnp.argsort(~seen.served, stable=True)
+  return Harvest(
+    inputs=sent.inputs[order],
+    targets=seen.outputs[order],
+    count=jnp.sum(seen.served, dtype=jnp.int32),
+    latency_ms=seen.latency_ms[order],
+  )
 
 
 def choose_inputs(key: jax.Array, pool_size: int, num_queries: int) -> jax.Array:

@@ -303,11 +303,12 @@ def _next_probe(key: jax.Array, state: _State, num_candidates: int) -> Spec:
   of_refused = jnp.mean(rate[:, targets], axis=0)[:, None] - of_served
 
   def value(probability: jax.Array, of_rate: jax.Array) -> jax.Array:
-    mean = of_rate / jnp.maximum(probability, 1e-6)
+    mean = of_rate / jnp.maximum(probability, 1e-6)[None]
     return probability * jax.nn.logsumexp(mean / _TEMPERATURE, axis=0)
 
   worth = value(chance, of_served) + value(1 - chance, of_refused)
-  return _at(accuracy, latency, jnp.argmax(worth))
+  # Rounded, so that equally good probes do not depend on the order of sums.
+  return _at(accuracy, latency, jnp.argmax(jnp.round(1e3 * worth)))
 
 
 def _best(

@@ -80,12 +80,13 @@ class Luckiest:
     return Query.of(state.replay.inputs, chosen[1], client=chosen[0], sent=sent)
 
   def tell(self, state: _State, query: Query, observation: Observation) -> _State:
-    old = state.replay
-    replayed = dataclasses.replace(
-      old,
-      outputs=jnp.where(query.sent[:, None], observation.outputs, old.outputs),
-      served=old.served | (query.sent & observation.served),
-    )
+    sent = query.sent
+
+    def newest(new: jax.Array, old: jax.Array) -> jax.Array:
+      return jnp.where(sent.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
+
+    seen = jax.tree.map(newest, observation, state.replay.observation)
+    replayed = dataclasses.replace(state.replay, observation=seen)
     size = len(query.sent)
     recognised = _most_common(
       observation.latency_ms,

@@ -43,7 +43,10 @@ class Artifact(Generic[T]):
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-  """How a profile was measured: device, settings, and the file it was taken from."""
+  """How a profile was measured: device, settings, and the file it was taken from.
+
+  `samples_ms` are what a client measures of each model, by its name.
+  """
 
   device: str
   platform: str | None = None
@@ -54,6 +57,7 @@ class Description:
   rounds: int | None = None
   images: int | None = None
   stored: str | None = None
+  samples_ms: dict[str, list[float]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

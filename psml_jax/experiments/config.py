@@ -501,6 +501,12 @@ def _check_extraction(
   assert recipe is not None
   path = f'config.extraction.{_given(extraction)}'
   _check_steps(path, recipe, max(extraction.query_budgets))
+  taken = objective(extraction.objective).unlabelled * recipe.batch_size
+  if taken > images.pool_size:
+    raise ValueError(
+      f'config.extraction.objective takes {taken} unlabelled images a step; it must be '
+      f'at most config.data.pool_size {images.pool_size} (see its field unlabelled)'
+    )
   probes = fingerprint.max_probes(**vars(fingerprint_config))
   for budget in extraction.query_budgets:
     _validate.positive_int('config.extraction.query_budgets', budget)

@@ -16,6 +16,7 @@ def serve(
   defense: str,
   value: ArrayLike,
   outputs: jax.Array | None = None,
+  samples_ms: jax.Array | None = None,
 ) -> servers.Table:
   """The zoo behind a defense.
 
@@ -25,6 +26,7 @@ def serve(
     defense: 'none' or one of the config's mechanisms.
     value: of its knob, f32[]; may be traced.
     outputs: f32[M, N, K], the models' answers; unless given, one image and one class.
+    samples_ms: f32[M, S], what a client measures; the profile's latency unless given.
 
   Returns:
     A pure server.
@@ -37,7 +39,7 @@ def serve(
     outputs = jnp.ones((len(profile), 1, 1), jnp.float32)
   return servers.table(
     deployed.router or routers.POLICIES[config.policy](profile),
-    profile.latency_ms,
+    profile.latency_ms if samples_ms is None else samples_ms,
     outputs,
     defense=deployed.defense,
     reply=deployed.reply,

@@ -17,7 +17,7 @@ from psml_jax import _compile, leakage, train
 from psml_jax.attacks import ATTACKS
 from psml_jax.core import Spec, ZooProfile
 from psml_jax.experiments import deployment, plan, processes, workdir
-from psml_jax.experiments.artifacts import DEFENSES, EXTRACTION, Record
+from psml_jax.experiments.artifacts import DEFENSES, EXTRACTION, PROFILE, Record
 from psml_jax.experiments.experiment import Experiment, latency_budget
 from psml_jax.experiments.harness import (
   Run,
@@ -85,7 +85,8 @@ def _chunks(
   """The records of all runs that are missing, so many at a time."""
   config, profile = experiment.config.extraction, experiment.profile()
   assert config is not None
-  training, tables = _setting(experiment)
+  training = config.training(experiment.images().num_classes)
+  tables = tables_of(experiment)
   pairing, _ = jax.random.split(experiment.key('extraction'))
 
   @_compile.jit('once', static_argnames=('attack', 'defense'))
@@ -175,18 +176,27 @@ def cells(experiment: Experiment) -> list[Cell]:
   return plan.cells(experiment.config, victims, calibrated)
 
 
-def _setting(experiment: Experiment) -> tuple[train.Training, Tables]:
-  config, images = experiment.config.extraction, experiment.images()
-  assert config is not None
+def tables_of(experiment: Experiment) -> Tables:
+  """The arrays that all runs share, as the stages before left them."""
+  images = experiment.images()
   pool_outputs, test_outputs = _predictions(experiment.directory / 'predictions.npz')
-  tables = Tables(
+  return Tables(
     pool=jnp.asarray(images.pool_x),
     pool_outputs=jnp.asarray(pool_outputs),
     test=jnp.asarray(images.test_x),
     test_labels=jnp.asarray(images.test_y),
     test_outputs=jnp.asarray(test_outputs),
+    samples_ms=_samples(experiment),
   )
-  return config.training(images.num_classes), tables
+
+
+def _samples(experiment: Experiment) -> jax.Array | None:
+  """Each model's latencies as clients measure them, where they were measured."""
+  found = PROFILE.found(experiment.directory)
+  names = experiment.profile().names
+  if found is None or not set(names) <= found.samples_ms.keys():
+    return None
+  return jnp.array([found.samples_ms[name] for name in names], jnp.float32)
 
 
 def _predictions(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,16 @@ import jax.numpy as jnp
 from flax import struct
 from jax.sharding import Mesh
 
-from psml_jax import _compile, attacks, metrics, routers, servers, session, train
+from psml_jax import (
+  _compile,
+  attacks,
+  defenses,
+  metrics,
+  routers,
+  servers,
+  session,
+  train,
+)
 from psml_jax.core import Bill, Harvest, Knowledge, Spec, ZooProfile
 from psml_jax.experiments import deployment
 from psml_jax.experiments.config import Config
@@ -85,6 +94,7 @@ class Tables(NamedTuple):
     test: f32[N, H, W, C].
     test_labels: i32[N].
     test_outputs: f32[M, N, K].
+    samples_ms: f32[M, S], latencies as clients measure them; None for the profile's.
   """
 
   pool: jax.Array
@@ -92,6 +102,7 @@ class Tables(NamedTuple):
   test: jax.Array
   test_labels: jax.Array
   test_outputs: jax.Array
+  samples_ms: jax.Array | None = None
 
 
 def collect(
@@ -118,14 +129,19 @@ def collect(
   """
   assert config.extraction is not None
   role = attacks.ATTACKS[attack].role
-  server = deployment.serve(config, profile, defense, run.value, tables.pool_outputs)
+  server = deployment.serve(
+    config, profile, defense, run.value, tables.pool_outputs, tables.samples_ms
+  )
   if role == 'reference':
     named = routers.explicit(run.victim)
-    server = servers.table(named, profile.latency_ms, tables.pool_outputs)
+    server = servers.table(named, server.latency_ms, tables.pool_outputs)
+  law = server.front.defense
   resources = attacks.Resources(
     num_queries=max(config.extraction.query_budgets),
     accuracy_resolution=config.fingerprint.accuracy_resolution,
     latency_resolution=config.fingerprint.latency_resolution,
+    pool=tables.pool,
+    training=config.extraction.training(tables.pool_outputs.shape[-1]),
   )
   attacker_key, _ = jax.random.split(run.pairing_key)
   _, pool_size, num_classes = tables.pool_outputs.shape
@@ -139,6 +155,7 @@ def collect(
       pool_size=pool_size,
       num_classes=num_classes,
       spec=run.told if role == 'informed' else None,
+      defense=law if isinstance(law, defenses.Fieldwise) else None,
     ),
     budget=run.query_budget,
   )

@@ -75,7 +75,8 @@ def check(experiment: Experiment) -> None:
 def _make_entries(config: Config) -> None:
   """Makes what the config names once, so that values that entries refuse are told."""
   two = ZooProfile([0.5, 0.9], [1.0, 2.0], ('a', 'b'))  # type: ignore[arg-type]
-  resources = attacks.Resources(1, **dataclasses.asdict(config.fingerprint))
+  budgets = config.extraction.query_budgets if config.extraction else (1,)
+  resources = attacks.Resources(max(budgets), **dataclasses.asdict(config.fingerprint))
   for name in config.defense.mechanisms:
     off = defenses.MECHANISMS[name].knob.off
     with _named(f'config.defense.mechanisms.{name}'):

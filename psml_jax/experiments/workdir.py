@@ -5,7 +5,8 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -219,6 +220,28 @@ def read_jsonl(
     return msgspec.json.Decoder(kind).decode_lines(path.read_bytes())
   except _UNREADABLE as error:
     raise damaged(path, error, remedy) from error
+
+
+def job_by_job(
+  path: pathlib.Path, kind: type[T], jobs: Mapping[str, Callable[[], list[T]]]
+) -> list[T]:
+  """The records of a file, made job by job; those that lie there are kept.
+
+  Args:
+    path: the file, written anew after every job.
+    kind: of a record.
+    jobs: what makes the records of each job, by a name that does not change.
+  """
+  done: list[Any] = read_jsonl(path, tuple[str, list[kind]])  # type: ignore[valid-type]
+  names = {job for job, _ in done}
+  for job, make in jobs.items():
+    if job in names:
+      continue
+    began = time.perf_counter()
+    done.append((job, make()))
+    write_jsonl(path, done)
+    print(f'{path.stem}: {job}, {time.perf_counter() - began:.1f} s', flush=True)
+  return [record for job, records in done if job in jobs for record in records]
 
 
 def damaged(path: pathlib.Path, why: object, remedy: str = ANEW) -> InputError:

@@ -21,7 +21,7 @@ class Table:
 
   Attributes:
     front: the router and the defenses.
-    latency_ms: f32[M].
+    latency_ms: f32[M, S], samples.
     outputs: f32[M, N, K].
   """
 
@@ -55,7 +55,7 @@ class Table:
     self, key: jax.Array, query: Query, memory: tuple[Any, Any, Any]
   ) -> tuple[tuple[Any, Any, Any], Observation, jax.Array]:
     """Answers one query of shape []."""
-    front_key, reply_key = jax.random.split(key)
+    front_key, reply_key, latency_key = jax.random.split(key, 3)
     model, routed = self.front.route(front_key, query, memory)
     num_models, num_images, _ = self.outputs.shape
     known = (query.inputs >= 0) & (query.inputs < num_images)
@@ -63,10 +63,11 @@ class Table:
     model = jnp.where(allowed & known, model, -1)
     served = (model >= 0) & (model < num_models)
     answering = jnp.where(served, model, 0)
+    drawn = jax.random.randint(latency_key, (), 0, self.latency_ms.shape[1])
     observation = Observation(
       served=served,
       outputs=jnp.where(served, self.outputs[answering, query.inputs], 0),
-      latency_ms=jnp.where(served, self.latency_ms[answering], 0),
+      latency_ms=jnp.where(served, self.latency_ms[answering, drawn], 0),
     )
     observation, reply_memory = self.front.reply.apply(
       reply_key, query, observation, routed[2]
@@ -91,7 +92,8 @@ def table(
 
   Args:
     router: the router, with memory or without.
-    latency_ms: f32[M], what a client measures when model m answers.
+    latency_ms: f32[M], what a client measures when model m answers; or f32[M, S],
+      samples of it, one of which is drawn for each answer.
     outputs: f32[M, N, K], class probabilities of model m for image n.
     defense: in front of the router; none unless given.
     reply: what is done to answers; nothing unless given.
@@ -117,13 +119,16 @@ def table(
   ([1, -1], 2)
   """
   latency_ms, outputs = jnp.asarray(latency_ms), jnp.asarray(outputs)
-  if outputs.ndim != 3 or latency_ms.shape != outputs.shape[:1]:
+  samples = latency_ms[:, None] if latency_ms.ndim == 1 else latency_ms
+  if samples.ndim != 2 or outputs.ndim != 3 or len(samples) != len(outputs):
     raise ValueError(
       f'latency_ms has shape {latency_ms.shape} and outputs {outputs.shape}; they must '
-      'be [M] and [M, N, K]'
+      'be [M] or [M, S], and [M, N, K]'
     )
+  if not samples.shape[1]:
+    raise ValueError('latency_ms holds no samples; give at least one a model')
   front = Front.of(router, defense or defenses.identity(), reply or untouched())
-  return Table(front, latency_ms, outputs)
+  return Table(front, samples, outputs)
 
 
 @jax.jit

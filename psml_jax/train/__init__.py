@@ -5,8 +5,11 @@ A `Training` is a module, a recipe (`Steps`, `Epochs`) and an objective, one of
 be mapped by `over_population`; `fit` runs one with checkpoints, metrics and resume.
 """
 
+from psml_jax.train.augmentation import augment, strong
 from psml_jax.train.checkpoints import restore, save
+from psml_jax.train.fixmatch import FixMatch
 from psml_jax.train.loop import Metrics, Training, TrainState, epoch, pure_fit, start
+from psml_jax.train.mixmatch import MixMatch
 from psml_jax.train.model import Model, abstract_variables, in_batches, predict
 from psml_jax.train.objectives import (
   CROSS_ENTROPY,
@@ -29,8 +32,10 @@ __all__ = [
   'Batch',
   'CrossEntropy',
   'Epochs',
+  'FixMatch',
   'Learner',
   'Metrics',
+  'MixMatch',
   'Model',
   'Objective',
   'Steps',
@@ -38,6 +43,7 @@ __all__ = [
   'Trained',
   'Training',
   'abstract_variables',
+  'augment',
   'epoch',
   'fit',
   'gather',
@@ -51,4 +57,5 @@ __all__ = [
   'restore',
   'save',
   'start',
+  'strong',
 ]

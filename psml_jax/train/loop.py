@@ -163,6 +163,16 @@ def check_loss(training: Training, image_shape: tuple[int, ...]) -> None:
   jax.eval_shape(loss, abstract_variables(training.module, image_shape))
 
 
+def check_pool(training: Training, num_images: int) -> None:
+  """Raises a ValueError where a step takes more unlabelled images than there are."""
+  unlabelled, batch = training.objective.unlabelled, training.recipe.batch_size
+  if unlabelled * batch > num_images:
+    raise ValueError(
+      f'unlabelled is {unlabelled}; a step of batch_size {batch} takes '
+      f'{unlabelled * batch} images without answers, and there are {num_images}'
+    )
+
+
 def advance(
   state: TrainState,
   training: Training,
@@ -185,8 +195,12 @@ def advance(
 
   Returns:
     The state after them, and f32[S] metrics.
+
+  Raises:
+    ValueError: fewer images than the objective takes unlabelled ones a step.
   """
   recipe, objective = training.recipe, training.objective
+  check_pool(training, len(images))
   optimiser = recipe.optimiser(num_examples)
   loss_and_gradient = jax.value_and_grad(loss_of(training), has_aux=True)
 

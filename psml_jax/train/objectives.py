@@ -97,7 +97,7 @@ def make(name: str, **fields: Any) -> Objective:
       objective that cannot be trained on.
 
   >>> make('cross_entropy', label_smoothing=0.1)
-  CrossEntropy(label_smoothing=0.1)
+  CrossEntropy(label_smoothing=0.1, temperature=1.0, hard=False)
   """
   entry = OBJECTIVES.find(name)
   _registry.check_fields(f'objective {name!r}', entry, 0, fields)
@@ -114,23 +114,46 @@ def probabilities(targets: jax.Array, num_classes: int) -> jax.Array:
   return jax.nn.one_hot(targets, num_classes, dtype=jnp.float32)
 
 
+def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+  """`-sum_k target_k log p_k` of each image, f32[B]."""
+  return -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
+
+
+def right(logits: jax.Array, targets: jax.Array) -> jax.Array:
+  """The share of images whose likeliest class is the target's, f32[]."""
+  return jnp.mean(logits.argmax(-1) == targets.argmax(-1), dtype=jnp.float32)
+
+
+def sharpened(targets: jax.Array, temperature: float) -> jax.Array:
+  """`target ** (1 / temperature)` of each class, scaled to the target's sum."""
+  powers = targets ** (1 / temperature)
+  sums = jnp.sum(powers, axis=-1, keepdims=True)
+  return powers * jnp.sum(targets, axis=-1, keepdims=True) / jnp.maximum(sums, 1e-12)
+
+
 @dataclasses.dataclass(frozen=True)
 class CrossEntropy:
   """The cross-entropy `-sum_k target_k log p_k`, averaged over the minibatch.
 
   Attributes:
     label_smoothing: share of a target spread over all classes, in [0, 1).
+    temperature: targets are raised to the power of its inverse and normalised: below 1
+      it sharpens answers, above 1 it softens them.
+    hard: whether the target's likeliest class alone is learned.
 
   Raises:
-    ValueError: a share outside its range.
+    ValueError: a number outside its range.
   """
 
   label_smoothing: float = 0.0
+  temperature: float = 1.0
+  hard: bool = False
 
   unlabelled = 0
 
   def __post_init__(self) -> None:
     _validate.share('label_smoothing', self.label_smoothing)
+    _validate.positive('temperature', self.temperature)
 
   def __call__(
     self,
@@ -144,10 +167,13 @@ class CrossEntropy:
     del unlabelled
     logits, rest = learner.apply(params, rest, labelled.images, key)
     wanted = probabilities(labelled.targets, logits.shape[-1])
-    right = logits.argmax(-1) == wanted.argmax(-1)
+    accuracy = right(logits, wanted)
+    if self.hard:
+      wanted = probabilities(wanted.argmax(-1), logits.shape[-1])
+    if self.temperature != 1:
+      wanted = sharpened(wanted, self.temperature)
     wanted = optax.smooth_labels(wanted, self.label_smoothing)
-    loss = -jnp.mean(jnp.sum(wanted * jax.nn.log_softmax(logits), axis=-1))
-    return loss, Aux(rest, jnp.mean(right, dtype=jnp.float32))
+    return jnp.mean(cross_entropy(logits, wanted)), Aux(rest, accuracy)
 
 
 OBJECTIVES.register('cross_entropy', CrossEntropy)

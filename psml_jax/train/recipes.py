@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from psml_jax import _validate
+from psml_jax.train.augmentation import augment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Recipe:
       memory; BatchNorm sees a part at a time.
     crop_padding: black pixels around an image before a random crop of its size.
     flip: whether half of the images are mirrored.
+    rotation_degrees: images are turned by angles up to this, either way.
 
   Raises:
     ValueError: a number outside its range.
@@ -40,6 +42,7 @@ class Recipe:
   accumulate: int = 1
   crop_padding: int = 0
   flip: bool = False
+  rotation_degrees: float = 0.0
 
   def __post_init__(self) -> None:
     for name in ('batch_size', 'accumulate'):
@@ -48,6 +51,7 @@ class Recipe:
     _validate.non_negative_number('weight_decay', self.weight_decay)
     _validate.share('ema_decay', self.ema_decay)
     _validate.non_negative_int('crop_padding', self.crop_padding)
+    _validate.non_negative_number('rotation_degrees', self.rotation_degrees)
     if not isinstance(self.flip, (bool, np.bool_)):
       raise ValueError(f'flip is {self.flip!r}; it must be True or False')
     if self.batch_size % self.accumulate:
@@ -57,7 +61,13 @@ class Recipe:
 
   def augment(self, key: jax.Array, images: jax.Array) -> jax.Array:
     """The images as they are trained on, f32[N, H, W, C]; consumes the key."""
-    return augment(key, images, padding=self.crop_padding, flip=self.flip)
+    return augment(
+      key,
+      images,
+      padding=self.crop_padding,
+      flip=self.flip,
+      rotation_degrees=self.rotation_degrees,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,33 +204,3 @@ class Epochs(Recipe):
         nesterov=True,
       ),
     )
-
-
-def augment(
-  key: jax.Array, images: jax.Array, *, padding: int, flip: bool
-) -> jax.Array:
-  """Crops images at random out of a black frame and mirrors half of them.
-
-  Args:
-    key: consumed.
-    images: f32[N, H, W, C].
-    padding: width of the frame, in pixels.
-    flip: whether to mirror.
-
-  Returns:
-    f32[N, H, W, C].
-  """
-  crop_key, flip_key = jax.random.split(key)
-  if padding:
-    frame = ((0, 0), (padding, padding), (padding, padding), (0, 0))
-    corners = jax.random.randint(crop_key, (len(images), 2), 0, 2 * padding + 1)
-    crop = jax.vmap(
-      lambda image, corner: jax.lax.dynamic_slice(
-        image, (corner[0], corner[1], 0), images.shape[1:]
-      )
-    )
-    images = crop(jnp.pad(images, frame), corners)
-  if flip:
-    mirrored = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
-    images = jnp.where(mirrored, images[:, :, ::-1], images)
-  return images

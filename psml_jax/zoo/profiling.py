@@ -19,6 +19,7 @@ from psml_jax.zoo import serving
 
 _SLICE_SECONDS = 0.004
 _CHECKED = 16
+_SAMPLES = 256
 
 
 class Latency(NamedTuple):
@@ -52,7 +53,9 @@ class Measured(NamedTuple):
     parameters: i64[M], trained numbers.
     flops: f64[M], floating-point operations for one image, as XLA counts the program
       before it is optimised (without those on padding).
-    description: device, versions, date and settings, as JSON-like values.
+    description: device, versions, date and settings, as JSON-like values; `samples_ms`
+      are each model's latencies in requests of one image as a client measures them, 256
+      quantiles at even steps.
   """
 
   profile: ZooProfile
@@ -162,6 +165,9 @@ def measure(
       'batch_size': batch_size,
       'rounds': rounds,
       'images': len(images),
+      'samples_ms': {
+        name: _samples(1e3 * seconds[i]) for name, i in zip(models, one, strict=True)
+      },
     },
   )
 
@@ -192,6 +198,11 @@ def _requests(call: Any, times: int) -> list[float]:
     call().block_until_ready()
     spent.append(time.perf_counter() - began)
   return spent
+
+
+def _samples(requests_ms: np.ndarray) -> list[float]:
+  quantiles = np.quantile(requests_ms, (np.arange(_SAMPLES) + 0.5) / _SAMPLES)
+  return [float(f'{value:.5g}') for value in quantiles]
 
 
 def _latencies(seconds: list[np.ndarray], which: np.ndarray) -> Latency:

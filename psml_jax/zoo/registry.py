@@ -16,6 +16,7 @@ from psml_jax.zoo.resnet import ResNet
 from psml_jax.zoo.shufflenetv2 import ShuffleNetV2
 from psml_jax.zoo.vgg import VGG
 from psml_jax.zoo.vit import ViT
+from psml_jax.zoo.wide_resnet import WideResNet
 
 _Make = Callable[..., nn.Module]
 
@@ -24,6 +25,7 @@ _FAMILIES.register('cnn', CNN)
 _FAMILIES.register('linear', Linear)
 _FAMILIES.register('mlp', MLP)
 _FAMILIES.register('resnet', ResNet)
+_FAMILIES.register('wide_resnet', WideResNet)
 
 
 def _published(make: _Make, variants: dict[str, dict[str, Any]]) -> None:

@@ -7,8 +7,6 @@ import os
 import pathlib
 import time
 import zlib
-from collections.abc import Callable
-from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -41,7 +39,6 @@ from psml_jax.report.plane_records import (
   Victim,
 )
 
-T = TypeVar('T')
 RESULT = 'leakage.json'
 
 
@@ -107,30 +104,22 @@ def _work(
   began = time.perf_counter()
   spent = workdir.read_jsonl(path / 'seconds.jsonl', float)
 
-  def each(name: str, kind: type[T], jobs: dict[str, Callable[[], list[T]]]) -> list[T]:
-    """The records of a file, made job by job; those that lie there are kept."""
-    file = path / f'{name}.jsonl'
-    done: list[Any] = workdir.read_jsonl(file, tuple[str, list[kind]])  # type: ignore[valid-type]
-    names = {job for job, _ in done}
-    for job, make in jobs.items():
-      if job in names:
-        continue
-      started = time.perf_counter()
-      done.append((job, make()))
-      workdir.write_jsonl(file, done)
-      print(f'{name}: {job}, {time.perf_counter() - started:.1f} s', flush=True)
-    return [record for job, records in done if job in jobs for record in records]
-
-  measured = each(
-    'defenses',
+  measured = workdir.job_by_job(
+    path / 'defenses.jsonl',
     Defense,
     {
       name: lambda name=name: [_defense(config, profile, key, honest, name)]  # type: ignore[misc]
       for name in config.defenses
     },
   )
-  attacked = each('attackers', Attacked, attackers.jobs(config, profile, key, measured))
-  accounts = each('accounts', Accounts, attackers.counted(config, profile, key))
+  attacked = workdir.job_by_job(
+    path / 'attackers.jsonl',
+    Attacked,
+    attackers.jobs(config, profile, key, measured),
+  )
+  accounts = workdir.job_by_job(
+    path / 'accounts.jsonl', Accounts, attackers.counted(config, profile, key)
+  )
   workdir.write_jsonl(
     path / 'seconds.jsonl', [*spent, float(time.perf_counter() - began)]
   )

@@ -1,0 +1,111 @@
+"""Runs a ladder: zoo by zoo, rung by rung, then the report."""
+
+import contextlib
+import functools
+import os
+import pathlib
+import time
+
+import jax
+
+from psml_jax import _device, _files
+from psml_jax._validate import InputError
+from psml_jax.experiments import lock, pipeline, workdir
+from psml_jax.experiments.experiment import Experiment
+from psml_jax.experiments.ladder.config import Config
+from psml_jax.experiments.ladder.rungs import Climb, places
+from psml_jax.experiments.ladder.zoo import Zoo
+from psml_jax.report import ladder as report
+from psml_jax.report.ladder_records import Ladder, Neighbours, Rung
+
+
+def run(
+  config: Config,
+  directory: str | os.PathLike[str],
+  *,
+  until: str = 'report',
+  data_dir: str | os.PathLike[str] | None = None,
+) -> pathlib.Path:
+  """Runs a ladder, continuing where an earlier run stopped.
+
+  Args:
+    config: from `parse`.
+    directory: the work directory: new, empty, or of the same config. Each zoo has one
+      of its own in it, `zoo-SEED`.
+    until: 'report'; a ladder has no other stage to end at.
+    data_dir: where image files are, for data sets that need them.
+
+  Returns:
+    The work directory: ladder.jsonl (the rungs), study.json (everything), results.md,
+    ladder.png and report.html.
+
+  Raises:
+    ValueError: what an experiment of one of the zoos raises, or a work directory of
+      another config or in use.
+  """
+  del until
+  try:
+    path = workdir.open_workdir(_files.local('workdir', directory), config)
+  except ValueError as error:
+    raise InputError(str(error)) from error
+  if not (path / 'report.html').exists():
+    with contextlib.ExitStack() as resources:
+      try:
+        resources.enter_context(lock.hold(path))
+      except ValueError as error:
+        raise InputError(str(error)) from error
+      workdir.remove_unfinished(path)
+      _work(config, path, data_dir)
+  print(report.summary(workdir.read_json(path / 'study.json', Ladder)))
+  return path
+
+
+def _work(
+  config: Config, path: pathlib.Path, data_dir: str | os.PathLike[str] | None
+) -> None:
+  began = time.perf_counter()
+  spent = workdir.read_jsonl(path / 'seconds.jsonl', float)
+  listed = places(config)
+  rungs: list[Rung] = []
+  neighbours: list[Neighbours] = []
+  for seed in config.zoos:
+    own = pipeline.run(
+      config.of_zoo(seed), path / f'zoo-{seed}', until='predictions', data_dir=data_dir
+    )
+    folder = None if data_dir is None else str(_files.local('data_dir', data_dir))
+    zoo = Zoo(config, seed, Experiment(config.of_zoo(seed), own, folder))
+    climb = Climb(zoo)
+    rungs += workdir.job_by_job(
+      path / f'rungs-{seed}.jsonl',
+      Rung,
+      {
+        ' '.join(map(str, place)): functools.partial(climb.run, place)
+        for place in listed
+      },
+    )
+    neighbours += zoo.neighbours()
+    jax.clear_caches()  # Its programs hold the profile; the next zoo's are others.
+  spent.append(time.perf_counter() - began)
+  workdir.write_jsonl(path / 'seconds.jsonl', spent)
+  extraction = config.of_zoo(config.zoos[0]).extraction
+  assert extraction is not None
+  study = Ladder(
+    name=config.name,
+    zoos=list(config.zoos),
+    seeds=config.seeds,
+    queries=max(extraction.query_budgets),
+    rungs=rungs,
+    missing=[
+      f'{defense} at {100 * target:g} %, zoo {seed}'
+      for seed in config.zoos
+      for defense in config.defenses
+      for target in config.targets
+      if (seed, defense, target) not in {(r.zoo, r.defense, r.target) for r in rungs}
+    ],
+    neighbours=neighbours,
+    seconds=sum(spent),
+    device=_device.name(),
+  )
+  workdir.write_json(path / 'study.json', study)
+  workdir.write_jsonl(path / 'ladder.jsonl', rungs)
+  report.write(study, path)

@@ -1,0 +1,130 @@
+"""One zoo of a ladder: its models' answers, and every defense calibrated to it."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from psml_jax import leakage, pareto
+from psml_jax.core import Router, Spec, ZooProfile
+from psml_jax.experiments import extraction_stage
+from psml_jax.experiments.experiment import Experiment, latency_budget
+from psml_jax.experiments.harness import Tables
+from psml_jax.experiments.ladder.config import Config
+from psml_jax.experiments.plane import curves
+from psml_jax.report.ladder_records import Neighbours
+
+_GAP = 2e-3
+
+
+class Offer(NamedTuple):
+  """A defense at the value that keeps a goodput, and what it leaves to take.
+
+  Attributes:
+    value: of the knob.
+    goodput: a fraction.
+    best: size of the victim -> rate and spec of the best-informed client.
+    prior: size of the victim -> f32[M], how often each model answers that spec.
+  """
+
+  value: float
+  goodput: float
+  best: Mapping[str, tuple[float, Spec]]
+  prior: Mapping[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Zoo:
+  """A zoo that was trained, profiled and asked for all its answers.
+
+  Attributes:
+    config: of the ladder.
+    seed: of the zoo.
+    experiment: whose work directory holds it.
+  """
+
+  config: Config
+  seed: int
+  experiment: Experiment
+
+  @functools.cached_property
+  def profile(self) -> ZooProfile:
+    return self.experiment.profile()
+
+  @functools.cached_property
+  def tables(self) -> Tables:
+    """Images, answers and latencies."""
+    return extraction_stage.tables_of(self.experiment)
+
+  @functools.cached_property
+  def victims(self) -> dict[str, int]:
+    """Size -> index of the model, of those that the config names."""
+    every = pareto.victims(self.profile)
+    return {size: every[size] for size in self.config.victims}
+
+  @property
+  def samples_ms(self) -> jax.Array:
+    """f32[M, S], latencies as clients measure them."""
+    measured = self.tables.samples_ms
+    return self.profile.latency_ms[:, None] if measured is None else measured
+
+  def latency_budget_ms(self, size: str) -> float:
+    """What the attacker knows of its victim."""
+    return latency_budget(self.profile, self.victims[size])
+
+  @functools.cached_property
+  def _clients(self) -> curves.Clients:
+    its = dict(self.config.workload)
+    key = jax.random.fold_in(self.experiment.key('leakage'), 0)
+    return curves.clients(key, self.profile, {its.pop('name'): its})
+
+  def offer(self, defense: str, target: float) -> Offer | None:
+    """A defense calibrated to a goodput; None where no value of its knob keeps it."""
+    fields = self.config.defenses[defense]
+    key = jax.random.fold_in(self.experiment.key('leakage'), 1)
+    curve = curves.Curve(self.profile, self._clients, defense, fields, key, _GAP)
+    workload = self.config.workload['name']
+    try:
+      strength = curve.at_goodput(workload, target)
+    except ValueError:
+      return None
+    value = curve.value(strength)
+    return self._offer(value, curve.goodput(strength)[workload], curve.router(value))
+
+  def undefended(self, router: Router) -> Offer:
+    """No defense at all."""
+    return self._offer(0.0, 1.0, router)
+
+  def _offer(self, value: float, goodput: float, router: Router) -> Offer:
+    places = list(self.victims.values())
+    found = leakage.worst(self.profile, router, victims=places, gap=_GAP)
+    best, prior = {}, {}
+    for i, size in enumerate(self.victims):
+      spec = jax.tree.map(lambda field, i=i: field[i], found.spec)
+      best[size] = (float(found.rate[i]), spec)
+      prior[size] = jnp.asarray(leakage.kernel(router, spec)[:-1], jnp.float32)
+    return Offer(value, goodput, best, prior)
+
+  def neighbours(self) -> list[Neighbours]:
+    """How well a clock tells each model from the next slower one."""
+    latency, samples = np.asarray(self.profile.latency_ms), np.asarray(self.samples_ms)
+    order = np.argsort(latency)
+    found = []
+    for fast, slow in zip(order[:-1], order[1:], strict=True):
+      truth = np.repeat([0, 1], samples.shape[1])
+      scores = np.concatenate([samples[fast], samples[slow]])
+      found.append(
+        Neighbours(
+          self.seed,
+          self.profile.names[fast],
+          self.profile.names[slow],
+          float(latency[slow] / latency[fast]),
+          float(roc_auc_score(truth, scores)),
+        )
+      )
+    return found

@@ -1,0 +1,145 @@
+"""Random changes of images that leave their classes as they are."""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+
+_OPERATIONS = 10
+_TURN, _SHEAR, _SHIFT, _FACTOR = jnp.pi / 6, 0.3, 0.3, 0.95
+_GREY = 0.5
+
+
+def augment(
+  key: jax.Array,
+  images: jax.Array,
+  *,
+  padding: int,
+  flip: bool,
+  rotation_degrees: float = 0.0,
+) -> jax.Array:
+  """Crops images at random out of a black frame, mirrors half of them, turns them.
+
+  Args:
+    key: consumed.
+    images: f32[N, H, W, C].
+    padding: width of the frame, in pixels.
+    flip: whether to mirror.
+    rotation_degrees: each is turned by an angle uniform up to this, either way.
+
+  Returns:
+    f32[N, H, W, C].
+  """
+  crop_key, flip_key, turn_key = jax.random.split(key, 3)
+  if padding:
+    frame = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    corners = jax.random.randint(crop_key, (len(images), 2), 0, 2 * padding + 1)
+    crop = jax.vmap(
+      lambda image, corner: jax.lax.dynamic_slice(
+        image, (corner[0], corner[1], 0), images.shape[1:]
+      )
+    )
+    images = crop(jnp.pad(images, frame), corners)
+  if flip:
+    mirrored = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
+    images = jnp.where(mirrored, images[:, :, ::-1], images)
+  if rotation_degrees:
+    most = jnp.deg2rad(rotation_degrees)
+    turn = jax.random.uniform(turn_key, (len(images),), minval=-most, maxval=most)
+    images = warp(
+      images, turn, jnp.zeros((len(images), 2)), jnp.zeros((len(images), 2))
+    )
+  return images
+
+
+def warp(
+  images: jax.Array, turn: jax.Array, shear: jax.Array, shift: jax.Array
+) -> jax.Array:
+  """Turns, shears and shifts images about their centres; what comes in is black.
+
+  Args:
+    images: f32[N, H, W, C].
+    turn: f32[N], angles in radians.
+    shear: f32[N, 2], of rows and of columns, pixels a pixel.
+    shift: f32[N, 2], shares of the height and of the width.
+
+  Returns:
+    f32[N, H, W, C], bilinear between pixels.
+  """
+  size = jnp.array(images.shape[1:3], jnp.float32)
+  axes = (jnp.arange(length, dtype=jnp.float32) for length in images.shape[1:3])
+  place = jnp.stack(jnp.meshgrid(*axes, indexing='ij'), axis=-1)
+  centre = ((size - 1) / 2)[None, None]
+  cosine, sine, one = jnp.cos(turn), jnp.sin(turn), jnp.ones_like(turn)
+
+  def matrix(*entries: jax.Array) -> jax.Array:
+    return jnp.stack(entries, axis=-1).reshape(-1, 2, 2)
+
+  linear = matrix(cosine, sine, -sine, cosine) @ matrix(
+    one, shear[:, 0], shear[:, 1], one
+  )
+  source = jnp.einsum('hwi,nji->nhwj', place - centre, linear) + centre[None]
+  source -= (shift * size[None])[:, None, None]
+
+  def one_image(image: jax.Array, source: jax.Array) -> jax.Array:
+    at = [source[..., 0], source[..., 1]]
+    channels = [map_coordinates(channel, at, order=1) for channel in image]
+    return jnp.stack(channels, axis=-1)
+
+  return jax.vmap(one_image)(jnp.moveaxis(images, -1, 1), source)
+
+
+def strong(key: jax.Array, images: jax.Array) -> jax.Array:
+  """The strong augmentation of FixMatch: two random operations and a grey square.
+
+  As RandAugment (Cubuk et al. 2020) in the form of Sohn et al. 2020, section 2.3. Each
+  image gets two of ten operations, each of a strength drawn uniformly (turns to 30
+  degrees, shears and shifts to 0.3; brightness, contrast and saturation by factors of
+  0.05 to 1.95; solarisation; 4 to 8 bits), in this order, and then Cutout with a side
+  of up to half of the image's.
+
+  Args:
+    key: consumed.
+    images: f32[N, H, W, C], pixels in [0, 1].
+
+  Returns:
+    f32[N, H, W, C], pixels in [0, 1].
+
+  >>> strong(jax.random.key(0), jnp.ones((2, 8, 8, 1))).shape
+  (2, 8, 8, 1)
+  """
+  order_key, strength_key, size_key, place_key = jax.random.split(key, 4)
+  shape = (len(images), _OPERATIONS)
+  chosen = jnp.argsort(jax.random.uniform(order_key, shape), axis=-1) < 2
+  strength = jax.random.uniform(strength_key, shape, minval=-1.0, maxval=1.0) * chosen
+  images = warp(
+    images,
+    _TURN * strength[:, 0],
+    _SHEAR * strength[:, 1:3],
+    _SHIFT * strength[:, 3:5],
+  )
+  by_image = strength[:, 5:, None, None, None]
+  factor = 1 + _FACTOR * by_image
+  images = images * factor[:, 0]
+  mean = jnp.mean(images, axis=(1, 2, 3), keepdims=True)
+  images = mean + (images - mean) * factor[:, 1]
+  grey = jnp.mean(images, axis=-1, keepdims=True)
+  images = jnp.clip(grey + (images - grey) * factor[:, 2], 0, 1)
+  images = jnp.where(images > 1 - jnp.abs(by_image[:, 3]), 1 - images, images)
+  levels = jnp.round(2 ** (8 - 4 * jnp.abs(by_image[:, 4]))) - 1
+  coarse = jnp.round(images * levels) / levels
+  images = jnp.where(by_image[:, 4] == 0, images, coarse)
+  return _cut(size_key, place_key, images)
+
+
+def _cut(size_key: jax.Array, place_key: jax.Array, images: jax.Array) -> jax.Array:
+  height, width = images.shape[1:3]
+  extent = jnp.array([height, width], jnp.float32)
+  side = jax.random.uniform(size_key, (len(images), 1), maxval=0.5) * extent[None]
+  centre = jax.random.uniform(place_key, (len(images), 2)) * extent[None]
+
+  def within(axis: int) -> jax.Array:
+    pixel = jnp.arange(images.shape[1 + axis], dtype=jnp.float32)[None] + 0.5
+    return jnp.abs(pixel - centre[:, axis, None]) < side[:, axis, None] / 2
+
+  cut = within(0)[:, :, None, None] & within(1)[:, None, :, None]
+  return jnp.where(cut, _GREY, images)

@@ -1,0 +1,155 @@
+"""A ladder from its config to its report, and what its numbers come to."""
+
+import copy
+import json
+
+import numpy as np
+import pytest
+
+from psml_jax.experiments import config_file, ladder
+from psml_jax.experiments.ladder import rungs
+from psml_jax.report import ladder as report
+from psml_jax.report import ladder_numbers
+from psml_jax.report.ladder_records import Ladder, Rung
+
+
+@pytest.fixture(scope='module')
+def fields():
+  return config_file.load('configs/ladder.py:tiny')
+
+
+@pytest.fixture(scope='module')
+def found(fields, tmp_path_factory):
+  path = tmp_path_factory.mktemp('ladder') / 'run'
+  return ladder.run(ladder.parse(fields), path)
+
+
+def lines(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_rung_is_there_once(found, fields):
+  config = ladder.parse(fields)
+  records = lines(found / 'ladder.jsonl')
+  places = rungs.places(config)
+  explicit = [place for place in places if place.attack == 'explicit']
+  others = len(places) - len(explicit)
+  wanted = len(explicit) + others * len(config.demixing)
+  assert len(records) == wanted
+  keys = {
+    tuple(r[k] for k in ('size', 'attack', 'defense', 'target', 'queries', 'demix'))
+    for r in records
+  }
+  assert len(keys) == wanted
+  for record in records:
+    assert len(record['fidelity']) == config.seeds
+    assert all(0 <= value <= 1 for value in record['fidelity'])
+
+
+def test_rates_are_what_the_law_allows(found):
+  records = lines(found / 'ladder.jsonl')
+  for record in records:
+    if record['attack'] == 'explicit':
+      assert record['rate'] == [1.0, 1.0]
+      assert record['kept'] == [1.0, 1.0]
+      continue
+    # Five standard deviations of a binomial share of 120 queries.
+    most = record['best_rate'] + 5 * np.sqrt(0.25 / record['queries'])
+    assert max(record['rate']) <= most
+  capped = [r for r in records if (r['defense'], r['attack']) == ('capped', 'informed')]
+  assert capped
+  assert {round(r['goodput'], 3) for r in capped} == {0.8}
+
+
+def test_a_clock_that_knows_the_zoo_keeps_the_victims_answers(found):
+  records = lines(found / 'ladder.jsonl')
+  told = [r for r in records if r['attack'] == 'informed' and r['defense'] != 'none']
+  for one in told:
+    if one['demix'] == 'known_latency':
+      plain = next(
+        r for r in told if r['demix'] == 'none' and r['defense'] == one['defense']
+      )
+      assert np.mean(one['kept']) >= np.mean(plain['kept'])
+      assert all(auc > 0.9 for auc in one['auc'] if auc is not None)
+
+
+def test_it_goes_on_where_it_stopped(found, fields, capsys):
+  study = (found / 'study.json').read_text()
+  (found / 'report.html').unlink()
+  done = (found / 'rungs-0.jsonl').read_bytes().splitlines(keepends=True)
+  (found / 'rungs-0.jsonl').write_bytes(b''.join(done[:-1]))
+  ladder.run(ladder.parse(fields), found)
+  printed = capsys.readouterr().out
+  assert printed.count('rungs-0: ') == 1
+  again = json.loads((found / 'study.json').read_text())
+  before = json.loads(study)
+  assert again['rungs'] == before['rungs']
+  assert 'leaves the worst thief' in printed
+  assert (found / 'ladder.png').stat().st_size > 10_000
+  assert 'pays 1 / t' in (found / 'results.md').read_text()
+
+
+def rung(**fields):
+  made = {
+    'zoo': 0, 'size': 'large', 'victim': 'm', 'defense': 'capped', 'target': 0.8,
+    'value': 0.3, 'goodput': 0.8, 'attack': 'informed', 'demix': 'none',
+    'objective': 'soft', 'queries': 400, 'best_rate': 0.25, 'accuracy': [0.5, 0.6],
+    'fidelity': [0.6, 0.7], 'rate': [0.25, 0.25], 'kept': [0.5, 0.5],
+    'auc': [0.9, 0.9], 'probes': [0, 0],
+  }  # fmt: skip
+  return Rung(**{**made, **fields})
+
+
+def study(*rungs):
+  return Ladder('hand', [0, 1], 2, 400, list(rungs), [], [], 1.0, 'here')
+
+
+class TestNumbers:
+  def test_the_worst_thief_is_the_best_for_him(self):
+    weak, strong = rung(), rung(demix='latency', fidelity=[0.8, 0.9])
+    found = ladder_numbers.worst(study(weak, strong))
+    ((thief, value),) = found.values()
+    assert thief.demix == 'latency'
+    assert value.mean == pytest.approx(0.85)
+
+  def test_intervals_are_over_zoos(self):
+    zoos = [rung(zoo=z, fidelity=[0.5 + 0.1 * z] * 2) for z in range(3)]
+    found = ladder_numbers.over_zoos(zoos, ladder_numbers.fidelity)
+    assert found.mean == pytest.approx(0.6)
+    assert found.high - found.mean == pytest.approx(4.303 * 0.1 / np.sqrt(3), rel=1e-3)
+
+  def test_the_explicit_curve_is_read_at_rate_times_queries(self):
+    curve = [
+      rung(attack='explicit', defense='none', target=None, queries=n, fidelity=[y] * 2)
+      for n, y in ((50, 0.5), (200, 0.9))
+    ]
+    at = ladder_numbers.predicted(study(*curve), rung())
+    assert at == pytest.approx(0.7)  # 100 answers: half-way in the logarithm
+    assert np.isnan(ladder_numbers.predicted(study(*curve), rung(best_rate=0.1)))
+
+  def test_diverged_surrogates_count_in_no_mean(self):
+    assert ladder_numbers.fidelity(rung(fidelity=[None, 0.5])) == [0.5]
+
+  def test_tables_can_be_made_of_one_rung(self):
+    made = report.tables(study(rung()))
+    assert made['worst'].rows
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'demixing': ('sound',)}, r"config.demixing is 'sound'"),
+    ({'victims': ('tiny',)}, "config.victims is 'tiny'"),
+    ({'targets': (1.5,)}, 'config.targets is 1.5'),
+    ({'zoos': ()}, 'config.zoos is empty'),
+    ({'seeds': 1}, 'config.seeds is 1'),
+    ({'attacks': {'explicit': {}}}, "config.attacks has 'explicit'"),
+    ({'objectives': {'soft': {'name': 'hinge'}}}, 'config.objectives.soft: '),
+    ({'workload': {'name': 'none'}}, "config.workload.name is 'none'"),
+    ({'defenses': {'laplace': {'q': 1}}}, 'config.defense.mechanisms.laplace'),
+  ],
+)
+def test_bad_fields_are_named(fields, change, message):
+  changed = {**copy.deepcopy(fields), **change}
+  with pytest.raises(ValueError, match=message):
+    ladder.parse(changed)

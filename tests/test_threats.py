@@ -1,0 +1,115 @@
+"""Membership inference and transfer, where the right answer is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from psml_jax import threats, train, zoo
+from psml_jax.threats.membership import Shadows
+
+KEY = jax.random.key(2)
+
+
+class TestMembership:
+  def test_ratios_are_those_of_the_fitted_normals(self):
+    rng = np.random.default_rng(0)
+    member = np.tile(np.arange(40)[:, None] < 20, (1, 3))
+    confidence = np.where(member, 2.0, -1.0) + rng.standard_normal((40, 3))
+    known = Shadows(jnp.float32(confidence), jnp.asarray(member))
+    observed = np.array([0.0, 1.0, 3.0])
+    wanted = [
+      stats.norm.logpdf(observed[i], own.mean(), own.std())
+      - stats.norm.logpdf(observed[i], other.mean(), other.std())
+      for i, (own, other) in enumerate(
+        (confidence[:20, i], confidence[20:, i]) for i in range(3)
+      )
+    ]
+    found = threats.likelihood_ratios(observed, known)
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+
+  def test_no_answer_tells_nothing(self):
+    known = Shadows(jnp.zeros((4, 2)), jnp.array([[True] * 2, [False] * 2] * 2))
+    found = threats.likelihood_ratios(jnp.array([jnp.nan, 0.0]), known)
+    assert float(found[0]) == 0
+
+  def test_shadows_that_learn_by_heart_give_their_members_away(self):
+    images = jax.random.uniform(jax.random.key(0), (80, 4, 4, 1))
+    labels = jax.random.randint(jax.random.key(1), (80,), 0, 4)
+    module = zoo.create('mlp', num_classes=4, widths=(64,))
+    recipe = train.Steps(steps=200, batch_size=16, learning_rate=1e-2)
+    training = train.Training(module, recipe)
+    made = jax.jit(lambda key: threats.shadows(key, training, images, labels, count=9))(
+      KEY
+    )
+    assert made.member.shape == made.confidence.shape == (9, 80)
+    np.testing.assert_array_equal(made.member.sum(-1), 40)
+    known = jax.tree.map(lambda leaf: leaf[1:], made)
+    some = (known.member.sum(0) > 0) & (known.member.sum(0) < 8)
+    ratio = threats.likelihood_ratios(made.confidence[0], known)
+    found = threats.true_positive_rate(
+      np.asarray(ratio)[some], np.asarray(made.member[0])[some], 0.1
+    )
+    assert found > 0.6  # random labels can be known by heart alone
+
+  def test_scores_without_meaning_find_no_more_than_chance(self):
+    rng = np.random.default_rng(0)
+    score, member = rng.random(4000), rng.random(4000) < 0.5
+    assert threats.true_positive_rate(score, member, 0.1) == pytest.approx(
+      0.1, abs=0.03
+    )
+
+  @pytest.mark.parametrize('rate', [0.0, 1.0])
+  def test_the_false_positive_rate_is_a_share(self, rate):
+    with pytest.raises(ValueError, match='^false_positive_rate is '):
+      threats.true_positive_rate([0.0, 1.0], [True, False], rate)
+
+  def test_members_and_others_are_needed(self):
+    with pytest.raises(ValueError, match='^member has one value alone'):
+      threats.true_positive_rate([0.0, 1.0], [True, True], 0.1)
+
+  def test_too_few_shadows(self):
+    training = train.Training(
+      zoo.create('linear', num_classes=2),
+      train.Steps(steps=1, batch_size=1, learning_rate=1e-2),
+    )
+    images, labels = jnp.zeros((4, 2, 2, 1)), jnp.zeros(4, jnp.int32)
+    with pytest.raises(ValueError, match='^count is 3'):
+      threats.shadows(KEY, training, images, labels, count=3)
+
+
+class TestTransfer:
+  weights = jax.random.normal(jax.random.key(5), (48, 3))
+  images = jax.random.uniform(jax.random.key(6), (20, 4, 4, 3), minval=0.3, maxval=0.7)
+
+  def logits(self, images):
+    return images.reshape(len(images), -1) @ self.weights
+
+  @pytest.mark.parametrize('epsilon', [0.01, 0.1])
+  def test_pixels_stay_in_the_cube_and_the_loss_rises(self, epsilon):
+    labels = self.logits(self.images).argmax(-1)
+    found = threats.pgd(KEY, self.logits, self.images, labels, epsilon=epsilon)
+    assert float(jnp.abs(found - self.images).max()) <= epsilon + 1e-6
+    assert float(found.min()) >= 0
+    own = jnp.take_along_axis(self.logits(found), labels[:, None], 1)
+    before = jnp.take_along_axis(self.logits(self.images), labels[:, None], 1)
+    assert (own < before).mean() > 0.9
+
+  def test_a_wide_cube_fools_the_surrogate_itself(self):
+    labels = self.logits(self.images).argmax(-1)
+    found = threats.pgd(KEY, self.logits, self.images, labels, epsilon=0.3)
+    rate = threats.transfer_rate(labels, self.logits(found).argmax(-1), labels)
+    assert float(rate) > 0.9
+
+  def test_unanswered_and_wrong_ones_do_not_count(self):
+    labels = jnp.array([1, 1, 1, 1, 1])
+    before, after = jnp.array([1, 1, 0, -1, 1]), jnp.array([0, 1, 0, 0, -1])
+    assert float(threats.transfer_rate(before, after, labels)) == 0.5
+    assert np.isnan(threats.transfer_rate(before - 9, after, labels))
+
+  @pytest.mark.parametrize('name', ['epsilon', 'steps', 'step_size'])
+  def test_numbers_must_be_positive(self, name):
+    labels = jnp.zeros(20, jnp.int32)
+    with pytest.raises(ValueError, match=f'^{name} is 0'):
+      threats.pgd(KEY, self.logits, self.images, labels, **{'epsilon': 0.1, name: 0})
