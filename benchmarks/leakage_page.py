@@ -67,13 +67,13 @@ _PROBES = """## Probes against noise
 
 ![Probes against the scale of the noise](../images/probes.png)
 
-`python benchmarks/noisy_search.py --plot`: the digits profile, medium victim. Probes after
-which the spec of the joint posterior (256 particles, 12 candidates a field) has 0.9 of the
-best rate in the mean of 16 seeds and keeps it, looked at every 20 probes, and what any
-search by refusals needs ([theory](../theory.md), section 6). At 0.05 the mean lies between
-0.85 and 0.91 from 20 probes on. With its own settings (1,024 particles, 20 candidates) it
-has, after 60 probes, 0.911 [0.888, 0.934] of the best rate at noise of 0.1 of the range and
-0.960 [0.950, 0.971] at 0.02, over 32 seeds.
+`python benchmarks/noisy_search.py --plot`: the digits profile, medium victim. Probes
+after which the spec of the joint posterior (256 particles, 12 candidates a field) has
+0.9 of the best rate in the mean of 16 seeds and keeps it, looked at every 20 probes,
+and what any search by refusals needs ([theory](../theory.md), section 6). At 0.05 the
+mean lies between 0.85 and 0.91 from 20 probes on. With its own settings (1,024
+particles, 20 candidates) it has, after 60 probes, 0.911 [0.888, 0.934] of the best
+rate at noise of 0.1 of the range and 0.960 [0.950, 0.971] at 0.02, over 32 seeds.
 """
 
 
