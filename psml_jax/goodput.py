@@ -275,9 +275,9 @@ def of_steps(
 
   >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('a', 'b'))
   >>> spec = Spec.of([0.6, 0.6, 0.8], [2.0, 3.0, 6.0])
-  >>> steps = of_steps(zoo, spec, [1.0, 0.0, 0.5], [0.3, 0.1, 0.6])
-  >>> steps.goodput.tolist(), steps.share.round(2).tolist()
-  ([0.75, 0.5], [0.4, 0.6])
+  >>> steps = of_steps(zoo, spec, [1.0, 0.0, 0.5], [3.0, 1.0, 4.0])
+  >>> steps.goodput.tolist(), steps.share.tolist()
+  ([0.75, 0.5], [0.5, 0.5])
   """
   latency = profile.latency_ms[pareto.corners(profile)]
   step = jnp.searchsorted(latency, spec.max_latency_ms, side='right')

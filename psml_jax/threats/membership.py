@@ -34,8 +34,8 @@ def confidences(outputs: ArrayLike, labels: ArrayLike) -> jax.Array:
     outputs: f32[..., K], probabilities.
     labels: i32[...].
 
-  >>> confidences([[0.5, 0.5], [0.9, 0.1]], [0, 0]).round(2).tolist()
-  [0.0, 2.2]
+  >>> [f'{x:.2f}' for x in confidences([[0.5, 0.5], [0.9, 0.1]], [0, 0])]
+  ['0.00', '2.20']
   """
   outputs, labels = jnp.asarray(outputs, jnp.float32), jnp.asarray(labels)
   right = jnp.take_along_axis(outputs, labels[..., None], axis=-1)[..., 0]
