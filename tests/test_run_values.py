@@ -230,7 +230,7 @@ def test_attacks_of_a_seed_share_images_and_initialisation(run):
 
 
 def test_the_attackers_images_are_of_the_pool(run):
-  _, tables = extraction_stage._setting(run)
+  tables = extraction_stage.tables_of(run)
   images = run.images()
   np.testing.assert_array_equal(tables.pool, images.pool_x)
   np.testing.assert_array_equal(tables.test, images.test_x)

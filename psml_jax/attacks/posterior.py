@@ -307,8 +307,7 @@ def _next_probe(key: jax.Array, state: _State, num_candidates: int) -> Spec:
     return probability * jax.nn.logsumexp(mean / _TEMPERATURE, axis=0)
 
   worth = value(chance, of_served) + value(1 - chance, of_refused)
-  # Rounded, so that equally good probes do not depend on the order of sums.
-  return _at(accuracy, latency, jnp.argmax(jnp.round(1e3 * worth)))
+  return _at(accuracy, latency, jnp.argmax(worth))
 
 
 def _best(
