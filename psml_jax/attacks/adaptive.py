@@ -14,6 +14,7 @@ from psml_jax.attacks.fingerprint import bisection
 from psml_jax.core import Harvest, Knowledge, Observation, Query
 
 BY = ('k_center', 'uncertainty')
+_OWN = 7  # No key here is split into as many, so that no draw is used twice.
 
 
 @struct.dataclass(eq=False)
@@ -45,7 +46,7 @@ class Adaptive:
         'images and how it trains a surrogate'
       )
     sent = extraction.replay(self.spec, self.num_queries).init(key, knowledge)
-    own = jax.random.fold_in(key, knowledge.pool_size)
+    own = jax.random.fold_in(key, _OWN)
     return _State(own, sent, jnp.int32(0))
 
   def ask(self, state: _State) -> Query:
@@ -69,7 +70,12 @@ class Adaptive:
     key, choose_key = jax.random.split(state.key)
     inputs = jax.lax.cond(
       done < self.rounds,
-      lambda: put_after(sent.inputs, self._choose(choose_key, sent, done), done),
+      lambda: jax.lax.dynamic_update_slice_in_dim(
+        sent.inputs,
+        self._choose(choose_key, sent, done),
+        done * self._size,
+        axis=0,
+      ),
       lambda: sent.inputs,
     )
     return _State(key, dataclasses.replace(sent, inputs=inputs), done)
@@ -99,11 +105,6 @@ class Adaptive:
     return farthest(probabilities, free, self._size)
 
 
-def put_after(inputs: jax.Array, chosen: jax.Array, done: jax.Array) -> jax.Array:
-  """The images to send, with those of the next round in their place."""
-  return jax.lax.dynamic_update_slice_in_dim(inputs, chosen, done * len(chosen), axis=0)
-
-
 def farthest(points: jax.Array, free: jax.Array, count: int) -> jax.Array:
   """Greedy k-center: again and again the free point farthest from all others taken.
 
@@ -120,11 +121,13 @@ def farthest(points: jax.Array, free: jax.Array, count: int) -> jax.Array:
   [2, 1]
   """
 
-  def away(place: jax.Array) -> jax.Array:
+  def away(place: Any) -> jax.Array:
     return jnp.sum((points - points[place][None]) ** 2, axis=-1)
 
-  from_taken = jax.lax.map(away, jnp.arange(len(points)))
-  nearest = jnp.min(jnp.where(free[:, None], jnp.inf, from_taken), axis=0)
+  def nearer(place: Any, nearest: jax.Array) -> jax.Array:
+    return jnp.minimum(nearest, jnp.where(free[place], jnp.inf, away(place)))
+
+  nearest = jax.lax.fori_loop(0, len(points), nearer, jnp.full(len(points), jnp.inf))
 
   def take(
     carry: tuple[jax.Array, jax.Array], _: None

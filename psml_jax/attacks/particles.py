@@ -92,8 +92,13 @@ class Answers:
     )
 
 
+@functools.partial(jax.jit, static_argnames=('size', 'num_steps', 'scale_known'))
 def draw(key: jax.Array, size: int, num_steps: int, *, scale_known: bool) -> Frontiers:
-  """Frontiers from the prior, but for the step within the budget, see `log_prior`."""
+  """Frontiers from the prior, but for the step within the budget, see `log_prior`.
+
+  One program also where nothing around it is traced: drawn operation by operation they
+  differ in their last bits, which moves then make large.
+  """
   keys = jax.random.split(key, 5)
   shape = (size, num_steps)
   count = jax.random.randint(keys[0], (size, 1), 1, num_steps + 1)

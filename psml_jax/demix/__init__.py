@@ -6,7 +6,15 @@ the surrogate's training data of that. `METHODS` has them by the names of config
 """
 
 from psml_jax.demix.latency import by_known_latency, by_latency
-from psml_jax.demix.methods import METHODS, View
+from psml_jax.demix.methods import METHODS, Method, View
 from psml_jax.demix.use import keep, weigh
 
-__all__ = ['METHODS', 'View', 'by_known_latency', 'by_latency', 'keep', 'weigh']
+__all__ = [
+  'METHODS',
+  'Method',
+  'View',
+  'by_known_latency',
+  'by_latency',
+  'keep',
+  'weigh',
+]

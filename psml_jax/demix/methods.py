@@ -27,10 +27,21 @@ class View(NamedTuple):
   victim: jax.Array
 
 
-Method = Callable[[Harvest, View], jax.Array]
-"""`(harvest, view) -> f32[B]`: how probably each answer is the victim's; traceable."""
+class Method(NamedTuple):
+  """An entry of `METHODS`.
 
-METHODS: _registry.Registry[Method] = _registry.Registry('de-mixing')
+  Attributes:
+    believe: `(harvest, view) -> f32[B]`, how probably each answer is the victim's;
+      traceable.
+    informed: whether it reads what only an informed attacker is told of the zoo, so
+      that no other may have it.
+  """
+
+  believe: Callable[[Harvest, View], jax.Array]
+  informed: bool = False
+
+
+METHODS = _registry.Registry[Method]('de-mixing', Method)
 """De-mixing by the names that configs give it."""
 
 
@@ -54,6 +65,6 @@ def _known_latency(harvest: Harvest, view: View) -> jax.Array:
   return by_known_latency(took, view.samples_ms, view.prior, view.victim)
 
 
-METHODS.register('none', _none)
-METHODS.register('latency', _latency)
-METHODS.register('known_latency', _known_latency)
+METHODS.register('none', Method(_none))
+METHODS.register('latency', Method(_latency))
+METHODS.register('known_latency', Method(_known_latency, informed=True))

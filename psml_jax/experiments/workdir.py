@@ -1,12 +1,13 @@
 """The work directory: whole files only, so that a killed run can continue."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -140,6 +141,22 @@ def check_inputs(directory: pathlib.Path, inputs: Mapping[str, pathlib.Path]) ->
       f'workdir is {str(directory)!r}, which {trouble}; give the input that it was '
       'made with, or an empty or new directory'
     )
+
+
+@contextlib.contextmanager
+def held(directory: pathlib.Path) -> Iterator[None]:
+  """Locks a directory that is made and removes what a killed run left half written.
+
+  Raises:
+    InputError: another run has it.
+  """
+  with contextlib.ExitStack() as resources:
+    try:
+      resources.enter_context(lock.hold(directory))
+    except ValueError as error:
+      raise InputError(str(error)) from error
+    remove_unfinished(directory)
+    yield
 
 
 def remove_unfinished(directory: pathlib.Path) -> None:

@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from psml_jax.metrics import Interval
 from psml_jax.report import canvas, ladder_numbers
@@ -49,10 +50,10 @@ def draw(study: Ladder) -> bytes:
   return file.getvalue()
 
 
-def _explicit(axes: object, study: Ladder, size: str) -> None:
+def _explicit(axes: Axes, study: Ladder, size: str) -> None:
   for objective in dict.fromkeys(rung.objective for rung in study.rungs):
     curve = ladder_numbers.explicit(study, size, objective)
     if curve:
-      axes.axhline(  # type: ignore[attr-defined]
+      axes.axhline(
         curve[max(curve)].mean, color='black', ls='--', lw=1.2, label='named model'
       )

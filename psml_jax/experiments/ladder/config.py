@@ -20,7 +20,7 @@ class Config:
   `train.OBJECTIVES` and its fields. Every defense is calibrated to every goodput of
   `targets` for the clients of `workload`; every attack on every one of `victims` trains
   a surrogate on its harvest as each entry of `demixing` leaves it, with each objective,
-  over `seeds`.
+  over `seeds`. De-mixing that knows the zoo is for informed attacks alone.
   """
 
   experiment: Mapping[str, Any]

@@ -13,15 +13,15 @@ from sklearn.metrics import roc_auc_score
 
 from psml_jax import attacks, demix, routers, train
 from psml_jax.core import Harvest, Spec
+from psml_jax.experiments import config as experiments
 from psml_jax.experiments import harness
-from psml_jax.experiments.config import objective
 from psml_jax.experiments.harness import Run, Spoils
 from psml_jax.experiments.ladder.config import Config
 from psml_jax.experiments.ladder.zoo import Offer, Zoo
 from psml_jax.experiments.plan import NONE
 from psml_jax.report.ladder_records import Rung
 
-_EXPLICIT, _AS_IT_IS = 'explicit', 'none'
+_EXPLICIT = 'explicit'
 
 
 class Place(NamedTuple):
@@ -55,6 +55,14 @@ def places(config: Config) -> list[Place]:
   return listed
 
 
+def methods(config: Config, attack: str) -> list[str]:
+  """The de-mixing that an attack may have: what knows the zoo is for the informed."""
+  if attack == _EXPLICIT:
+    return ['none']
+  informed = attacks.ATTACKS[attack].role == 'informed'
+  return [n for n in config.demixing if informed or not demix.METHODS[n].informed]
+
+
 class Climb:
   """Runs the rungs of one zoo; programs are shared between them.
 
@@ -70,7 +78,7 @@ class Climb:
     self._extraction = extraction
     base = extraction.training(zoo.tables.pool_outputs.shape[-1])
     self._trainings = {
-      name: train.Training(base.module, base.recipe, objective(its))
+      name: train.Training(base.module, base.recipe, experiments.objective(its))
       for name, its in zoo.config.objectives.items()
     }
     profile = zoo.profile
@@ -106,8 +114,8 @@ class Climb:
       offer.prior[place.size],
       runs.victim[0],
     )
-    methods = (_AS_IT_IS,) if place.attack == _EXPLICIT else zoo.config.demixing
-    believed = [_believed(method, spoils.harvest, view) for method in methods]
+    allowed = methods(zoo.config, place.attack)
+    believed = [_believed(method, spoils.harvest, view) for method in allowed]
     kept = [jax.vmap(demix.keep)(spoils.harvest, each) for each in believed]
     rows = jax.tree.map(lambda *each: jnp.concatenate(each), *kept)
     records = []
@@ -116,15 +124,15 @@ class Climb:
         harness.scores(
           training,
           zoo.tables,
-          jnp.concatenate([runs.pairing_key] * len(methods)),
-          jnp.concatenate([runs.victim] * len(methods)),
+          jnp.concatenate([runs.pairing_key] * len(allowed)),
+          jnp.concatenate([runs.victim] * len(allowed)),
           rows,
           self._extraction.test_batch,
           self._extraction.width,
           train.global_mesh(),
         )
       )
-      for i, method in enumerate(methods):
+      for i, method in enumerate(allowed):
         part = slice(i * len(runs.victim), (i + 1) * len(runs.victim))
         score = jax.tree.map(lambda leaf, part=part: leaf[part], result)
         seen = self._seen(place, spoils, believed[i], kept[i])
@@ -218,7 +226,7 @@ class Climb:
 
 @functools.partial(jax.jit, static_argnames='method')
 def _believed(method: str, harvest: Harvest, view: demix.View) -> jax.Array:
-  return jax.vmap(demix.METHODS[method], (0, None))(harvest, view)
+  return jax.vmap(demix.METHODS[method].believe, (0, None))(harvest, view)
 
 
 def _auc(truth: np.ndarray, believed: np.ndarray) -> float | None:

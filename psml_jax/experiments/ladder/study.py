@@ -1,6 +1,5 @@
 """Runs a ladder: zoo by zoo, rung by rung, then the report."""
 
-import contextlib
 import functools
 import os
 import pathlib
@@ -10,7 +9,7 @@ import jax
 
 from psml_jax import _device, _files
 from psml_jax._validate import InputError
-from psml_jax.experiments import lock, pipeline, workdir
+from psml_jax.experiments import pipeline, workdir
 from psml_jax.experiments.experiment import Experiment
 from psml_jax.experiments.ladder.config import Config
 from psml_jax.experiments.ladder.rungs import Climb, places
@@ -49,12 +48,7 @@ def run(
   except ValueError as error:
     raise InputError(str(error)) from error
   if not (path / 'report.html').exists():
-    with contextlib.ExitStack() as resources:
-      try:
-        resources.enter_context(lock.hold(path))
-      except ValueError as error:
-        raise InputError(str(error)) from error
-      workdir.remove_unfinished(path)
+    with workdir.held(path):
       _work(config, path, data_dir)
   print(report.summary(workdir.read_json(path / 'study.json', Ladder)))
   return path

@@ -91,7 +91,7 @@ class Zoo:
     workload = self.config.workload['name']
     try:
       strength = curve.at_goodput(workload, target)
-    except ValueError:
+    except curves.MissedError:
       return None
     value = curve.value(strength)
     return self._offer(value, curve.goodput(strength)[workload], curve.router(value))

@@ -78,6 +78,10 @@ def clients(
   return Clients(measures)
 
 
+class MissedError(ValueError):
+  """No value of a knob keeps a goodput."""
+
+
 @dataclasses.dataclass
 class Curve:
   """A defense over its knob.
@@ -171,7 +175,7 @@ class Curve:
       The strength, in [0, 1].
 
     Raises:
-      ValueError: even at no strength the target is missed; the message has the best.
+      MissedError: even at no strength the target is missed; the message has the best.
     """
 
     def above(strength: float) -> float:
@@ -181,7 +185,7 @@ class Curve:
     keeps = [i for i, strength in enumerate(coarse) if above(strength) >= -near]
     if not keeps:
       best = max(self.goodput(strength)[workload] for strength in coarse)
-      raise ValueError(
+      raise MissedError(
         f'target is {target}; {self.name} must be asked for at most {best:.4f}, the '
         f'best goodput of {workload} at any {defenses.MECHANISMS[self.name].knob.name}'
       )

@@ -1,6 +1,5 @@
 """Runs a leakage study: defense by defense, then the attackers, then the report."""
 
-import contextlib
 import dataclasses
 import math
 import os
@@ -23,7 +22,7 @@ from psml_jax import (
 )
 from psml_jax._validate import InputError
 from psml_jax.core import ZooProfile
-from psml_jax.experiments import lock, workdir
+from psml_jax.experiments import workdir
 from psml_jax.experiments.plane import attackers, curves
 from psml_jax.experiments.plane import config as configs
 from psml_jax.experiments.plane.config import Config
@@ -83,12 +82,7 @@ def run(
   except ValueError as error:
     raise InputError(str(error)) from error
   if not (path / 'report.html').exists():
-    with contextlib.ExitStack() as resources:
-      try:
-        resources.enter_context(lock.hold(path))
-      except ValueError as error:
-        raise InputError(str(error)) from error
-      workdir.remove_unfinished(path)
+    with workdir.held(path):
       _work(config, profile, key, honest, path)
   print(plane.advice(workdir.read_json(path / 'study.json', Study)))
   return path
@@ -158,7 +152,7 @@ def _defense(
     for target in config.targets:
       try:
         strength = curve.at_goodput(workload, target)
-      except ValueError as error:
+      except curves.MissedError as error:
         notes.append(str(error))
         continue
       rows.append(_row(curve, measure, workload, target, strength))
