@@ -47,6 +47,11 @@ class TestCrossEntropy:
     )
     assert soft != pytest.approx(loss(train.CrossEntropy()))
 
+  def test_hard_targets_keep_their_weight(self):
+    weighed = objectives.Batch(LABELLED.images, 0.3 * LABELLED.targets)
+    hard = train.CrossEntropy(hard=True)
+    assert loss(hard, weighed) == pytest.approx(0.3 * loss(hard), rel=1e-5)
+
   @pytest.mark.parametrize('temperature', [0.5, 2.0])
   def test_temperature_is_a_power_of_the_targets(self, temperature):
     powers = np.asarray(LABELLED.targets) ** (1 / temperature)

@@ -51,7 +51,8 @@ def keep(harvest: Harvest, probability: jax.Array, *, least: float = 0.5) -> Har
 def weigh(harvest: Harvest, probability: ArrayLike) -> Harvest:
   """Every answer, with a loss in proportion to its probability to be the victim's.
 
-  Targets are scaled, so that the cross-entropy of a row is; the mean weight is 1.
+  Targets are scaled, so that the cross-entropy of a row is (but for what label
+  smoothing adds to it); the mean weight is 1.
 
   Args:
     harvest: B rows.

@@ -169,7 +169,8 @@ class CrossEntropy:
     wanted = probabilities(labelled.targets, logits.shape[-1])
     accuracy = right(logits, wanted)
     if self.hard:
-      wanted = probabilities(wanted.argmax(-1), logits.shape[-1])
+      weight = jnp.sum(wanted, axis=-1, keepdims=True)
+      wanted = weight * probabilities(wanted.argmax(-1), logits.shape[-1])
     if self.temperature != 1:
       wanted = sharpened(wanted, self.temperature)
     wanted = optax.smooth_labels(wanted, self.label_smoothing)
