@@ -150,7 +150,9 @@ def _defenses(study: Study) -> str:
     for d in study.defenses
   }
   last = ('uniform', 0.8)
-  order = sorted(rows_of, key=lambda d: _rate_of(rows_of[d].get(last)))
+  order = sorted(
+    rows_of, key=lambda d: rows_of[d][last].worst_rate if last in rows_of[d] else 2
+  )
   bound = {}
   for workload, target in _COLUMNS:
     capped = rows_of['capped'].get((workload, target))
@@ -176,10 +178,6 @@ def _defenses(study: Study) -> str:
   heads = [f'{workload} {100 * target:.0f} %' for workload, target in _COLUMNS]
   ends = ['value (uniform 80 %)', 'worst victim there', 'purity']
   return _table(['defense', *heads, *ends], rows)
-
-
-def _rate_of(row: object) -> float:
-  return float(getattr(row, 'worst_rate', 2.0))
 
 
 def _clients(study: Study) -> str:
