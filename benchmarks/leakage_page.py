@@ -57,7 +57,7 @@ ImageNet and LLMStats). **Bound**: the least rate of any memoryless server of th
 goodput ([theory](../theory.md), theorem 1). Every defense is calibrated to the goodput
 in the head of a column; `off` means that no value but off keeps it. Random refusal
 stands beside all others. Goodputs are exact; in the zoos of 900 and 157 models those
-behind noise are drawn, 16 times each of 4,096 clients. The posterior attacker has 256
+behind noise are drawn, 16 times each of 2,048 clients. The posterior attacker has 256
 particles and 12 candidates a field here, fewer than by default.
 
 ![The plane of the published CIFAR-10 zoo](../images/leakage.png)

@@ -32,7 +32,7 @@ def get_config(name: str = 'cifar10_published') -> ConfigDict:
         'latency_unit': 'ms',
       },
       'targets': (0.95, 0.9, 0.8),
-      'points': 6 if large else 10,
+      'points': 6,
       'gap': 5e-3 if large else 2e-3,
       'workloads': {
         'uniform': {'size': size},

@@ -86,11 +86,11 @@ def worst(
   router = _bare(router)
   if _own_is_best(router):
     own = _own(profile, chosen)
-    laws = kernels.kernel(router, own)
-    rates = np.asarray(laws[:, np.arange(len(chosen)), chosen], float)
+    every = kernels.kernel(router, own)
+    rates = np.asarray(every[:, np.arange(len(chosen)), chosen], float)
     best = rates.argmax(0), np.arange(len(chosen))
     spec = jax.tree.map(lambda field: field[best], own)
-    rate = rates[best]
+    rate, laws = rates[best], every[best]
     ceiling, certified = rate, True
   else:
     search = _search(profile, router, chosen)
@@ -101,8 +101,7 @@ def worst(
       np.array([one.accuracy for one in found]),
       np.array([one.latency for one in found]),
     )
-    certified = search.certified
-  laws = kernels.kernel(router, spec)
+    certified, laws = search.certified, kernels.kernel(router, spec)
   purity = jax.vmap(kernels.purity)(laws, jnp.asarray(chosen))
   return Worst(chosen, rate, ceiling, np.asarray(purity, float), spec, certified)
 
@@ -132,7 +131,9 @@ def worst_of_all(profile: ZooProfile, router: Router, *, gap: float = 1e-3) -> W
   router = _bare(router)
   if _own_is_best(router):
     found = worst(profile, router, victims=everyone.tolist())
-    return worst(profile, router, victims=[found.most])
+    *fields, certified = found
+    place = np.array([found.most])
+    return Worst(*jax.tree.map(lambda field: field[place], fields), certified)
   search = _search(profile, router, everyone)
   ceilings = search.ceilings()
   first, *others = (int(victim) for victim in np.argsort(-ceilings))
