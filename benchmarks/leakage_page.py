@@ -49,7 +49,7 @@ _HEAD = """# What defenses give away: six zoos
 ```
 
 {device}, JAX {jax}, Python 3.11, revision {revision}. All six, two at a time, nothing
-else running: {minutes:.1f} minutes.
+else running: {minutes:.0f} min {seconds:.0f} s.
 
 **Rate**: victim answers a billed query of the best-informed attacker, for the worst
 victim and the best spec; certified (its ceiling is at most 0.002 above, 0.005 for
@@ -93,7 +93,8 @@ def main(argv: list[str]) -> None:
     device=studies['digits'].device,
     jax=jax.__version__,
     revision=_REVISION.value,
-    minutes=_SECONDS.value / 60,
+    minutes=_SECONDS.value // 60,
+    seconds=_SECONDS.value % 60,
   )
   parts = [head, *(_zoo(name, study) for name, study in studies.items()), _PROBES]
   page = '\n'.join(parts)
