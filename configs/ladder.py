@@ -2,12 +2,27 @@
 
 python launch/ladder.py --config=configs/ladder.py --workdir=runs/ladder
 
-`--config=configs/ladder.py:tiny` is the same of one small zoo, for tests.
+`--config=configs/ladder.py:channels` compares the ways to de-mix behind two defenses at
+one goodput; `:gain` is what the fingerprint gains over naive clients, for several
+surrogates, several naive clients and queries that are chosen in rounds; `:tiny` is the
+ladder of one small zoo, for tests.
 """
 
 from ml_collections import ConfigDict
 
-_STRONG = {'family': 'cnn', 'widths': (16, 32), 'depth': 2}
+_STEPS = {'steps': 600, 'batch_size': 64, 'learning_rate': 3e-3}
+_SURROGATES = {
+  'mlp': {},
+  'mlp-hard': {'objective': {'name': 'cross_entropy', 'hard': True}},
+  'mlp-short': {'hyper': {**_STEPS, 'steps': 150}},
+  'mlp-wide': {'surrogate': {'family': 'mlp', 'widths': (256,)}},
+  'mlp-turned': {'hyper': {**_STEPS, 'crop_padding': 1, 'rotation_degrees': 10.0}},
+  'mlp-fixmatch': {
+    'hyper': {**_STEPS, 'ema_decay': 0.99, 'rotation_degrees': 10.0},
+    'objective': {'name': 'fixmatch', 'unlabelled': 2, 'threshold': 0.8},
+  },
+  'linear': {'surrogate': {'family': 'linear'}},
+}
 
 
 def get_config(name: str = 'digits') -> ConfigDict:
@@ -35,13 +50,13 @@ def get_config(name: str = 'digits') -> ConfigDict:
             'cnn8-wide': {'family': 'cnn', 'widths': (24, 48), 'depth': 2},
             'cnn8-wider': {'family': 'cnn', 'widths': (64, 128), 'depth': 2},
           },
-          'hyper': {'steps': 600, 'batch_size': 64, 'learning_rate': 3e-3},
+          'hyper': _STEPS,
         },
         'profiling': {'batch_size': 64, 'rounds': 60, 'stored': ''},
         'extraction': {
           'query_budgets': (50, 100, 200, 400),
           'surrogate': {'family': 'mlp', 'widths': (64,)},
-          'hyper': {'steps': 600, 'batch_size': 64, 'learning_rate': 3e-3},
+          'hyper': _STEPS,
           'rows_per_chunk': 128,
           'width': 4,
         },
@@ -53,7 +68,7 @@ def get_config(name: str = 'digits') -> ConfigDict:
         'posterior': {'probes': 60},
         'informed': {},
       },
-      'objectives': {'soft': {'name': 'cross_entropy'}},
+      'surrogates': {'soft': {}},
       'demixing': ('none', 'latency', 'known_latency'),
       'zoos': (0, 1, 2),
       'victims': ('medium', 'large'),
@@ -62,6 +77,25 @@ def get_config(name: str = 'digits') -> ConfigDict:
       'seeds': 16,
     }
   )
+  if name == 'channels':
+    config.defenses = {'capped': {}, 'laplace': {}}
+    config.attacks = {'naive': {}, 'informed': {}, 'informed_repeats': {'times': 3}}
+    config.demixing = ('none', 'latency', 'known_latency', 'confidence', 'surrogates')
+    config.targets = (0.8,)
+  if name == 'gain':
+    config.defenses = {'refusal': {}}
+    config.targets = (0.8,)
+    config.demixing = ('none',)
+    config.attacks = {
+      'naive': {},
+      'asking_50': {'name': 'naive', 'min_accuracy': 0.5},
+      'asking_70': {'name': 'naive', 'min_accuracy': 0.7},
+      'fingerprint': {},
+      'fingerprint_k_center': {},
+      'fingerprint_uncertainty': {},
+    }
+    config.surrogates = _SURROGATES
+    config.experiment.extraction.query_budgets = (50, 100, 200)
   if name == 'tiny':
     own = config.experiment
     own.data.update(zoo_size=120, profile_size=120, pool_size=160, test_size=100)

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from psml_jax.experiments import claims
+from psml_jax.experiments import claims, config
 from psml_jax.experiments.artifacts import (
   Defenses,
   Fingerprint,
@@ -25,7 +25,9 @@ WOBBLE = (0.001, -0.001, 0.002, -0.002)
 SCALE, REFUSED = 0.1, 0.2
 CALIBRATED = {'laplace': SCALE, 'refusal': REFUSED}
 CONFIG = types.SimpleNamespace(
-  attacks={n: {} for n in ('explicit', 'fingerprint', 'informed', 'naive')}
+  attacks={n: {} for n in ('explicit', 'fingerprint', 'informed', 'naive')},
+  claims=config.Claims(),
+  extraction=types.SimpleNamespace(victims=('small', 'medium', 'large')),
 )
 
 
@@ -60,9 +62,10 @@ def runs():
         score, score, probes=18 if attack == 'fingerprint' else 0
       )
     made[Cell(victim, 'fingerprint', 'laplace', SCALE, budget)] = records(0.845, 0.835)
-  for attack, score in (('informed', 0.86), ('naive', 0.78)):
-    made[Cell('m', attack, 'laplace', SCALE, 400)] = records(score, score)
-  made[Cell('m', 'informed', 'refusal', REFUSED, 400)] = records(0.89, 0.89)
+  for victim in ('m', 'l'):
+    for attack, score in (('informed', 0.86), ('naive', 0.78)):
+      made[Cell(victim, attack, 'laplace', SCALE, 400)] = records(score, score)
+    made[Cell(victim, 'informed', 'refusal', REFUSED, 400)] = records(0.89, 0.89)
   return made
 
 
@@ -80,7 +83,14 @@ def extraction(runs, calibrated=CALIBRATED):
 
 def test_all_hold_and_say_their_numbers(runs):
   found = extraction(runs)
-  assert [c.holds for group in found.values() for c in group] == [True] * 6
+  holds = {number: [c.holds for c in group] for number, group in found.items()}
+  assert holds == {
+    '2a': [True] * 2,
+    '2b': [True] * 2,
+    '3a': [True] * 2,
+    '3b': [True] * 2,
+    '3c': [False] * 2,
+  }
   as_explicit, large_budget = found['2a']
   assert '(100 queries, up to 18 of them probes, in points)' in as_explicit.claim
   assert '(400 queries' in large_budget.claim
@@ -120,6 +130,23 @@ def test_2a_goes_by_the_interval_and_not_the_mean(runs):
   assert [c.holds for c in extraction(runs)['2a']] == [True, False]
 
 
+def test_2a_fails_also_where_the_attack_is_better_than_it_can_be(runs):
+  cell = Cell('m', 'fingerprint', 'none', 0.0, 400)
+  runs[cell] = records(0.915, 0.9)
+  assert [c.holds for c in extraction(runs)['2a']] == [True, False]
+  assert 'worst victim, medium: accuracy +1.5' in extraction(runs)['2a'][1].measured
+
+
+def test_2a_goes_by_the_margin_of_the_config(runs):
+  wide = types.SimpleNamespace(
+    attacks=CONFIG.attacks, claims=config.Claims(0.02), extraction=CONFIG.extraction
+  )
+  runs[Cell('m', 'fingerprint', 'none', 0.0, 400)] = records(0.885, 0.885)
+  assert [c.holds for c in extraction(runs)['2a']] == [True, False]
+  found = by_number(claims.extraction(runs, wide, VICTIMS, CALIBRATED))
+  assert [c.holds for c in found['2a']] == [True, True]
+
+
 @pytest.mark.parametrize(('size', 'index'), [('medium', 0), ('large', 1)])
 def test_2b_fails_where_naive_is_as_good(runs, size, index):
   runs[Cell(VICTIMS[size], 'naive', 'none', 0.0, 400)] = records(0.895, 0.8)
@@ -137,15 +164,17 @@ def test_2b_fails_with_the_sign_turned(runs):
 
 def test_3a_fails_where_the_defense_helps_the_thief(runs):
   runs[Cell('m', 'fingerprint', 'laplace', SCALE, 400)] = records(0.95, 0.835)
-  (claim,) = extraction(runs)['3a']
+  claim, large = extraction(runs)['3a']
   assert not claim.holds
+  assert large.holds
   assert 'fingerprint: accuracy +5.5' in claim.measured
 
 
 def test_3b_is_about_the_best_attacker(runs):
   runs[Cell('m', 'naive', 'laplace', SCALE, 400)] = records(0.893, 0.893)
-  (claim,) = extraction(runs)['3b']
+  claim, large = extraction(runs)['3b']
   assert not claim.holds
+  assert large.holds
   assert claim.measured.startswith('naive, against informed under refusal')
 
 
@@ -154,10 +183,24 @@ def test_3b_fails_where_random_refusal_costs_as_much(runs):
   assert not extraction(runs)['3b'][0].holds
 
 
+def test_3c_compares_the_best_attacker_with_the_naive_one_on_the_same_server(runs):
+  medium, large = extraction(runs)['3c']
+  assert (
+    medium.measured
+    == 'informed: accuracy +8.0 [+8.0, +8.0], fidelity +8.0 [+8.0, +8.0]'
+  )
+  runs[Cell('m', 'naive', 'laplace', SCALE, 400)] = records(0.855, 0.855)
+  runs[Cell('l', 'naive', 'laplace', SCALE, 400)] = records(0.9, 0.9)
+  medium, large = extraction(runs)['3c']
+  assert medium.holds
+  assert large.holds
+  assert large.measured == 'naive is the best'
+
+
 def test_what_keeps_no_target_is_in_no_claim_of_protection(runs):
   assert set(extraction(runs, {})) == {'2a', '2b'}
   assert set(extraction(runs, {'refusal': REFUSED})) == {'2a', '2b'}
-  assert set(extraction(runs, {'laplace': SCALE})) == {'2a', '2b', '3a'}
+  assert set(extraction(runs, {'laplace': SCALE})) == {'2a', '2b', '3a', '3c'}
 
 
 def test_runs_are_paired_by_seed_and_not_by_place(runs):
@@ -197,7 +240,7 @@ def test_where_all_diverged_nothing_is_known(runs):
 def test_a_defense_that_serves_the_thief_nothing_is_no_protection(runs):
   cell = Cell('m', 'fingerprint', 'laplace', SCALE, 400)
   runs[cell] = records(0.1, 0.1, unserved=range(SEEDS))
-  (claim,) = extraction(runs)['3a']
+  claim, _ = extraction(runs)['3a']
   assert not claim.holds
   assert 'fingerprint: not known (4 pairs with nothing served)' in claim.measured
   assert not extraction(runs)['3b'][0].holds

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from psml_jax import Spec, demix, routers, servers, session
+from psml_jax import Spec, demix, routers, servers, session, train, zoo
 from psml_jax.attacks import extraction, repeats
 from psml_jax.core import Harvest, Knowledge
 from tests import references
@@ -76,6 +76,81 @@ class TestByKnownLatency:
       demix.by_known_latency(jnp.ones(2), jnp.ones((2, 2)), jnp.ones(2), 0, bandwidth=0)
 
 
+class TestByConfidence:
+  def outputs(self, size=400, seed=0):
+    """Answers of a sure model and of three unsure ones."""
+    rng = np.random.default_rng(seed)
+    own = rng.random(size) < 0.4
+    odds = np.where(own, 6.0, 1.5) + rng.standard_normal(size)
+    most = 1 / (1 + np.exp(-odds))
+    return own, jnp.float32(np.stack([most, 1 - most], -1))
+
+  def test_the_surer_is_the_victim(self):
+    own, outputs = self.outputs()
+    found = demix.by_confidence(outputs, jnp.int32(400))
+    assert roc_auc_score(own, found) > 0.98
+    assert abs(float(found.mean()) - own.mean()) < 0.05
+
+  def test_padding_is_no_answer(self):
+    own, outputs = self.outputs()
+    padded = jnp.pad(outputs, ((0, 50), (0, 0)))
+    found = demix.by_confidence(padded, jnp.int32(400))
+    assert roc_auc_score(own, found[:400]) > 0.98
+    assert not found[400:].any()
+
+  @pytest.mark.parametrize('count', [0, 1])
+  def test_of_nothing_it_is_finite(self, count):
+    found = demix.by_confidence(jnp.full((4, 2), 0.5), jnp.int32(count))
+    assert np.isfinite(found).all()
+
+
+class TestBySurrogates:
+  """Two teachers of a line who agree on nothing but the side; neither is surer."""
+
+  training = train.Training(
+    zoo.create('mlp', num_classes=2, widths=(16,)),
+    train.Steps(steps=150, batch_size=32, learning_rate=1e-2),
+  )
+
+  def mixed(self, size=300):
+    rng = np.random.default_rng(0)
+    pool = rng.random((size, 1, 2, 1), np.float32)
+    own = rng.random(size) < 0.6
+    odds = 6 * (np.where(own, pool[:, 0, 0, 0], pool[:, 0, 1, 0]) - 0.5)
+    most = 1 / (1 + np.exp(-odds))
+    targets = jnp.pad(jnp.float32(np.stack([most, 1 - most], -1)), ((0, 20), (0, 0)))
+    inputs = jnp.pad(jnp.arange(size), (0, 20))
+    start = np.clip(own + 0.8 * rng.standard_normal(size), 0.05, 0.95)
+    harvest = Harvest(inputs, targets, jnp.int32(size))
+    return own, harvest, jnp.asarray(pool), jnp.pad(jnp.float32(start), (0, 20))
+
+  def found(self, rounds):
+    own, harvest, pool, start = self.mixed()
+    believed = demix.by_surrogates(
+      jax.random.key(0), harvest, pool, self.training, start, rounds=rounds
+    )
+    assert not believed[300:].any()
+    return own, start[:300], believed[:300]
+
+  def test_it_improves_on_what_it_started_from(self):
+    own, start, believed = self.found(3)
+    assert roc_auc_score(own, start) < 0.88
+    assert roc_auc_score(own, believed) > 0.93
+
+  def test_what_a_surrogate_has_seen_is_no_judge(self):
+    """With a start that knows nothing, nothing is believed for good."""
+    _, harvest, pool, _ = self.mixed()
+    start = jnp.full(len(harvest.inputs), 0.5)
+    believed = demix.by_surrogates(
+      jax.random.key(0), harvest, pool, self.training, start
+    )
+    assert float(np.mean((believed[:300] > 0.05) & (believed[:300] < 0.95))) > 0.5
+
+  def test_rounds_must_be_whole(self):
+    with pytest.raises(ValueError, match='^rounds is 0'):
+      self.found(0)
+
+
 class TestUse:
   harvest = Harvest(
     jnp.arange(5), jnp.eye(5), jnp.int32(4), jnp.arange(5, dtype=jnp.float32)
@@ -106,11 +181,13 @@ class TestUse:
 
 
 class TestRepeats:
-  zoo = references.random_profile(3, 5)
+  profile = references.random_profile(3, 5)
 
   def found(self, times, queries=60, seed=0):
     outputs = jax.nn.softmax(jax.random.normal(jax.random.key(9), (5, 80, 4)))
-    server = servers.table(routers.uniform(self.zoo), self.zoo.latency_ms, outputs)
+    server = servers.table(
+      routers.uniform(self.profile), self.profile.latency_ms, outputs
+    )
     spec = Spec.of(0.0, jnp.inf)
     knowledge = Knowledge(jnp.float32(1e6), pool_size=80, num_classes=4, spec=spec)
     key, secret = jax.random.split(jax.random.key(seed))

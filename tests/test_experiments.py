@@ -250,8 +250,7 @@ def test_summary_schema(tiny):
     '1',
     *['2a'] * 3,
     *['2b'] * 2,
-    '3a',
-    '3b',
+    *['3a', '3b', '3c'] * 2,
     '4',
   ]
   assert all(isinstance(claim['holds'], bool) for claim in summary['claims'])

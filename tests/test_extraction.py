@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import psml_jax
+from psml_jax import attacks
 from psml_jax.attacks import extraction
 from psml_jax.core import Knowledge, Observation, Spec
 
@@ -39,6 +40,16 @@ def test_the_naive_attack_asks_for_anything_within_its_budget():
   spec = asked('anything')
   np.testing.assert_array_equal(spec.min_accuracy, np.zeros(4))
   np.testing.assert_array_equal(spec.max_latency_ms, np.full(4, 5.0))
+
+
+def test_a_naive_client_may_ask_for_an_accuracy():
+  resources = attacks.Resources(4, 1e-3, 1e-3)
+  attack = attacks.make('naive', resources, min_accuracy=0.6)
+  spec = attack.ask(attack.init(KEY, KNOWLEDGE)).spec
+  np.testing.assert_array_equal(spec.min_accuracy, np.full(4, 0.6, np.float32))
+  np.testing.assert_array_equal(spec.max_latency_ms, np.full(4, 5.0))
+  with pytest.raises(ValueError, match=r'min_accuracy is 1\.5'):
+    attacks.make('naive', resources, min_accuracy=1.5)
 
 
 def test_a_replay_asks_for_what_it_was_told_or_has_found():

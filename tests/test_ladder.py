@@ -112,7 +112,7 @@ def rung(**fields):
   made = {
     'zoo': 0, 'size': 'large', 'victim': 'm', 'defense': 'capped', 'target': 0.8,
     'value': 0.3, 'goodput': 0.8, 'attack': 'informed', 'demix': 'none',
-    'objective': 'soft', 'queries': 400, 'best_rate': 0.25, 'accuracy': [0.5, 0.6],
+    'surrogate': 'soft', 'queries': 400, 'best_rate': 0.25, 'accuracy': [0.5, 0.6],
     'fidelity': [0.6, 0.7], 'rate': [0.25, 0.25], 'kept': [0.5, 0.5],
     'auc': [0.9, 0.9], 'probes': [0, 0],
   }  # fmt: skip
@@ -120,7 +120,8 @@ def rung(**fields):
 
 
 def study(*rungs):
-  return Ladder('hand', [0, 1], 2, 400, list(rungs), [], [], 1.0, 'here')
+  roles = {'informed': 'informed', 'naive': 'baseline', 'fingerprint': 'attack'}
+  return Ladder('hand', [0, 1], 2, 400, list(rungs), [], [], roles, 1.0, 'here')
 
 
 class TestNumbers:
@@ -163,7 +164,11 @@ class TestNumbers:
     ({'zoos': ()}, 'config.zoos is empty'),
     ({'seeds': 1}, 'config.seeds is 1'),
     ({'attacks': {'explicit': {}}}, "config.attacks has 'explicit'"),
-    ({'objectives': {'soft': {'name': 'hinge'}}}, 'config.objectives.soft: '),
+    (
+      {'surrogates': {'soft': {'objective': {'name': 'hinge'}}}},
+      'config.surrogates.soft: ',
+    ),
+    ({'surrogates': {'soft': {'seeds': 3}}}, r"config.surrogates.soft has \['seeds'\]"),
     ({'workload': {'name': 'none'}}, "config.workload.name is 'none'"),
     ({'defenses': {'laplace': {'q': 1}}}, 'config.defense.mechanisms.laplace'),
   ],

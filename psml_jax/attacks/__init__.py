@@ -24,6 +24,7 @@ from psml_jax.attacks.base import (
   Recorded,
   Resources,
   Trail,
+  configured,
   make,
 )
 
@@ -37,6 +38,7 @@ __all__ = [
   'Trail',
   'adaptive',
   'bandit',
+  'configured',
   'extraction',
   'fingerprint',
   'majority',

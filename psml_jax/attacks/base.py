@@ -116,14 +116,32 @@ def make(name: str, resources: Resources, **fields: Any) -> Attack | Phases:
   Raises:
     ValueError: an unknown name or field.
   """
-  check(name, fields)
-  return ATTACKS[name].make(resources, **fields)
-
-
-def check(name: str, fields: Mapping[str, Any]) -> None:
-  """Raises a ValueError for an unknown attack, or fields that it does not take."""
   entry = ATTACKS.find(name)
   _registry.check_fields(f'attack {name!r}', entry.make, 1, fields)
+  return entry.make(resources, **fields)
+
+
+def configured(
+  listed: Mapping[str, Mapping[str, Any]], name: str
+) -> tuple[str, dict[str, Any]]:
+  """An attack of a config: its name in the registry, and its own fields.
+
+  Args:
+    listed: fields by the names that the config gives; where one is not the registry's,
+      the field `name` is.
+    name: one of them.
+
+  Raises:
+    ValueError: no such attack in the registry, or a field that it does not take.
+
+  >>> configured({'asking': {'name': 'naive', 'min_accuracy': 0.6}}, 'asking')
+  ('naive', {'min_accuracy': 0.6})
+  """
+  fields = dict(listed[name])
+  registered = fields.pop('name', name)
+  entry = ATTACKS.find(registered)
+  _registry.check_fields(f'attack {registered!r}', entry.make, 1, fields)
+  return registered, fields
 
 
 @struct.dataclass(eq=False)

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 
 from psml_jax import _validate
 from psml_jax.attacks.base import ATTACKS, Entry, Resources
@@ -37,15 +38,16 @@ class Sent:
 
 @struct.dataclass(eq=False)
 class Replay:
-  """See `replay`; both fields are static."""
+  """See `replay`; all but the accuracy are static."""
 
+  min_accuracy: jax.Array
   spec: str = struct.field(pytree_node=False)
   num_queries: int = struct.field(pytree_node=False)
 
   def init(self, key: jax.Array, knowledge: Knowledge) -> Sent:
     return Sent(
       inputs=choose_inputs(key, knowledge.pool_size, self.num_queries),
-      spec=_spec(self.spec, knowledge),
+      spec=self._spec(knowledge),
       observation=unanswered(self.num_queries, knowledge.num_classes),
       asked=jnp.bool_(False),
     )
@@ -60,8 +62,18 @@ class Replay:
   def harvest(self, state: Sent) -> Harvest:
     return harvested(state)
 
+  def _spec(self, knowledge: Knowledge) -> Spec:
+    if self.spec == 'anything':
+      return Spec.of(self.min_accuracy, knowledge.latency_budget_ms)
+    known: Any = knowledge.spec
+    if self.spec == 'found':
+      known = getattr(knowledge.found, 'spec', None)
+    if known is None:
+      raise ValueError(f'spec is {self.spec!r}, but the attacker knows no such spec')
+    return Spec.of(known.min_accuracy, known.max_latency_ms)
 
-def replay(spec: str, num_queries: int) -> Replay:
+
+def replay(spec: str, num_queries: int, *, min_accuracy: ArrayLike = 0.0) -> Replay:
   """Sends one spec with image after image.
 
   Args:
@@ -69,16 +81,19 @@ def replay(spec: str, num_queries: int) -> Replay:
       can ask for who knows no model of the zoo; 'found' for what the phase before this
       one found; 'told' for the spec that the attacker knows.
     num_queries: how many images at most, each once.
+    min_accuracy: f32[], a fraction, of 'anything'.
 
   Returns:
     The attack; it harvests a `Harvest` with `num_queries` rows.
 
   Raises:
-    ValueError: another word, or no whole number >= 1; from `init`, a pool that is
-      smaller, or a spec that is not known.
+    ValueError: another word, no whole number >= 1, or an accuracy that is no fraction;
+      from `init`, a pool that is smaller, or a spec that is not known.
   """
   _validate.one_of('spec', spec, SPECS)
-  return Replay(spec, _validate.positive_int('num_queries', num_queries))
+  _validate.positive_int('num_queries', num_queries)
+  _validate.fractions('min_accuracy', min_accuracy)
+  return Replay(jnp.asarray(min_accuracy, jnp.float32), spec, num_queries)
 
 
 def unanswered(size: int, num_classes: int) -> Observation:
@@ -128,15 +143,8 @@ def choose_inputs(key: jax.Array, pool_size: int, num_queries: int) -> jax.Array
   return jax.random.permutation(key, pool_size)[:num_queries].astype(jnp.int32)
 
 
-def _spec(which: str, knowledge: Knowledge) -> Spec:
-  if which == 'anything':
-    return Spec.of(0.0, knowledge.latency_budget_ms)
-  known: Any = knowledge.spec
-  if which == 'found':
-    known = getattr(knowledge.found, 'spec', None)
-  if known is None:
-    raise ValueError(f'spec is {which!r}, but the attacker knows no such spec')
-  return Spec.of(known.min_accuracy, known.max_latency_ms)
+def _naive(resources: Resources, *, min_accuracy: float = 0.0) -> Replay:
+  return replay('anything', resources.num_queries, min_accuracy=min_accuracy)
 
 
 def _entry(spec: str, **fields: Any) -> Entry:
@@ -153,4 +161,4 @@ ATTACKS.register(
   'informed',
   _entry('told', knows='the best spec under the defense', role='informed'),
 )
-ATTACKS.register('naive', _entry('anything', role='baseline'))
+ATTACKS.register('naive', Entry(_naive, role='baseline'))

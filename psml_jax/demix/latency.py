@@ -1,25 +1,15 @@
 """Responders told apart by how long they took."""
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from psml_jax import _validate
+from psml_jax.demix import mixtures
 
-_LEAST_WIDTH = 0.01  # of a component, in logarithms: one per cent
-_ROUNDS = 64
 _LEAST_SHARE = 0.03
-
-
-class _Mixture(NamedTuple):
-  """Normal distributions in the logarithm of the latency, f32[G] each."""
-
-  mean: jax.Array
-  width: jax.Array
-  share: jax.Array
 
 
 @functools.partial(jax.jit, static_argnames='components')
@@ -54,61 +44,14 @@ def by_latency(
   """
   answered = jnp.arange(len(latency_ms)) < count
   x = jnp.log(jnp.maximum(latency_ms, 1e-9))
-  total = jnp.maximum(count, 1).astype(jnp.float32)
-  ordered = jnp.sort(jnp.where(answered, x, jnp.inf))
-  last = ordered[jnp.maximum(count - 1, 0)]
-
-  def begun(size: jax.Array, by_range: jax.Array) -> _Mixture:
-    place = jnp.arange(components, dtype=jnp.float32) + 0.5
-    share = jnp.minimum(place / size.astype(jnp.float32), 1.0)
-    quantile = ordered[jnp.minimum((share * total).astype(jnp.int32), count - 1)]
-    even = ordered[0] + share * (last - ordered[0])
-    mean = jnp.where(by_range, even, quantile)
-    return _Mixture(
-      jnp.where(jnp.isfinite(mean), mean, 0.0),
-      jnp.full(components, 0.1),
-      jnp.where(place < size, 1 / size, 0.0),
-    )
-
-  def fitted(size: jax.Array, by_range: jax.Array) -> tuple[jax.Array, _Mixture]:
-    found = jax.lax.fori_loop(
-      0, _ROUNDS, lambda _, old: _improved(x, answered, old), begun(size, by_range)
-    )
-    likelihood = jax.nn.logsumexp(_scores(x, found), axis=-1)
-    numbers = (3 * size - 1).astype(jnp.float32)
-    fit = 2 * jnp.sum(jnp.where(answered, likelihood, 0.0))
-    return fit - numbers * jnp.log(total), found
-
-  sizes = jnp.tile(jnp.arange(1, components + 1), 2)
-  by_range = jnp.arange(2 * components) < components
-  criterion, mixtures = jax.vmap(fitted)(sizes, by_range)
-  best = jnp.argmax(criterion)
-  mixture = jax.tree.map(lambda leaf: leaf[best], mixtures)
+  mixture = mixtures.fit(x, count, tuple(range(1, components + 1)))
   budget = jnp.log(jnp.asarray(latency_budget_ms, jnp.float32))
   within = (mixture.mean <= budget) & (mixture.share >= _LEAST_SHARE)
   victim = jnp.argmax(jnp.where(within, mixture.mean, -jnp.inf))
   away = jnp.abs(mixture.mean - mixture.mean[victim])
   own = within & (away <= 2 * jnp.maximum(mixture.width, mixture.width[victim]))
-  each = jax.nn.softmax(_scores(x, mixture), axis=-1) @ own.astype(jnp.float32)
+  each = mixtures.responsibilities(x, mixture) @ own.astype(jnp.float32)
   return jnp.where(answered, each, 0.0)
-
-
-def _scores(x: jax.Array, mixture: _Mixture) -> jax.Array:
-  """The logarithm of each component's part of the density at each point, f32[B, G]."""
-  away = (x[:, None] - mixture.mean[None]) / mixture.width[None]
-  level = jnp.log(mixture.share) - jnp.log(mixture.width)  # -inf where there is none
-  return level[None] - 0.5 * away**2
-
-
-def _improved(x: jax.Array, answered: jax.Array, old: _Mixture) -> _Mixture:
-  each = jax.nn.softmax(_scores(x, old), axis=-1)
-  each = jnp.where(answered[:, None], each, 0.0)
-  weight = jnp.sum(each, axis=0)
-  some = jnp.maximum(weight, 1e-6)
-  mean = jnp.where(weight > 1e-3, each.T @ x / some, old.mean)
-  variance = jnp.sum(each * (x[:, None] - mean[None]) ** 2, axis=0) / some
-  width = jnp.sqrt(jnp.maximum(variance, _LEAST_WIDTH**2))
-  return _Mixture(mean, width, weight / jnp.maximum(jnp.sum(weight), 1e-6))
 
 
 def by_known_latency(

@@ -14,8 +14,8 @@ from psml_jax.experiments.config import Config
 from psml_jax.experiments.plan import NONE, Cell
 from psml_jax.report.schema import METRICS, Claim
 
-MARGIN = 0.01
-"""What the paper calls as good as: one point."""
+COMPARED = ('medium', 'large')
+"""The victims by whom attacks are compared; the small one answers naive clients too."""
 
 Runs = Mapping[Cell, Sequence[Record]]
 
@@ -44,6 +44,10 @@ class Difference(dict[str, metrics.Interval]):
   def above(self, bound: float) -> bool:
     """Whether the interval of every metric is above a bound, and no pair left out."""
     return self.sound and all(v.low > bound for v in self.values())
+
+  def within(self, margin: float) -> bool:
+    """Whether the interval of every metric is inside +- a margin, likewise."""
+    return self.above(-margin) and self.below(margin)
 
   def below(self, bound: float) -> bool:
     """Whether the interval of every metric is below a bound, and no pair left out."""
@@ -121,25 +125,29 @@ def extraction(
 
   Returns:
     For each attack of the config, 2a against each reference and query budget: it holds
-    if the interval of every victim and metric is above minus one point; 2b against each
-    baseline, for the medium and the large victim: it holds if the gain's interval is
-    above 0. For each mechanism, medium victim, 3a: it costs the attack; and against
-    each control 3b: the best of all attackers that were tried on the mechanism gets
-    less than the best of those tried on the control at the same goodput.
+    if the interval of every victim and metric is inside +- `config.claims.margin`; 2b
+    against each baseline, for the medium and the large victim: it holds if the gain's
+    interval is above 0. For each mechanism and both victims, 3a: it costs the attack;
+    against each control 3b: the best of all attackers that were tried on the mechanism
+    gets less than the best of those tried on the control at the same goodput; and
+    against each baseline 3c: that best attacker gets, by its interval, less than the
+    margin more than the baseline on the same server.
   """
   budgets = sorted({cell.query_budget for cell in runs})
+  assert config.extraction is not None
+  victims = {size: victims[size] for size in config.extraction.victims}
+  compared = [size for size in COMPARED if size in victims]
   made = _Made(runs, config, victims, calibrated, budgets[-1])
   controls, found = plan.controls(calibrated), []
   for attack in plan.names(config, 'attack'):
     for reference in plan.names(config, 'reference'):
       found += [_as_reference(made, attack, reference, budget) for budget in budgets]
     for baseline in plan.names(config, 'baseline'):
-      found += [
-        _beyond_baseline(made, attack, baseline, size) for size in ('medium', 'large')
-      ]
+      found += [_beyond_baseline(made, attack, baseline, size) for size in compared]
     for mechanism in calibrated:
       if mechanism not in controls:
-        found += _protection(made, attack, mechanism, controls)
+        for size in compared:
+          found += _protection(made, attack, mechanism, controls, size)
   return found
 
 
@@ -197,16 +205,19 @@ def _as_reference(made: _Made, attack: str, reference: str, budget: int) -> Clai
     one = made.cell(attack, NONE, size, budget)
     by_size[size] = difference(made.runs, one, made.cell(reference, NONE, size, budget))
     probes += [record.probes for record in made.runs.get(one, ())]
-  worst = min(
+  margin = made.config.claims.margin
+  worst = max(
     by_size,
-    key=lambda size: min((v.low for v in by_size[size].values()), default=-np.inf),
+    key=lambda size: max(
+      (max(-v.low, v.high) for v in by_size[size].values()), default=np.inf
+    ),
   )
   return Claim(
     claim=f'2a. The {attack} attack is as good as the {reference} one, which names '
     f'its victim ({budget} queries, up to {max(probes)} of them probes, in points)',
     paper='within 1',
     measured=f'worst victim, {worst}: {by_size[worst]}',
-    holds=all(found.above(-MARGIN) for found in by_size.values()),
+    holds=all(found.within(margin) for found in by_size.values()),
   )
 
 
@@ -223,13 +234,15 @@ def _beyond_baseline(made: _Made, attack: str, baseline: str, size: str) -> Clai
 
 
 def _protection(
-  made: _Made, attack: str, mechanism: str, controls: Sequence[str]
+  made: _Made, attack: str, mechanism: str, controls: Sequence[str], size: str
 ) -> list[Claim]:
   def costs_of(defense: str) -> dict[str, Difference]:
     return {
-      name: difference(made.runs, made.cell(name, defense), made.cell(attack))
+      name: difference(
+        made.runs, made.cell(name, defense, size), made.cell(attack, size=size)
+      )
       for name in made.config.attacks
-      if made.cell(name, defense) in made.runs
+      if made.cell(name, defense, size) in made.runs
     }
 
   def best(costs: Mapping[str, Difference]) -> str:
@@ -239,29 +252,47 @@ def _protection(
     )
 
   costs = costs_of(mechanism)
+  if not costs:
+    return []
   claims = [
     Claim(
-      claim=f'3a. {mechanism} costs the {attack} attack, medium victim (points)',
+      claim=f'3a. {mechanism} costs the {attack} attack, {size} victim (points)',
       paper='accuracy up to -9.8, fidelity up to -4.8',
       measured='; '.join(f'{name}: {cost}' for name, cost in costs.items()),
       holds=costs.get(attack, Difference()).below(0.0),
     )
   ]
+  one, sound = best(costs), all(cost.sound for cost in costs.values())
   for control in controls:
-    alone = costs_of(control)
-    if costs and alone:
-      one, other = best(costs), best(alone)
+    if alone := costs_of(control):
+      other = best(alone)
       beyond = difference(
-        made.runs, made.cell(one, mechanism), made.cell(other, control)
+        made.runs, made.cell(one, mechanism, size), made.cell(other, control, size)
       )
       claims.append(
         Claim(
           claim=f'3b. {mechanism} costs the best attacker tried more than {control} '
-          'at the same goodput (points)',
+          f'at the same goodput, {size} victim (points)',
           paper='not tested',
           measured=f'{one}, against {other} under {control}: {beyond}; {control} '
           f'alone costs {other}: {alone[other]}',
-          holds=beyond.below(0.0) and all(c.sound for c in costs.values()),
+          holds=beyond.below(0.0) and sound,
+        )
+      )
+  for baseline in plan.names(made.config, 'baseline'):
+    if baseline in costs:
+      beyond = difference(
+        made.runs,
+        made.cell(one, mechanism, size),
+        made.cell(baseline, mechanism, size),
+      )
+      claims.append(
+        Claim(
+          claim=f'3c. Under {mechanism} the best attacker tried gets no more than the '
+          f'{baseline} one there, {size} victim (points)',
+          paper='not tested',
+          measured=f'{one}: {beyond}' if one != baseline else f'{one} is the best',
+          holds=sound and (one == baseline or beyond.below(made.config.claims.margin)),
         )
       )
   return claims

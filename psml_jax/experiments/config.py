@@ -13,13 +13,14 @@ from psml_jax import (
   attacks,
   data,
   defenses,
+  pareto,
   profiles,
   routers,
   train,
   workloads,
   zoo,
 )
-from psml_jax.attacks import base, fingerprint
+from psml_jax.attacks import fingerprint
 from psml_jax.defenses import mechanisms
 
 T = TypeVar('T')
@@ -159,6 +160,7 @@ class Extraction:
   `name` of one of `train.OBJECTIVES` and its fields. `rows_per_chunk` runs are trained
   by one call of the compiled program, between two savings; `width` of them run under
   one vmap on a device (1 on CPUs), and see `test_batch` test images at a time.
+  `victims` are those that are stolen.
   """
 
   query_budgets: tuple[int, ...]
@@ -171,6 +173,7 @@ class Extraction:
     default_factory=lambda: {'name': 'cross_entropy'}
   )
   test_batch: int = 256
+  victims: tuple[str, ...] = tuple(pareto.SIZES)
 
   def training(self, num_classes: int) -> train.Training:
     """The training of a surrogate."""
@@ -229,13 +232,25 @@ class Defense:
 
 
 @dataclasses.dataclass(frozen=True)
+class Claims:
+  """By what the claims are judged, fixed before the run.
+
+  `margin` is what counts as equal, a fraction: intervals of differences must lie inside
+  it on both sides (the paper's is one point).
+  """
+
+  margin: float = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
   """One experiment.
 
   Either `published` is given, or `data`, `zoo`, `profiling` and `extraction` are.
   All randomness comes from `seed`, in [0, 2 ** 32); `seeds` is how many runs each cell
   of the result has. `policy` is one of `routers.POLICIES`; `attacks` maps names of
-  `attacks.ATTACKS` to their fields; the paper's, unless it is given.
+  `attacks.ATTACKS` to their fields, or names of one's own to fields of which `name` is
+  one of those; the paper's, unless it is given.
   """
 
   name: str
@@ -252,6 +267,7 @@ class Config:
   zoo: Zoo | None = None
   profiling: Profiling | None = None
   extraction: Extraction | None = None
+  claims: Claims = Claims()
 
 
 def parse(fields: Mapping[str, Any]) -> Config:
@@ -315,6 +331,8 @@ def check(config: Config) -> None:
         f'2**-23 ({_FINEST:.2g}) is what float32 can still bisect'
       )
   routers.POLICIES.find(config.policy, 'config.policy')
+  margin, path = config.claims.margin, 'config.claims.margin'
+  _validate.number(path, margin, lambda x: 0 < x < 1, 'a fraction in (0, 1)')
   _check_defense(config.defense)
   _check_sizes(config)
   if config.zoo is not None and config.data is not None:
@@ -395,9 +413,9 @@ def _check_attacks(listed: Mapping[str, Mapping[str, Any]]) -> None:
       f'config.attacks is empty; name at least one of {", ".join(attacks.ATTACKS)}'
     )
   for name, fields in _named('config.attacks', listed):
-    attacks.ATTACKS.find(name, 'config.attacks')
+    attacks.ATTACKS.find(fields.get('name', name), 'config.attacks')
     try:
-      base.check(name, fields)
+      attacks.configured(listed, name)
     except ValueError as error:
       raise ValueError(f'config.attacks.{name}: {error}') from None
 
@@ -495,6 +513,10 @@ def _check_extraction(
   _validate.positive_int('config.extraction.test_batch', extraction.test_batch)
   _validate.positive_int('config.extraction.rows_per_chunk', extraction.rows_per_chunk)
   _validate.positive_int('config.extraction.width', extraction.width)
+  if not extraction.victims:
+    raise ValueError('config.extraction.victims is empty; name at least one')
+  for size in extraction.victims:
+    _validate.one_of('config.extraction.victims', size, pareto.SIZES)
   if not extraction.query_budgets:
     raise ValueError('config.extraction.query_budgets is empty; give at least one')
   recipe = extraction.hyper or extraction.recipe

@@ -14,7 +14,6 @@ import numpy as np
 from tqdm import tqdm
 
 from psml_jax import _compile, leakage, train
-from psml_jax.attacks import ATTACKS
 from psml_jax.core import Spec, ZooProfile
 from psml_jax.experiments import deployment, plan, processes, workdir
 from psml_jax.experiments.artifacts import DEFENSES, EXTRACTION, PROFILE, Record
@@ -100,7 +99,7 @@ def _chunks(
 
   @functools.lru_cache(maxsize=1)
   def collected(cell: Cell) -> Spoils:
-    informed = ATTACKS[cell.attack].role == 'informed'
+    informed = plan.entry(experiment.config, cell.attack).role == 'informed'
     told = best(cell.victim, cell.defense, cell.value) if informed else None
     runs = _runs(experiment, profile, cell, told)
     return jax.tree.map(np.asarray, every(cell.attack, cell.defense, tables, runs))

@@ -128,7 +128,8 @@ def collect(
     What it got.
   """
   assert config.extraction is not None
-  role = attacks.ATTACKS[attack].role
+  registered, fields = attacks.configured(config.attacks, attack)
+  role = attacks.ATTACKS[registered].role
   server = deployment.serve(
     config, profile, defense, run.value, tables.pool_outputs, tables.samples_ms
   )
@@ -147,7 +148,7 @@ def collect(
   _, pool_size, num_classes = tables.pool_outputs.shape
   found = session.run(
     attacker_key,
-    attacks.make(attack, resources, **config.attacks[attack]),
+    attacks.make(registered, resources, **fields),
     server,
     server.init(run.serving_key),
     Knowledge(

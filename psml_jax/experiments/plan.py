@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from psml_jax import pareto
-from psml_jax.attacks import ATTACKS
+from psml_jax.attacks import ATTACKS, Entry, configured
 from psml_jax.core import ZooProfile
 from psml_jax.defenses import MECHANISMS
 from psml_jax.experiments.config import Config
@@ -38,7 +38,12 @@ def victims(profile: ZooProfile) -> dict[str, str]:
 
 def names(config: Config, role: str) -> list[str]:
   """The config's attacks of a role."""
-  return [name for name in config.attacks if ATTACKS[name].role == role]
+  return [name for name in config.attacks if entry(config, name).role == role]
+
+
+def entry(config: Config, attack: str) -> Entry:
+  """What the registry has of an attack of the config."""
+  return ATTACKS[configured(config.attacks, attack)[0]]
 
 
 def controls(mechanisms: Iterable[str]) -> list[str]:
@@ -51,11 +56,11 @@ def cells(
 ) -> list[Cell]:
   """What the experiment extracts, cell by cell.
 
-  Without a defense each victim by each attack at each budget, but for the informed
-  ones, whom a defense must be told of. On each mechanism at its calibrated value, each
-  victim by the attacks at each budget and by baselines and informed ones at the
-  largest; on a control by the informed alone. At the largest budget, the medium
-  victim at each value that the config lists.
+  Of the victims that the config names. Without a defense each victim by each attack at
+  each budget, but for the informed ones, whom a defense must be told of. On each
+  mechanism at its calibrated value, each victim by the attacks at each budget and by
+  baselines and informed ones at the largest; on a control by the informed alone. At
+  the largest budget, the medium victim at each value that the config lists.
 
   Args:
     config: of the experiment.
@@ -63,6 +68,7 @@ def cells(
     calibrated: mechanism -> the value that keeps the target, where one does.
   """
   assert config.extraction is not None
+  victims = {size: victims[size] for size in config.extraction.victims}
   budgets = config.extraction.query_budgets
   largest = max(budgets)
   attacks, informed = names(config, 'attack'), names(config, 'informed')
@@ -84,11 +90,11 @@ def cells(
       ]
       told = informed if control else [*baselines, *informed]
       listed += [Cell(victim, name, mechanism, value, largest) for name in told]
-  for mechanism in config.defense.mechanisms:
-    listed += [
-      Cell(victims['medium'], name, mechanism, value, largest)
-      for name in (*attacks, *informed)
-      for value in sorted(config.defense.values(mechanism))
-      if value != MECHANISMS[mechanism].knob.off
-    ]
+  listed += [
+    Cell(victims['medium'], name, mechanism, value, largest)
+    for mechanism in config.defense.mechanisms
+    for name in (*attacks, *informed)
+    for value in sorted(config.defense.values(mechanism))
+    if 'medium' in victims and value != MECHANISMS[mechanism].knob.off
+  ]
   return list(dict.fromkeys(listed))

@@ -81,9 +81,10 @@ def _make_entries(config: Config) -> None:
     off = defenses.MECHANISMS[name].knob.off
     with _named(f'config.defense.mechanisms.{name}'):
       defenses.deploy(name, two, off, **config.defense.fields(name))
-  for name, fields in config.attacks.items():
+  for name in config.attacks:
     with _named(f'config.attacks.{name}'):
-      attacks.make(name, resources, **fields)
+      registered, fields = attacks.configured(config.attacks, name)
+      attacks.make(registered, resources, **fields)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import msgspec
 import numpy as np
 
 from psml_jax import _device, pareto
-from psml_jax.attacks import ATTACKS
 from psml_jax.defenses import MECHANISMS
 from psml_jax.experiments import claims, plan, provenance, workdir
 from psml_jax.experiments.artifacts import (
@@ -19,6 +18,7 @@ from psml_jax.experiments.artifacts import (
   Defenses,
   Record,
 )
+from psml_jax.experiments.config import Config
 from psml_jax.experiments.experiment import Experiment
 from psml_jax.experiments.plan import NONE, Cell
 from psml_jax.report import schema
@@ -43,7 +43,7 @@ def summarise(experiment: Experiment) -> schema.Summary:
   defenses = DEFENSES.read(directory)
   victims = plan.victims(profile)
   runs = _runs(experiment, victims, defenses)
-  attacks = [_attack(cell, records) for cell, records in runs.items()]
+  attacks = [_attack(config, cell, records) for cell, records in runs.items()]
   goodputs = _goodputs(defenses)
   published = config.published is not None
   knobs = {name: MECHANISMS[name].knob for name in config.defense.mechanisms}
@@ -76,7 +76,7 @@ def summarise(experiment: Experiment) -> schema.Summary:
       for found in fingerprints.victims
     ],
     extraction=attacks,
-    protection=_protection(attacks, goodputs, victims['medium']),
+    protection=_protection(config, attacks, goodputs, victims['medium']),
     goodput=goodputs,
     knobs={
       name: schema.Knob(
@@ -84,7 +84,7 @@ def summarise(experiment: Experiment) -> schema.Summary:
       )
       for name, knob in knobs.items()
     },
-    roles={name: ATTACKS[name].role for name in config.attacks},
+    roles={name: plan.entry(config, name).role for name in config.attacks},
     claims=[
       claims.fingerprinting(fingerprints),
       *(claims.extraction(runs, config, victims, defenses.calibrated) if runs else ()),
@@ -129,11 +129,11 @@ def _runs(
   return runs
 
 
-def _attack(cell: Cell, runs: Sequence[Record]) -> schema.Attack:
+def _attack(config: Config, cell: Cell, runs: Sequence[Record]) -> schema.Attack:
   return schema.Attack(
     **cell._asdict(),
     label=cell.label,
-    knows=ATTACKS[cell.attack].knows,
+    knows=plan.entry(config, cell.attack).knows,
     seeds=len(runs),
     diverged=sum(run.diverged for run in runs),
     unserved=sum(run.queries_served == 0 for run in runs),
@@ -159,7 +159,10 @@ def _goodputs(defenses: Defenses) -> list[schema.Goodput]:
 
 
 def _protection(
-  attacks: Sequence[schema.Attack], goodputs: Sequence[schema.Goodput], medium: str
+  config: Config,
+  attacks: Sequence[schema.Attack],
+  goodputs: Sequence[schema.Goodput],
+  medium: str,
 ) -> list[schema.Protection]:
   """All attackers of the medium victim's defenses at the largest budget."""
   largest = max((row.query_budget for row in attacks), default=0)
@@ -169,6 +172,6 @@ def _protection(
     for row in attacks
     if row.victim == medium
     and row.query_budget == largest
-    and ATTACKS[row.attack].role != 'reference'
+    and plan.entry(config, row.attack).role != 'reference'
   ]
   return sorted(chosen, key=lambda row: (row.attack, row.defense, row.value))

@@ -12,6 +12,7 @@ from psml_jax.report.columns import Column, Table, number
 from psml_jax.report.ladder_numbers import (
   explicit,
   fidelity,
+  gain,
   grouped,
   over_zoos,
   predicted,
@@ -58,14 +59,15 @@ def summary(study: Ladder) -> str:
     sentences.append(
       f'{study.name}, {size} victim, goodput {100 * last:.0f} %: {place.defense} '
       f'leaves the worst thief ({thief.attack}, de-mixing {thief.demix}, '
-      f'{thief.objective}) {100 * value.mean:.1f} % fidelity.'
+      f'{thief.surrogate}) {100 * value.mean:.1f} % fidelity.'
     )
   return '\n'.join(sentences)
 
 
 def tables(study: Ladder) -> dict[str, Table]:
   """The tables of a ladder by name, in their order."""
-  found = {'worst': _worst(study), 'law': _law(study), 'explicit': _explicit(study)}
+  found = {'worst': _worst(study), 'law': _law(study), 'gain': _gain(study)}
+  found['explicit'] = _explicit(study)
   for size in dict.fromkeys(rung.size for rung in study.rungs):
     found[f'matrix_{size}'] = _matrix(study, size)
   if study.missing:
@@ -95,7 +97,7 @@ def _worst(study: Ladder) -> Table:
         place.size,
         place.target,
         place.defense,
-        f'{thief.attack}, {thief.demix}, {thief.objective}',
+        f'{thief.attack}, {thief.demix}, {thief.surrogate}',
         value,
         over_zoos(rungs, lambda r: [x for x in r.accuracy if x is not None]),
         np.mean([np.mean(rung.rate) for rung in rungs]),
@@ -107,7 +109,7 @@ def _worst(study: Ladder) -> Table:
     'The worst thief of every defense',
     columns,
     rows,
-    'Attack, de-mixing and objective with the highest mean fidelity, chosen on the '
+    'Attack, de-mixing and surrogate with the highest mean fidelity, chosen on the '
     'numbers shown. Intervals are over zoos. Rate: victim answers a billed query.',
   )
 
@@ -119,7 +121,7 @@ def _law(study: Ladder) -> Table:
     Column('defense'),
     Column('attack'),
     Column('de-mixing'),
-    Column('objective'),
+    Column('surrogate'),
     Column('best rate', _rate, True),
     Column('fidelity (%)', _points, True),
     Column('explicit at rate x queries (%)', _percent, True),
@@ -127,8 +129,7 @@ def _law(study: Ladder) -> Table:
   )
   rows = []
   for (place, thief), rungs in grouped(study.rungs).items():
-    informed = thief.attack.startswith('informed')
-    if place.target is None or not informed:
+    if place.target is None or study.roles.get(thief.attack) != 'informed':
       continue
     wanted = [predicted(study, rung) for rung in rungs]
     if not np.isfinite(wanted).all():
@@ -157,18 +158,57 @@ def _law(study: Ladder) -> Table:
   )
 
 
+def _gain(study: Ladder) -> Table:
+  columns = (
+    Column('victim'),
+    Column('surrogate'),
+    Column('attack'),
+    Column('beyond'),
+    Column("the victim's share there", _rate, True),
+    Column('accuracy (points)', _points, True),
+    Column('fidelity (points)', _points, True),
+  )
+  found = grouped(study.rungs)
+  open_to = {
+    (place.size, thief.surrogate, thief.attack): rungs
+    for (place, thief), rungs in found.items()
+    if place.target is None and thief.demix == 'none'
+  }
+  rows = []
+  for (size, surrogate, attack), rungs in open_to.items():
+    if study.roles.get(attack) != 'attack':
+      continue
+    for baseline in (n for n, role in study.roles.items() if role == 'baseline'):
+      others = open_to.get((size, surrogate, baseline), [])
+      rows.append(
+        (
+          *(size, surrogate, attack, baseline),
+          float(np.mean([np.mean(rung.kept) for rung in others])),
+          gain(rungs, others, lambda rung: rung.accuracy),
+          gain(rungs, others, lambda rung: rung.fidelity),
+        )
+      )
+  return Table(
+    'What an attack gains over clients who know nothing, without a defense',
+    columns,
+    rows,
+    'Pairs share images and initialisation. The range over surrogates and over what '
+    'the client asks for is the answer, not one of its rows.',
+  )
+
+
 def _explicit(study: Ladder) -> Table:
   columns = (
     Column('victim'),
-    Column('objective'),
+    Column('surrogate'),
     Column('queries', str, True),
     Column('fidelity (%)', _points, True),
   )
   rows = [
-    (size, objective, budget, value)
+    (size, surrogate, budget, value)
     for size in dict.fromkeys(rung.size for rung in study.rungs)
-    for objective in dict.fromkeys(rung.objective for rung in study.rungs)
-    for budget, value in explicit(study, size, objective).items()
+    for surrogate in dict.fromkeys(rung.surrogate for rung in study.rungs)
+    for budget, value in explicit(study, size, surrogate).items()
   ]
   return Table('Extraction from the named model', columns, rows)
 
@@ -216,19 +256,13 @@ def _channels(study: Ladder) -> Table:
     aucs = [auc for rung in rungs for auc in rung.auc if auc is not None]
     if thief.demix == 'none' or not aucs or before is None:
       continue
-    plain = {rung.zoo: rung for rung in before}
-
-    def gained(rung: Rung, plain: dict[int, Rung] = plain) -> list[float]:
-      pairs = zip(rung.fidelity, plain[rung.zoo].fidelity, strict=True)
-      return [a - b for a, b in pairs if a is not None and b is not None]
-
     rows.append(
       (
         *(place.size, place.defense, place.target, thief.attack, thief.demix),
         float(np.mean(aucs)),
         float(np.mean([np.mean(rung.kept) for rung in before])),
         float(np.mean([np.mean(rung.kept) for rung in rungs])),
-        over_zoos(rungs, gained),
+        gain(rungs, before, lambda rung: rung.fidelity),
       )
     )
   return Table(

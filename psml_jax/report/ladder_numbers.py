@@ -14,7 +14,7 @@ class Thief(NamedTuple):
 
   attack: str
   demix: str
-  objective: str
+  surrogate: str
 
 
 class Behind(NamedTuple):
@@ -44,6 +44,27 @@ def fidelity(rung: Rung) -> list[float]:
   return [value for value in rung.fidelity if value is not None]
 
 
+def gain(
+  rungs: Iterable[Rung],
+  others: Iterable[Rung],
+  of: Callable[[Rung], list[float | None]],
+) -> Interval:
+  """How much more of a number the first rungs have, paired by zoo and seed.
+
+  Args:
+    rungs: a zoo each.
+    others: the ones that they are compared with, of the same zoos.
+    of: the number, a seed each; None where a surrogate diverged.
+  """
+  by_zoo = {rung.zoo: rung for rung in others}
+
+  def beyond(rung: Rung) -> list[float]:
+    pairs = zip(of(rung), of(by_zoo[rung.zoo]), strict=True)
+    return [a - b for a, b in pairs if a is not None and b is not None]
+
+  return over_zoos([rung for rung in rungs if rung.zoo in by_zoo], beyond)
+
+
 def worst(study: Ladder) -> dict[Behind, tuple[Thief, Interval]]:
   """The thief with the highest mean fidelity behind each defense, and that fidelity."""
   found: dict[Behind, tuple[Thief, Interval]] = {}
@@ -54,12 +75,12 @@ def worst(study: Ladder) -> dict[Behind, tuple[Thief, Interval]]:
   return found
 
 
-def explicit(study: Ladder, size: str, objective: str) -> dict[int, Interval]:
+def explicit(study: Ladder, size: str, surrogate: str) -> dict[int, Interval]:
   """The fidelity of extraction from the named model at each number of queries."""
   own = [
     rung
     for rung in study.rungs
-    if (rung.attack, rung.size, rung.objective) == ('explicit', size, objective)
+    if (rung.attack, rung.size, rung.surrogate) == ('explicit', size, surrogate)
   ]
   budgets = sorted({rung.queries for rung in own})
   return {
@@ -72,8 +93,8 @@ def predicted(study: Ladder, rung: Rung) -> float:
   curve = {
     one.queries: float(np.mean(fidelity(one)))
     for one in study.rungs
-    if (one.zoo, one.attack, one.size, one.objective)
-    == (rung.zoo, 'explicit', rung.size, rung.objective)
+    if (one.zoo, one.attack, one.size, one.surrogate)
+    == (rung.zoo, 'explicit', rung.size, rung.surrogate)
   }
   answers = (rung.best_rate or 0.0) * rung.queries
   if not curve or answers < min(curve):
@@ -89,6 +110,6 @@ def grouped(rungs: Sequence[Rung]) -> dict[tuple[Behind, Thief], list[Rung]]:
   for rung in rungs:
     if rung.attack != 'explicit':
       place = Behind(rung.size, rung.defense, rung.target)
-      thief = Thief(rung.attack, rung.demix, rung.objective)
+      thief = Thief(rung.attack, rung.demix, rung.surrogate)
       found.setdefault((place, thief), []).append(rung)
   return found

@@ -51,8 +51,8 @@ def draw(study: Ladder) -> bytes:
 
 
 def _explicit(axes: Axes, study: Ladder, size: str) -> None:
-  for objective in dict.fromkeys(rung.objective for rung in study.rungs):
-    curve = ladder_numbers.explicit(study, size, objective)
+  for surrogate in dict.fromkeys(rung.surrogate for rung in study.rungs):
+    curve = ladder_numbers.explicit(study, size, surrogate)
     if curve:
       axes.axhline(
         curve[max(curve)].mean, color='black', ls='--', lw=1.2, label='named model'

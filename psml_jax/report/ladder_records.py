@@ -15,9 +15,9 @@ class Rung:
     target: the goodput that it is calibrated to; None without a defense.
     value: of its knob; None where it is infinite, or without a defense.
     goodput: of honest clients, a fraction.
-    attack: of `attacks.ATTACKS`.
+    attack: of the config.
     demix: of `demix.METHODS`.
-    objective: of the config.
+    surrogate: of the config.
     queries: billed at most, probes included.
     best_rate: victim answers a query of the best-informed client; None where the
       server lets the client name the model.
@@ -38,7 +38,7 @@ class Rung:
   goodput: float
   attack: str
   demix: str
-  objective: str
+  surrogate: str
   queries: int
   best_rate: float | None
   accuracy: list[float | None]
@@ -80,6 +80,7 @@ class Ladder:
     rungs: all of them.
     missing: which defense keeps which goodput of which zoo at no value, in words.
     neighbours: of every zoo.
+    roles: what each attack is, see `attacks.Entry`.
     seconds: of wall-clock time.
     device: where.
   """
@@ -91,5 +92,6 @@ class Ladder:
   rungs: list[Rung]
   missing: list[str]
   neighbours: list[Neighbours]
+  roles: dict[str, str]
   seconds: float
   device: str

@@ -4,8 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from psml_jax import _registry, _validate, attacks, demix, pareto, workloads
+from psml_jax import _registry, _validate, demix, pareto, workloads
 from psml_jax.experiments import config as experiments
+from psml_jax.experiments import plan
+
+_OWN = frozenset({'surrogate', 'hyper', 'recipe', 'objective'})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,18 +18,19 @@ class Config:
   `experiment` are the fields of an experiment of one zoo: `data`, `zoo`, `profiling`,
   `fingerprint` and `extraction`, whose query budgets are those of the explicit attack
   without a defense; at the largest all others run. Each seed of `zoos` makes a zoo.
-  `defenses` maps names of `defenses.MECHANISMS` to fields, `attacks` those of
-  `attacks.ATTACKS`, `objectives` names of one's own to the `name` of one of
-  `train.OBJECTIVES` and its fields. Every defense is calibrated to every goodput of
-  `targets` for the clients of `workload`; every attack on every one of `victims` trains
-  a surrogate on its harvest as each entry of `demixing` leaves it, with each objective,
-  over `seeds`. De-mixing that knows the zoo is for informed attacks alone.
+  `defenses` maps names of `defenses.MECHANISMS` to fields, `attacks` is as in an
+  experiment, and `surrogates` maps names of one's own to the fields of `extraction`
+  that replace the experiment's: `surrogate`, `hyper` or `recipe`, `objective`. Every
+  defense is calibrated to every goodput of `targets` for the clients of `workload`;
+  every attack on every one of `victims` trains a surrogate on its harvest as each entry
+  of `demixing` leaves it, with each of the surrogates, over `seeds`. De-mixing that
+  knows the zoo is for informed attacks alone.
   """
 
   experiment: Mapping[str, Any]
   defenses: Mapping[str, Mapping[str, Any]]
   attacks: Mapping[str, Mapping[str, Any]]
-  objectives: Mapping[str, Mapping[str, Any]]
+  surrogates: Mapping[str, Mapping[str, Any]]
   name: str = 'ladder'
   demixing: tuple[str, ...] = ('none', 'latency')
   zoos: tuple[int, ...] = (0, 1, 2)
@@ -37,11 +41,16 @@ class Config:
   )
   seeds: int = 16
 
-  def of_zoo(self, seed: int) -> experiments.Config:
-    """The experiment of one zoo."""
+  def of_zoo(self, seed: int, surrogate: str = '') -> experiments.Config:
+    """The experiment of one zoo, with the surrogate of a name or with its own."""
+    extraction = {**self.experiment.get('extraction', {})}
+    own = self.surrogates.get(surrogate, {})
+    if own.keys() & {'hyper', 'recipe'}:
+      extraction = {**extraction, 'hyper': None, 'recipe': None}
     return experiments.parse(
       {
         **self.experiment,
+        'extraction': {**extraction, **own},
         'name': f'{self.name}-{seed}',
         'seed': seed,
         'seeds': self.seeds,
@@ -64,7 +73,7 @@ def parse(fields: Mapping[str, Any]) -> Config:
     ValueError: a field that is unknown, missing, of another type or not allowed.
   """
   config = experiments.build(Config, fields, 'config')
-  for name in ('zoos', 'victims', 'targets', 'demixing', 'objectives'):
+  for name in ('zoos', 'victims', 'targets', 'demixing', 'surrogates'):
     if not getattr(config, name):
       raise ValueError(f'config.{name} is empty; give at least one')
   for seed in config.zoos:
@@ -76,18 +85,23 @@ def parse(fields: Mapping[str, Any]) -> Config:
     _validate.number('config.targets', target, lambda x: 0 < x <= 1, 'in (0, 1]')
   for method in config.demixing:
     demix.METHODS.find(method, 'config.demixing')
-  for name, its in config.objectives.items():
-    try:
-      experiments.objective(its)
-    except ValueError as error:
-      raise ValueError(f'config.objectives.{name}: {error}') from None
   its = dict(config.workload)
   entry = workloads.WORKLOADS.find(its.pop('name', None), 'config.workload.name')
   _registry.check_fields('config.workload', entry, 0, its)
-  for name in config.attacks:
-    if attacks.ATTACKS.find(name, 'config.attacks').role == 'reference':
-      raise ValueError(f'config.attacks has {name!r}, which always runs; leave it out')
-  made = [config.of_zoo(seed) for seed in config.zoos]
-  if made[0].extraction is None:
+  if 'extraction' not in config.experiment:
     raise ValueError('config.experiment has no extraction; nothing would be stolen')
+  made = config.of_zoo(config.zoos[0])
+  for name in config.attacks:
+    if plan.entry(made, name).role == 'reference':
+      raise ValueError(f'config.attacks has {name!r}, which always runs; leave it out')
+  for name, fields in config.surrogates.items():
+    unknown = set(fields) - _OWN
+    if unknown:
+      raise ValueError(
+        f'config.surrogates.{name} has {sorted(unknown)}; it may have {sorted(_OWN)}'
+      )
+    try:
+      config.of_zoo(config.zoos[0], name)
+    except ValueError as error:
+      raise ValueError(f'config.surrogates.{name}: {error}') from None
   return config

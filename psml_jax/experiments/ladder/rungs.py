@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from psml_jax import attacks, demix, routers, train
+from psml_jax import demix, routers, train
 from psml_jax.core import Harvest, Spec
-from psml_jax.experiments import config as experiments
-from psml_jax.experiments import harness
+from psml_jax.experiments import harness, plan
 from psml_jax.experiments.harness import Run, Spoils
 from psml_jax.experiments.ladder.config import Config
 from psml_jax.experiments.ladder.zoo import Offer, Zoo
@@ -22,6 +21,7 @@ from psml_jax.experiments.plan import NONE
 from psml_jax.report.ladder_records import Rung
 
 _EXPLICIT = 'explicit'
+_DEMIXING = 2  # beside the attacker's 0 and the surrogate's 1, see `harness`
 
 
 class Place(NamedTuple):
@@ -59,7 +59,7 @@ def methods(config: Config, attack: str) -> list[str]:
   """The de-mixing that an attack may have: what knows the zoo is for the informed."""
   if attack == _EXPLICIT:
     return ['none']
-  informed = attacks.ATTACKS[attack].role == 'informed'
+  informed = plan.entry(config.of_zoo(config.zoos[0]), attack).role == 'informed'
   return [n for n in config.demixing if informed or not demix.METHODS[n].informed]
 
 
@@ -76,11 +76,13 @@ class Climb:
     extraction = config.extraction
     assert extraction is not None
     self._extraction = extraction
-    base = extraction.training(zoo.tables.pool_outputs.shape[-1])
-    self._trainings = {
-      name: train.Training(base.module, base.recipe, experiments.objective(its))
-      for name, its in zoo.config.objectives.items()
-    }
+    classes = zoo.tables.pool_outputs.shape[-1]
+    self._own = extraction.training(classes)
+    self._trainings = {}
+    for name in zoo.config.surrogates:
+      own = zoo.config.of_zoo(zoo.seed, name).extraction
+      assert own is not None
+      self._trainings[name] = own.training(classes)
     profile = zoo.profile
 
     @functools.partial(jax.jit, static_argnames=('attack', 'defense'))
@@ -98,7 +100,7 @@ class Climb:
     return self._zoo.offer(defense, target)
 
   def run(self, place: Place) -> list[Rung]:
-    """The records of a rung, one for each de-mixing and objective.
+    """The records of a rung, one for each de-mixing and surrogate.
 
     Empty where no value of the defense's knob keeps the target.
     """
@@ -109,13 +111,16 @@ class Climb:
     runs = self._runs(place, offer)
     spoils = self._every(place.attack, place.defense, zoo.tables, runs)
     view = demix.View(
-      runs.latency_budget_ms[0],
-      zoo.samples_ms,
-      offer.prior[place.size],
-      runs.victim[0],
+      pool=zoo.tables.pool,
+      latency_budget_ms=runs.latency_budget_ms[0],
+      samples_ms=zoo.samples_ms,
+      prior=offer.prior[place.size],
+      victim=runs.victim[0],
+      training=self._own,
     )
     allowed = methods(zoo.config, place.attack)
-    believed = [_believed(method, spoils.harvest, view) for method in allowed]
+    keys = jax.vmap(jax.random.fold_in, (0, None))(runs.pairing_key, _DEMIXING)
+    believed = [_believed(method, keys, spoils.harvest, view) for method in allowed]
     kept = [jax.vmap(demix.keep)(spoils.harvest, each) for each in believed]
     rows = jax.tree.map(lambda *each: jnp.concatenate(each), *kept)
     records = []
@@ -145,7 +150,7 @@ class Climb:
     number = np.uint32(zlib.crc32(repr(tuple(place)).encode()))
     fold_in = jax.vmap(jax.random.fold_in, (None, 0))
     every = functools.partial(jnp.broadcast_to, shape=seeds.shape)
-    informed = attacks.ATTACKS[place.attack].role == 'informed'
+    informed = plan.entry(self._config, place.attack).role == 'informed'
     told = offer.best[place.size][1] if informed else Spec.of(jnp.inf, -jnp.inf)
     budget = self._zoo.latency_budget_ms(place.size)
     return Run(
@@ -195,7 +200,7 @@ class Climb:
     place: Place,
     offer: Offer,
     method: str,
-    objective: str,
+    surrogate: str,
     score: harness.Score,
     seen: dict[str, list[Any]],
   ) -> Rung:
@@ -215,7 +220,7 @@ class Climb:
       goodput=offer.goodput,
       attack=place.attack,
       demix=method,
-      objective=objective,
+      surrogate=surrogate,
       queries=place.queries,
       best_rate=None if place.attack == _EXPLICIT else offer.best[place.size][0],
       accuracy=scored(np.asarray(score.accuracy)),
@@ -225,8 +230,13 @@ class Climb:
 
 
 @functools.partial(jax.jit, static_argnames='method')
-def _believed(method: str, harvest: Harvest, view: demix.View) -> jax.Array:
-  return jax.vmap(demix.METHODS[method].believe, (0, None))(harvest, view)
+def _believed(
+  method: str, keys: jax.Array, harvests: Harvest, view: demix.View
+) -> jax.Array:
+  def one(row: tuple[jax.Array, Harvest]) -> jax.Array:
+    return demix.METHODS[method].believe(*row, view)
+
+  return train.over_population(one, (keys, harvests))
 
 
 def _auc(truth: np.ndarray, believed: np.ndarray) -> float | None:

@@ -9,7 +9,7 @@ import jax
 
 from psml_jax import _device, _files
 from psml_jax._validate import InputError
-from psml_jax.experiments import pipeline, workdir
+from psml_jax.experiments import pipeline, plan, workdir
 from psml_jax.experiments.experiment import Experiment
 from psml_jax.experiments.ladder.config import Config
 from psml_jax.experiments.ladder.rungs import Climb, places
@@ -81,13 +81,13 @@ def _work(
     jax.clear_caches()  # Its programs hold the profile; the next zoo's are others.
   spent.append(time.perf_counter() - began)
   workdir.write_jsonl(path / 'seconds.jsonl', spent)
-  extraction = config.of_zoo(config.zoos[0]).extraction
-  assert extraction is not None
+  first = config.of_zoo(config.zoos[0])
+  assert first.extraction is not None
   study = Ladder(
     name=config.name,
     zoos=list(config.zoos),
     seeds=config.seeds,
-    queries=max(extraction.query_budgets),
+    queries=max(first.extraction.query_budgets),
     rungs=rungs,
     missing=[
       f'{defense} at {100 * target:g} %, zoo {seed}'
@@ -97,6 +97,7 @@ def _work(
       if (seed, defense, target) not in {(r.zoo, r.defense, r.target) for r in rungs}
     ],
     neighbours=neighbours,
+    roles={name: plan.entry(first, name).role for name in first.attacks},
     seconds=sum(spent),
     device=_device.name(),
   )

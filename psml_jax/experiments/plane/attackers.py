@@ -117,13 +117,14 @@ def _attacked(
   )
   router = defenses.defended(profile, name, value, **fields)
   records = []
-  anytime = attacks.ATTACKS[attack].anytime
+  registered, _ = attacks.configured(given.attacks, attack)
+  entry = attacks.ATTACKS[registered]
   for probes in given.probes:
-    made_for = max(given.probes) if anytime else probes
+    made_for = max(given.probes) if entry.anytime else probes
     spec = _chosen(
       jax.random.split(attack_key, given.seeds),
       jax.random.split(server_key, given.seeds),
-      _probing(attack, made_for, given.attacks[attack]),
+      _probing(given, attack, made_for),
       server,
       knowledge,
       jnp.int32(probes),
@@ -133,7 +134,7 @@ def _attacked(
       Attacked(
         name,
         attack,
-        attacks.ATTACKS[attack].knows,
+        entry.knows,
         probes,
         profile.names[victim],
         rate.tolist(),
@@ -143,12 +144,12 @@ def _attacked(
   return records
 
 
-def _probing(attack: str, probes: int, fields: Mapping[str, Any]) -> Phases:
+def _probing(given: Attackers, attack: str, probes: int) -> Phases:
   """The attack's phases before its last one, which replays what they have found."""
-  own = dict(fields)
-  if 'probes' in inspect.signature(attacks.ATTACKS[attack].make).parameters:
+  registered, own = attacks.configured(given.attacks, attack)
+  if 'probes' in inspect.signature(attacks.ATTACKS[registered].make).parameters:
     own.setdefault('probes', probes)
-  made = attacks.make(attack, attacks.Resources(1, 2e-4, 1e-3), **own)
+  made = attacks.make(registered, attacks.Resources(1, 2e-4, 1e-3), **own)
   if not isinstance(made, Phases) or len(made.attacks) < 2:
     raise ValueError(f'attack is {attack!r}; it must probe before it replays a spec')
   return Phases(made.attacks[:-1])

@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from psml_jax import _registry, _validate, profiles, workloads
-from psml_jax.attacks import base
+from psml_jax import _registry, _validate, attacks, profiles, workloads
 from psml_jax.core import ZooProfile
 from psml_jax.defenses import mechanisms
 from psml_jax.experiments.config import Published, build
@@ -15,7 +14,7 @@ from psml_jax.experiments.config import Published, build
 class Attackers:
   """Attackers who know no more than a client, against some of the defenses.
 
-  `attacks` maps names of `attacks.ATTACKS` to their fields, `defenses` defenses
+  `attacks` is as in an experiment, `defenses` defenses
   to the attacks that each meets, calibrated to `target`, with as many `probes` over
   `seeds`.
   """
@@ -166,8 +165,8 @@ def _check_attackers(config: Config, given: Attackers) -> None:
     _validate.one_of(f'{path}.defenses', name, config.defenses)
     for attack in met:
       _validate.one_of(f'{path}.defenses.{name}', attack, given.attacks)
-  for name, its in given.attacks.items():
+  for name in given.attacks:
     try:
-      base.check(name, its)
+      attacks.configured(given.attacks, name)
     except ValueError as error:
       raise ValueError(f'{path}.attacks.{name}: {error}') from None
