@@ -25,11 +25,30 @@ for name, value in CACHE.items():
   os.environ[name.upper()] = str(value)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def forget():
-  """Programs of a module serve few others, and took gigabytes in the end."""
-  yield
+MOST_GROWTH = 2**30
+
+
+def resident():
+  """Bytes of memory that this process has."""
+  pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
+  return pages * os.sysconf('SC_PAGE_SIZE')
+
+
+@pytest.fixture(scope='module')
+def held():
+  """Memory after the last time that programs were forgotten; those of a module serve
+  few others."""
+  yield [resident()]
   jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def forget(held):
+  """Compiled programs took five gigabytes of a process in the end."""
+  yield
+  if resident() > held[0] + MOST_GROWTH:
+    jax.clear_caches()
+    held[0] = resident()
 
 
 @pytest.fixture
