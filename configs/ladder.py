@@ -68,7 +68,10 @@ def get_config(name: str = 'digits') -> ConfigDict:
         'posterior': {'probes': 60},
         'informed': {},
       },
-      'surrogates': {'soft': {}},
+      'surrogates': {
+        'soft': {},
+        'hard': {'objective': {'name': 'cross_entropy', 'hard': True}},
+      },
       'demixing': ('none', 'latency', 'known_latency'),
       'zoos': (0, 1, 2),
       'victims': ('medium', 'large'),
@@ -82,6 +85,7 @@ def get_config(name: str = 'digits') -> ConfigDict:
     config.attacks = {'naive': {}, 'informed': {}, 'informed_repeats': {'times': 3}}
     config.demixing = ('none', 'latency', 'known_latency', 'confidence', 'surrogates')
     config.targets = (0.8,)
+    config.surrogates = {'soft': {}}
   if name == 'gain':
     config.defenses = {'refusal': {}}
     config.targets = (0.8,)
@@ -107,4 +111,5 @@ def get_config(name: str = 'digits') -> ConfigDict:
     config.update(zoos=(0,), targets=(0.8,), seeds=2, victims=('medium',))
     config.defenses = {'capped': {}, 'laplace': {}}
     config.attacks = {'naive': {}, 'informed': {}}
+    config.surrogates = {'soft': {}}
   return config
