@@ -90,4 +90,9 @@ def parse(fields: Mapping[str, Any]) -> Config:
   made = [config.of_zoo(seed) for seed in config.zoos]
   if made[0].extraction is None:
     raise ValueError('config.experiment has no extraction; nothing would be stolen')
+  if made[0].extraction.pieces > 1:
+    raise ValueError(
+      f'config.experiment.extraction.pieces is {made[0].extraction.pieces}; it must be '
+      '1, for the surrogates of a rung are trained by one call'
+    )
   return config
