@@ -275,7 +275,8 @@ def strategies(config: Config, num_rows: int, steps: int) -> list[Row]:
     options = _compile.options('surrogates')
     lowered = jax.jit(function, compiler_options=options).lower(pool, rows)
     program = lowered.compile()
-    held = program.memory_analysis().temp_size_in_bytes / memory.GIB
+    analysed: Any = program.memory_analysis()
+    held = analysed.temp_size_in_bytes / memory.GIB
     spent = time.perf_counter() - began
     print(f'{name}: compiled in {spent:.1f} s, temporaries {held:.2f} GiB', flush=True)
     return (lambda: program(pool, rows)), num_rows * steps

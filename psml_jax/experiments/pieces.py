@@ -35,27 +35,34 @@ class Under:
 
 
 def begin(
-  training: train.Training,
-  tables: Tables,
   keys: jax.Array,
-  harvests: Harvest,
+  training: train.Training,
+  image_shape: tuple[int, ...],
+  num_queries: int,
   mesh: Mesh,
 ) -> Under:
   """The surrogates before their first step, as `harness.scores` begins them.
 
-  Traceable, with `training` and `mesh` static.
+  Args:
+    keys: the rows' pairing keys, [R].
+    training: of the surrogates (static).
+    image_shape: (H, W, C) (static).
+    num_queries: rows of a harvest (static).
+    mesh: of one axis (static).
+
+  Returns:
+    The surrogates. Traceable.
   """
-  size = harvests.inputs.shape[1]
 
   def row(key: jax.Array) -> Under:
     start_key, _ = _halves(key)
-    state = train.start(start_key, training, tables.pool.shape[1:], size)
+    state = train.start(start_key, training, image_shape, num_queries)
     return Under(state, jnp.float32(0))
 
   return train.over_population(row, keys, mesh=mesh)
 
 
-_begin = _compile.jit('once', static_argnames=('training', 'mesh'))(begin)
+_begin = _compile.jit('once', static_argnums=(1, 2, 3, 4))(begin)
 
 
 @_compile.jit('surrogates', static_argnames=('training', 'epochs', 'width', 'mesh'))
@@ -143,10 +150,11 @@ def scores(
   """
   epochs = training.recipe.epochs // config.pieces
   label = '\n'.join(names)
-  shapes = jax.eval_shape(lambda: begin(training, tables, keys, harvests, mesh))
+  begun = training, tables.pool.shape[1:], harvests.inputs.shape[1], mesh
+  shapes = jax.eval_shape(lambda keys: begin(keys, *begun), keys)
   done, under = _read(path, label, shapes)
   if not done:
-    under = train.gather(_begin(training, tables, keys, harvests, mesh))
+    under = train.gather(_begin(keys, *begun))
   pieces = tqdm(
     range(done, config.pieces),
     initial=done,
