@@ -16,7 +16,7 @@ takes longer than nine minutes on a device that sustains 5 TFLOP/s; compilation 
 in that, and `JAX_COMPILATION_CACHE_DIR=DIR` in the environment keeps what was compiled.
 
 `--config=configs/cifar10_paper.py:tiny` is the same in small, on made-up images, for
-tests: the two smallest of the architectures and a WRN-10-1.
+tests: the smallest of the architectures, and a WRN-10-1.
 """
 
 from typing import Any
@@ -139,7 +139,7 @@ def get_config(name: str = 'cifar10') -> ConfigDict:
 
 
 def _shrink(config: Any) -> None:
-  """Leaves two architectures and few images, steps and runs of everything."""
+  """Leaves the smallest architecture and few images, steps and runs of everything."""
   config.seeds = 2
   config.data = {
     'name': 'synthetic',
@@ -149,14 +149,14 @@ def _shrink(config: Any) -> None:
     'test_size': 32,
     'fields': {'image_size': 16, 'difficulty': 0.2},
   }
-  keep = ('resnet20', 'shufflenetv2_x0_5')
-  config.zoo.models = {name: config.zoo.models[name] for name in keep}
+  config.zoo.models = {'resnet20': config.zoo.models.resnet20}
   config.zoo.recipe.update(epochs=2, batch_size=16, warmup_epochs=0.0)
   config.profiling.update(batch_size=4, rounds=2)
   config.fingerprint.update(accuracy_resolution=0.02, latency_resolution=0.05)
-  config.extraction.update(query_budgets=(32,), rows_per_chunk=4, pieces=2)
+  config.extraction.update(query_budgets=(32,), rows_per_chunk=5, pieces=2)
   config.extraction.surrogate.update(depth=10, factor=1)
   config.extraction.recipe.update(epochs=2, batch_size=16)
   config.extraction.objective.unlabelled = 2
   config.defense.workload_size = 256
-  config.defense.mechanisms = {'laplace': {'values': (0.1,)}, 'refusal': {}}
+  config.defense.mechanisms = {'laplace': {}}
+  config.attacks = {'explicit': {}, 'naive': {}, 'fingerprint': {}}
