@@ -66,7 +66,7 @@ for directory in sys.argv[2:]:
 
 
 def python(*arguments):
-  """Compiles fast code rather than code that is fast, the same in every process."""
+  """A process that compiles quickly, as all of the test do."""
   return subprocess.Popen(
     [sys.executable, '-c', *arguments],
     cwd=ROOT,

@@ -48,9 +48,9 @@ def test_all_that_the_experiment_runs_is_listed(memory, monkeypatch):
   assert listed[:2] == ['resnet20', 'resnet20 served']
   piece, scores = listed[2:]
   assert (piece.name, piece.units) == ('surrogates: a piece', 2)
-  # One epoch of two minibatches, five rows, one at a time.
-  assert piece.times == 2 * 5
-  assert scores.times == 5
+  # One epoch of two minibatches, three rows, one at a time.
+  assert piece.times == 2 * 3
+  assert scores.times == 3
 
 
 def test_the_work_of_a_loop_is_that_of_one_step_times_the_steps(memory):
