@@ -126,7 +126,7 @@ def test_killed_twice_it_ends_as_a_whole_run(tmp_path):
   shutil.copytree(run, whole)
   (whole / pieces.STATE).unlink()
   with python(FINISHED, SOURCE, str(run), str(whole)) as process:
-    said, errors = process.communicate(timeout=300)
+    said, errors = process.communicate(timeout=900)
   assert process.returncode == 0, errors
   cells = extraction_stage.cells(Experiment(CONFIG, run))
   count = CONFIG.seeds * len(cells)
