@@ -1,24 +1,37 @@
-"""A population of surrogates on real images, against PyTorch: one by one, stacked."""
+"""A population of surrogates on real images, against PyTorch: one by one, stacked.
 
+python benchmarks/population.py --config=configs/cifar10_paper.py --rows=8 --steps=8
+
+times the ways to train a population of a config's surrogates on made-up images instead,
+and needs no PyTorch.
+"""
+
+import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from typing import Any, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 import jax
 import jax.numpy as jnp
+import memory
 import numpy as np
-import torch
-import torch_surrogates
-from records import Row, rates, seconds
+from absl import app, flags
+from jax.sharding import Mesh
+from records import Row, device, rates, seconds, table
 from sklearn.linear_model import LogisticRegression
 
 from psml_jax import _compile, data, train
 from psml_jax.attacks import extraction
 from psml_jax.core import Harvest
-from psml_jax.experiments.config import Config
+from psml_jax.experiments import config_file
+from psml_jax.experiments.config import Config, parse
+from psml_jax.zoo import conv, layers
+
+if TYPE_CHECKING:
+  import torch
 
 NUM_SURROGATES = 64
 NUM_QUERIES = 400
@@ -36,6 +49,8 @@ def measure(config: Config) -> list[Row]:
   Args:
     config: an experiment whose surrogate is an MLP of the images as they are.
   """
+  import torch  # Here, for the ways to train a population need none.
+
   assert config.extraction is not None
   images, outputs = answered_pool(config)
   pool, targets = jnp.asarray(images.pool_x), jnp.asarray(outputs, jnp.float32)
@@ -122,11 +137,13 @@ def answered_pool(config: Config) -> tuple[data.Splits, np.ndarray]:
 
 def _one_by_one(
   widths: Sequence[int],
-  inputs: torch.Tensor,
-  targets: torch.Tensor,
+  inputs: 'torch.Tensor',
+  targets: 'torch.Tensor',
   recipe: train.Steps,
 ) -> tuple[Work, str]:
   """PyTorch's loop over surrogates, with its default number of threads or one."""
+  import torch
+  import torch_surrogates
 
   def work(threads: int, recipe: train.Steps) -> None:
     torch.set_num_threads(threads)
@@ -144,14 +161,17 @@ def _one_by_one(
 
 def _stacked(
   widths: Sequence[int],
-  inputs: torch.Tensor,
-  targets: torch.Tensor,
+  inputs: 'torch.Tensor',
+  targets: 'torch.Tensor',
   recipe: train.Steps,
 ) -> tuple[Work, str]:
   """PyTorch's batched matrix products; rows at once and threads by trial.
 
   A worker a core, each with its rows and one thread of PyTorch, is one of the trials.
   """
+  import torch
+  import torch_surrogates
+
   cores = os.cpu_count() or 1
   pool = futures.ThreadPoolExecutor(cores)
 
@@ -199,3 +219,125 @@ def _fastest(
     step = 1e6 * spent[arguments] / trial.steps
     print(f'PyTorch, trial {arguments}: {step:.0f} us a step of a surrogate')
   return min(spent, key=lambda arguments: spent[arguments])
+
+
+def strategies(config: Config, num_rows: int, steps: int) -> list[Row]:
+  """Ways to train a population on one device, each against one row after the other.
+
+  All rows unrolled in one program; widths of 2, 4, ... under one vmap, as
+  `config.extraction.width` sets them; and the widest again with convolutions written as
+  products of matrices, which vmap makes batched products. Images and answers are drawn.
+  Prints the seconds of each compilation and the bytes of its temporaries.
+
+  Args:
+    config: an experiment with surrogates.
+    num_rows: surrogates, at least 2.
+    steps: minibatches of each, at least 2.
+  """
+  assert config.extraction is not None
+  assert config.data is not None
+  shape, classes = memory.images_of(config.data)
+  training = _shortened(config.extraction.training(classes), steps)
+  size = training.recipe.batch_size * steps
+  pool_key, input_key, target_key, row_key = jax.random.split(
+    jax.random.key(config.seed), 4
+  )
+  pool = jax.random.uniform(pool_key, (config.data.pool_size, *shape))
+  harvests = Harvest(
+    jax.random.randint(input_key, (num_rows, size), 0, len(pool)),
+    jax.nn.softmax(jax.random.normal(target_key, (num_rows, size, classes))),
+    jnp.full(num_rows, size, jnp.int32),
+  )
+  keys = jax.random.split(row_key, num_rows)
+  begin = _compile.jit('once')(
+    lambda keys: jax.vmap(lambda key: train.start(key, training, shape, size))(keys)
+  )
+  rows = begin(keys), keys, harvests
+  one_device = Mesh(np.array(jax.local_devices()[:1]), ('rows',))
+
+  def one(pool: jax.Array, row: Any) -> Any:
+    state, key, harvest = row
+    return train.epoch(key, state, training, pool, harvest)
+
+  def mapped(width: int) -> Callable[[jax.Array, Any], Any]:
+    return lambda pool, rows: train.over_population(
+      lambda row: one(pool, row), rows, width=width, mesh=one_device
+    )
+
+  def unrolled(pool: jax.Array, rows: Any) -> Any:
+    done = [
+      one(pool, jax.tree.map(lambda leaf, i=i: leaf[i], rows)) for i in range(num_rows)
+    ]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *done)
+
+  def work(name: str, function: Callable[[jax.Array, Any], Any]) -> Work:
+    began = time.perf_counter()
+    options = _compile.options('surrogates')
+    lowered = jax.jit(function, compiler_options=options).lower(pool, rows)
+    program = lowered.compile()
+    analysed: Any = program.memory_analysis()
+    held = analysed.temp_size_in_bytes / memory.GIB
+    spent = time.perf_counter() - began
+    print(f'{name}: compiled in {spent:.1f} s, temporaries {held:.2f} GiB', flush=True)
+    return (lambda: program(pool, rows)), num_rows * steps
+
+  base = work('lax.map', mapped(1))
+  widths = [2**i for i in range(1, num_rows.bit_length()) if 2**i <= num_rows]
+  ways = {'unrolled': work('unrolled', unrolled)}
+  ways |= {f'vmap {width}': work(f'vmap {width}', mapped(width)) for width in widths}
+  with _products() as replaced:
+    name = f'batched products {widths[-1]}'
+    products = work(name, mapped(widths[-1]))
+  if replaced:
+    ways[name] = products
+  return [
+    rates(name, way, base, rounds=3, unit='steps/s', peer_name='lax.map')
+    for name, way in ways.items()
+  ]
+
+
+def _shortened(training: train.Training, steps: int) -> train.Training:
+  """The training with one epoch of so many steps."""
+  recipe = training.recipe
+  if isinstance(recipe, train.Steps):
+    changed: Any = dataclasses.replace(recipe, steps=steps, epochs=1)
+  else:
+    changed = dataclasses.replace(recipe, epochs=1)
+  return dataclasses.replace(training, recipe=changed)
+
+
+@contextlib.contextmanager
+def _products() -> Iterator[list[str]]:
+  """Convolutions as products of matrices, and the layers that were replaced so far."""
+  replaced: list[str] = []
+  usual = layers.conv
+
+  def product(images: jax.Array, kernel: jax.Array, *, stride: int = 1) -> jax.Array:
+    if images.shape[-1] > 1 and kernel.shape[2] == 1:
+      return usual(images, kernel, stride=stride)
+    replaced.append(str(kernel.shape))
+    way = conv._pointwise if len(kernel) == 1 else conv._unfolded
+    return way(images, kernel, stride=stride)
+
+  layers.conv = product
+  try:
+    yield replaced
+  finally:
+    layers.conv = usual
+
+
+def main(argv: Sequence[str]) -> None:
+  """Times the ways to train a population of a config's surrogates."""
+  if len(argv) > 1:
+    raise app.UsageError(f'unknown arguments {argv[1:]}; all settings are flags')
+  given = flags.FLAGS
+  config = parse(config_file.load(given.config))
+  rows = strategies(config, given.rows, given.steps)
+  print(f'\n{device()}\n{table(rows)}')
+
+
+if __name__ == '__main__':
+  flags.DEFINE_string('config', 'configs/digits.py', 'Whose surrogates are trained.')
+  flags.DEFINE_integer('rows', 8, 'Surrogates.', lower_bound=2)
+  flags.DEFINE_integer('steps', 8, 'Minibatches of each.', lower_bound=2)
+  app.run(main)

@@ -159,8 +159,9 @@ class Extraction:
   They are trained by `hyper` (`Steps`) or by `recipe` (`Epochs`) on `objective`, the
   `name` of one of `train.OBJECTIVES` and its fields. `rows_per_chunk` runs are trained
   by one call of the compiled program, between two savings; `width` of them run under
-  one vmap on a device (1 on CPUs), and see `test_batch` test images at a time.
-  `victims` are those that are stolen.
+  one vmap on a device (1 on CPUs), and see `test_batch` test images at a time. With
+  several `pieces`, a divisor of the epochs, their trainings are cut into so many calls,
+  and their states are saved after each. `victims` are those that are stolen.
   """
 
   query_budgets: tuple[int, ...]
@@ -173,6 +174,7 @@ class Extraction:
     default_factory=lambda: {'name': 'cross_entropy'}
   )
   test_batch: int = 256
+  pieces: int = 1
   victims: tuple[str, ...] = tuple(pareto.SIZES)
 
   def training(self, num_classes: int) -> train.Training:
@@ -523,6 +525,12 @@ def _check_extraction(
   assert recipe is not None
   path = f'config.extraction.{_given(extraction)}'
   _check_steps(path, recipe, max(extraction.query_budgets))
+  _validate.positive_int('config.extraction.pieces', extraction.pieces)
+  if recipe.epochs % extraction.pieces:
+    raise ValueError(
+      f'config.extraction.pieces is {extraction.pieces}; it must divide the '
+      f'{recipe.epochs} epochs of {path}'
+    )
   taken = objective(extraction.objective).unlabelled * recipe.batch_size
   if taken > images.pool_size:
     raise ValueError(

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from psml_jax import _compile, leakage, train
 from psml_jax.core import Spec, ZooProfile
-from psml_jax.experiments import deployment, plan, processes, workdir
+from psml_jax.experiments import deployment, pieces, plan, processes, workdir
 from psml_jax.experiments.artifacts import DEFENSES, EXTRACTION, PROFILE, Record
 from psml_jax.experiments.experiment import Experiment, latency_budget
 from psml_jax.experiments.harness import (
@@ -32,6 +32,7 @@ from psml_jax.experiments.plan import Cell
 def run(experiment: Experiment) -> None:
   """Writes extraction.jsonl, a record a run; continues a part that is there.
 
+  Trainings that are cut into pieces continue after the last one, see `pieces.scores`.
   Several processes train the surrogates together, and the first one writes.
   """
   config = experiment.config.extraction
@@ -75,6 +76,7 @@ def run(experiment: Experiment) -> None:
   save()
   if processes.is_first():
     part.replace(experiment.directory / EXTRACTION)
+    (experiment.directory / pieces.STATE).unlink(missing_ok=True)
   processes.wait('extraction.jsonl was written')
 
 
@@ -115,18 +117,20 @@ def _chunks(
     whole = [*range(len(new)), *[-1] * (size - len(new))]
     seeds = np.array([new[i][1] for i in whole], np.uint32)
     victims = [profile.index(new[i][0].victim) for i in whole]
-    result = train.gather(
-      scores(
-        training,
-        tables,
-        jax.vmap(jax.random.fold_in, (None, 0))(pairing, seeds),
-        jnp.array(victims, jnp.int32),
-        jax.tree.map(lambda *each: np.stack(each), *(got[i].harvest for i in whole)),
-        config.test_batch,
-        config.width,
-        train.global_mesh(),
-      )
+    rows = (
+      training,
+      tables,
+      jax.vmap(jax.random.fold_in, (None, 0))(pairing, seeds),
+      jnp.array(victims, jnp.int32),
+      jax.tree.map(lambda *each: np.stack(each), *(got[i].harvest for i in whole)),
     )
+    mesh = train.global_mesh()
+    if config.pieces == 1:
+      result = train.gather(scores(*rows, config.test_batch, config.width, mesh))
+    else:
+      names = [repr((tuple(cell), seed)) for cell, seed in new]
+      under_way = experiment.directory / pieces.STATE
+      result = pieces.scores(under_way, names, config, *rows, mesh)
     seconds = (time.perf_counter() - began) / len(new)
     yield [
       _record(*row, spoils, jax.tree.map(lambda leaf, i=i: leaf[i], result), seconds)

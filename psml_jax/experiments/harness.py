@@ -4,7 +4,7 @@ The harness alone holds both sides: what the attack harvested, and what the serv
 of its answers.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -195,6 +195,32 @@ def score(
   """
   _, surrogate_key = jax.random.split(key)
   variables, fitted = train.pure_fit(surrogate_key, training, tables.pool, harvest)
+  finite = jnp.isfinite(fitted.loss).all()
+  loss = jnp.where(finite, fitted.loss[-1], jnp.nan)
+  return examine(training, tables, variables, loss, victim, test_batch)
+
+
+def examine(
+  training: train.Training,
+  tables: Tables,
+  variables: Any,
+  loss: jax.Array,
+  victim: jax.Array,
+  test_batch: int,
+) -> Score:
+  """Examines a surrogate.
+
+  Args:
+    training: of the surrogate.
+    tables: the experiment's images and the zoo's answers.
+    variables: the surrogate's.
+    loss: f32[], of its last minibatch; NaN where the training diverged.
+    victim: i32[], index into the zoo.
+    test_batch: test images at a time.
+
+  Returns:
+    The score.
+  """
 
   def answer(images: jax.Array) -> jax.Array:
     logits = training.module.apply(variables, images)
@@ -202,11 +228,10 @@ def score(
     return logits
 
   logits = train.in_batches(answer, tables.test, test_batch)
-  finite = jnp.isfinite(fitted.loss).all() & jnp.isfinite(logits).all()
   return Score(
     accuracy=metrics.accuracy(logits, tables.test_labels),
     fidelity=metrics.fidelity(logits, tables.test_outputs[victim]),
-    loss=jnp.where(finite, fitted.loss[-1], jnp.nan),
+    loss=jnp.where(jnp.isfinite(logits).all(), loss, jnp.nan),
   )
 
 

@@ -91,6 +91,12 @@ def parse(fields: Mapping[str, Any]) -> Config:
   if 'extraction' not in config.experiment:
     raise ValueError('config.experiment has no extraction; nothing would be stolen')
   made = config.of_zoo(config.zoos[0])
+  assert made.extraction is not None
+  if made.extraction.pieces > 1:
+    raise ValueError(
+      f'config.experiment.extraction.pieces is {made.extraction.pieces}; it must be 1, '
+      'for the surrogates of a rung are trained by one call'
+    )
   for name in config.attacks:
     if plan.entry(made, name).role == 'reference':
       raise ValueError(f'config.attacks has {name!r}, which always runs; leave it out')
