@@ -9,7 +9,9 @@ from jax.typing import ArrayLike
 from psml_jax import _validate
 from psml_jax.demix import mixtures
 
-_LEAST_SHARE = 0.03
+_LEAST = 0.15
+_SLACK = 1.1
+_TENTH = 1.28  # widths below the mean lies the fastest tenth
 
 
 @functools.partial(jax.jit, static_argnames='components')
@@ -44,12 +46,13 @@ def by_latency(
   """
   answered = jnp.arange(len(latency_ms)) < count
   x = jnp.log(jnp.maximum(latency_ms, 1e-9))
-  mixture = mixtures.fit(x, count, tuple(range(1, components + 1)))
+  mixture = mixtures.fit(x, count, tuple(range(1, components + 1)), tails=True)
   budget = jnp.log(jnp.asarray(latency_budget_ms, jnp.float32))
-  within = (mixture.mean <= budget) & (mixture.share >= _LEAST_SHARE)
+  fastest = mixture.mean - _TENTH * mixture.width - jnp.log(_SLACK)
+  within = (fastest <= budget) & (mixture.share >= _LEAST * jnp.max(mixture.share))
   victim = jnp.argmax(jnp.where(within, mixture.mean, -jnp.inf))
   away = jnp.abs(mixture.mean - mixture.mean[victim])
-  own = within & (away <= 2 * jnp.maximum(mixture.width, mixture.width[victim]))
+  own = (away <= 2 * jnp.maximum(mixture.width, mixture.width[victim]))
   each = mixtures.responsibilities(x, mixture) @ own.astype(jnp.float32)
   return jnp.where(answered, each, 0.0)
 

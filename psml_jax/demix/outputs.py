@@ -34,7 +34,7 @@ def by_confidence(outputs: jax.Array, count: jax.Array) -> jax.Array:
   """
   most = jnp.clip(jnp.max(outputs, axis=-1), _LEAST, 1 - _LEAST)
   x = jnp.log(most) - jnp.log1p(-most)
-  mixture = mixtures.fit(x, count, (2,))
+  mixture = mixtures.fit(x, count, (2,), tails=False)
   each = mixtures.responsibilities(x, mixture)[:, jnp.argmax(mixture.mean)]
   return jnp.where(jnp.arange(len(x)) < count, each, 0.0)
 

@@ -178,8 +178,8 @@ class Climb:
         np.asarray(harvest.count),
         strict=True,
       ):
-        away = np.abs(outputs[inputs[:count]] - targets[:count]).max(-1, initial=0)
-        yield away < 1e-6
+        # To the bit: sure models agree on sure images up to rounding.
+        yield (outputs[inputs[:count]] == targets[:count]).all(-1)
 
     truths = list(own(spoils.harvest))
     billed = np.asarray(spoils.bill.queries)
