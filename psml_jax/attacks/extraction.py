@@ -45,7 +45,7 @@ class Replay:
   def init(self, key: jax.Array, knowledge: Knowledge) -> Sent:
     return Sent(
       inputs=choose_inputs(key, knowledge.pool_size, self.num_queries),
-      spec=_spec(self.spec, knowledge),
+      spec=spec_of(self.spec, knowledge),
       observation=unanswered(self.num_queries, knowledge.num_classes),
       asked=jnp.bool_(False),
     )
@@ -128,7 +128,8 @@ def choose_inputs(key: jax.Array, pool_size: int, num_queries: int) -> jax.Array
   return jax.random.permutation(key, pool_size)[:num_queries].astype(jnp.int32)
 
 
-def _spec(which: str, knowledge: Knowledge) -> Spec:
+def spec_of(which: str, knowledge: Knowledge) -> Spec:
+  """The spec that one of `SPECS` means to an attacker, of shape []."""
   if which == 'anything':
     return Spec.of(0.0, knowledge.latency_budget_ms)
   known: Any = knowledge.spec

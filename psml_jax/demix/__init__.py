@@ -1,11 +1,12 @@
 """De-mixing: which answers of a mixed harvest are the victim's.
 
 A thief behind a defense gets answers of several models. `by_latency` and
-`by_known_latency` say of each how probably it is the victim's; `keep` and `weigh` make
-the surrogate's training data of that. `METHODS` has them by the names of configs.
+`by_known_latency` say of each how probably it is the victim's, `responders` how
+probably any model's; `keep` and `weigh` make the surrogate's training data of that.
+`METHODS` has them by the names of configs.
 """
 
-from psml_jax.demix.latency import by_known_latency, by_latency
+from psml_jax.demix.latency import by_known_latency, by_latency, responders
 from psml_jax.demix.methods import METHODS, Method, View
 from psml_jax.demix.use import keep, weigh
 
@@ -16,5 +17,6 @@ __all__ = [
   'by_known_latency',
   'by_latency',
   'keep',
+  'responders',
   'weigh',
 ]
