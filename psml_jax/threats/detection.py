@@ -58,7 +58,7 @@ def detection(
   for rate in false_positive_rates:
     _validate.number('false_positive_rates', rate, lambda x: 0 < x < 1, 'in (0, 1)')
   _validate.positive_int('resamples', resamples)
-  scores, truth = _validate.floats('score', score), np.asarray(member, bool)
+  scores, truth = np.asarray(score, np.float64), np.asarray(member, bool)
   if scores.ndim != 2 or scores.shape != truth.shape:
     raise ValueError(
       f'score has shape {scores.shape} and member {truth.shape}; both must be [R, N]'

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from psml_jax import attacks, demix, leakage, threats
+from psml_jax import _compile, attacks, demix, leakage, threats
 from psml_jax.attacks import canvass
 from psml_jax.attacks.canvass import Answers
 from psml_jax.core import Bill
@@ -69,12 +69,17 @@ class Inference:
       zoo.experiment.images(), draw, given.replicates
     )
     self._shared = given.replicates - 1 < FEW
-    times, config, profile = max(given.repeats), zoo.experiment.config, zoo.profile
+    config, profile, samples = (
+      zoo.experiment.config,
+      zoo.profile,
+      zoo.tables.samples_ms,
+    )
+    times = max(given.repeats)
     resources = attacks.Resources(
       1, config.fingerprint.accuracy_resolution, config.fingerprint.latency_resolution
     )
 
-    @functools.partial(jax.jit, static_argnames=('attack', 'defense'))
+    @_compile.jit('once', static_argnames=('attack', 'defense'))
     def every(attack: str, defense: str, outputs: jax.Array, runs: Run) -> Asked:
       made = attacks.make(attack, resources, **config.attacks[attack])
       before, last = canvass.parted(made)
@@ -88,7 +93,7 @@ class Inference:
           config,
           profile,
           each[0],
-          zoo.tables.samples_ms,
+          samples,
           each[1],
         )
         *probing, _ = found.bills

@@ -87,7 +87,7 @@ class Fooling:
         attack, role, defense, config, profile, outputs, samples, run
       )
 
-    @functools.partial(jax.jit, static_argnames=('attack', 'defense'))
+    @_compile.jit('once', static_argnames=('attack', 'defense'))
     def stolen(
       attack: str, defense: str, outputs: jax.Array, runs: Run
     ) -> tuple[Harvest, Spec]:
@@ -102,7 +102,7 @@ class Fooling:
 
       return jax.lax.map(one, runs)
 
-    @functools.partial(jax.jit, static_argnames=('named', 'defense'))
+    @_compile.jit('once', static_argnames=('named', 'defense'))
     def sent(named: bool, defense: str, outputs: jax.Array, runs: Run) -> jax.Array:
       role = 'reference' if named else 'informed'
       attack = canvass.canvass('anything' if named else 'told')
