@@ -52,11 +52,11 @@ def get_config(name: str = 'digits') -> ConfigDict:
       'workload': {'name': 'uniform', 'size': 4096},
       'seeds': 8,
       'membership': {
-        'replicates': 32,
+        'replicates': 20,
         'repeats': (1, 4),
         'false_positive_rates': (0.001, 0.01),
       },
-      'transfer': {'epsilon': 0.1, 'steps': 20},
+      'transfer': {'epsilon': 0.15, 'steps': 20},
     }
   )
   if name == 'tiny':
@@ -68,7 +68,7 @@ def get_config(name: str = 'digits') -> ConfigDict:
     own.profiling.update(batch_size=16, rounds=3)
     own.extraction.query_budgets = (120,)
     config.update(zoos=(0,), seeds=2, victims=('medium',))
-    config.defenses = {'capped': {}, 'refusal': {}}
+    config.defenses = {'refusal': {}}
     config.membership.replicates = 8
     config.transfer.steps = 5
   return config

@@ -20,7 +20,7 @@ class Membership:
   `repeats` times.
   """
 
-  replicates: int = 32
+  replicates: int = 20
   repeats: tuple[int, ...] = (1, 4)
   false_positive_rates: tuple[float, ...] = (0.001, 0.01)
 
@@ -29,7 +29,7 @@ class Membership:
 class Transfer:
   """Inputs that fool: pixels move by `epsilon`, of [0, 1], in `steps` of ascent."""
 
-  epsilon: float = 0.1
+  epsilon: float = 0.15
   steps: int = 20
 
 
