@@ -62,13 +62,14 @@ def get_config(name: str = 'digits') -> ConfigDict:
   if name == 'tiny':
     own = config.experiment
     own.data.update(zoo_size=80, profile_size=120, pool_size=160, test_size=100)
-    keep = ('linear2', 'cnn4', 'cnn8')
+    keep = ('linear2', 'mlp2', 'mlp4-wide')
     own.zoo.models = {model: own.zoo.models[model] for model in keep}
     own.zoo.hyper.steps = own.extraction.hyper.steps = 60
     own.profiling.update(batch_size=16, rounds=3)
     own.extraction.query_budgets = (120,)
     config.update(zoos=(0,), seeds=2, victims=('medium',))
     config.defenses = {'refusal': {}}
+    config.attacks = {'naive': {}, 'informed': {}}
     config.membership.replicates = 8
     config.transfer.steps = 5
   return config
