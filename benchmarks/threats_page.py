@@ -23,12 +23,11 @@ python launch/threats.py --config=configs/threats.py --workdir=runs/threats
 
 {device}, JAX {jax}, Python {python}, revision {revision}. {seconds:,.0f} s in all.
 
-**Membership**: {replicates} replicates of the zoo of seed {first}, each trained on another
-half of {candidates} candidates ({others:,} images that are no members in all); each is
-attacked with the other {shadows} as shadows, with one deviation for all candidates, for
-they are few. **Transfer**: {zoos} zoos, {seeds} surrogates each of {queries} billed
-queries, images that {steps} steps of projected gradient ascent move by at most
-{epsilon:g} a pixel.
+**Membership**: {replicates} replicates of the zoo of seed {first}, each trained on
+another half of {candidates} candidates ({others:,} images that are no members in all);
+each is attacked with the other {shadows} as shadows.
+**Transfer**: {zoos} zoos, {seeds} surrogates each of {queries} billed queries, images
+that {steps} steps of projected gradient ascent move by at most {epsilon:g} a pixel.
 
 {summary}
 
