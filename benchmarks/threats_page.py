@@ -26,8 +26,8 @@ python launch/threats.py --config=configs/threats.py --workdir=runs/threats
 **Membership**: {replicates} replicates of the zoo of seed {first}, each trained on
 another half of {candidates} candidates ({others:,} images that are no members in all);
 each is attacked with the other {shadows} as shadows.
-**Transfer**: {zoos} zoos, {seeds} surrogates each of {queries} billed queries, images
-that {steps} steps of projected gradient ascent move by at most {epsilon:g} a pixel.
+**Transfer**: zoos of seeds {zoos}, {seeds} surrogates each of {queries} billed queries,
+images that {steps} steps of projected gradient ascent move by {epsilon:g} a pixel at most.
 
 {summary}
 
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     steps=study.steps,
     epsilon=study.epsilon,
     seconds=study.seconds,
-    zoos=len(study.zoos),
+    zoos=', '.join(map(str, study.zoos)),
     first=study.zoos[0],
     others=study.replicates * study.candidates // 2,
     shadows=study.replicates - 1,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from psml_jax.report import canvas, styles
 from psml_jax.report.threats_numbers import (
@@ -77,8 +77,9 @@ def _members(
       axes.axhline(last(one).mean, color='black', ls='--', lw=1.2, label='named victim')
   axes.axhline(rate, color='#777777', ls=':', lw=1.4, label='chance')
   axes.set_yscale('log')
+  axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+  axes.yaxis.set_minor_locator(NullLocator())
   axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
-  axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ''))
   axes.set_ylabel(f'members found at {100 * rate:g} % false positives', fontsize=11)
   axes.set_title(f'membership, {size} victim ({own[0].victim})', fontsize=canvas.FONT)
 

@@ -147,7 +147,7 @@ class Fooling:
   def run(self, place: Place) -> list[Fooled]:
     """The record of a surrogate's attack behind a defense, one for all seeds.
 
-    None where no value of the defense's knob keeps the target.
+    Empty where no value of the defense's knob keeps the target.
     """
     offer = self._offers(place.defense, place.target)
     if offer is None:
