@@ -27,7 +27,7 @@ python launch/threats.py --config=configs/threats.py --workdir=runs/threats
 another half of {candidates} candidates ({others:,} images that are no members in all);
 each is attacked with the other {shadows} as shadows.
 **Transfer**: zoos of seeds {zoos}, {seeds} surrogates each of {queries} billed queries,
-images that {steps} steps of projected gradient ascent move by {epsilon:g} a pixel at most.
+images that {steps} steps of projected gradient ascent move by {epsilon:g} a pixel.
 
 {summary}
 
