@@ -18,6 +18,8 @@ PURPOSES = {
   'report': 6,
   'data': 7,
   'leakage': 8,
+  'membership': 9,
+  'transfer': 10,
 }
 
 

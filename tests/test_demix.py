@@ -70,6 +70,11 @@ class TestByKnownLatency:
     wanted = density[:, 2] / density.sum(-1)
     np.testing.assert_allclose(found, wanted, atol=0.1)
     assert roc_auc_score(model == 2, found) > 0.85
+    every = demix.responders(
+      jnp.float32(took), jnp.float32(samples), prior, bandwidth=0.1
+    )
+    np.testing.assert_allclose(every, (density / density.sum(-1)[:, None]).T, atol=0.1)
+    np.testing.assert_allclose(every.sum(0), 1, rtol=1e-5)
 
   def test_a_bandwidth_must_be_positive(self):
     with pytest.raises(ValueError, match='^bandwidth is 0'):

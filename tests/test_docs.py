@@ -67,7 +67,7 @@ def test_results_are_there_with_their_command():
   assert len(results) >= 3
   for path in results:
     text = path.read_text('utf-8')
-    assert re.search(r'make demo|launch/(?:reproduce|leakage|ladder)\.py', text), (
-      path.name
-    )
-    assert '## Claims' in text or path.stem in ('leakage', 'ladder'), path.name
+    command = r'make demo|launch/(?:reproduce|leakage|ladder|threats)\.py'
+    assert re.search(command, text), path.name
+    studies = ('leakage', 'ladder', 'threats')
+    assert '## Claims' in text or path.stem in studies, path.name

@@ -220,7 +220,7 @@ def test_a_surrogate_that_diverged_has_no_loss(world):
   config = experiments.parse(fields)
   spoils = harness.collect('explicit', 'none', config, world.profile, world.tables, row)
   training = config.extraction.training(known_zoo.CLASSES)
-  found = jax.jit(harness.score, static_argnums=(0, 5))(
+  _, found = jax.jit(harness.steal, static_argnums=(0, 5))(
     training, world.tables, row.pairing_key, row.victim, spoils.harvest, 64
   )
   assert np.isnan(found.loss)

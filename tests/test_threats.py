@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn import metrics
 
 from psml_jax import threats, train, zoo
 from psml_jax.threats.membership import Shadows
@@ -34,6 +35,41 @@ class TestMembership:
     found = threats.likelihood_ratios(jnp.array([jnp.nan, 0.0]), known)
     assert float(found[0]) == 0
 
+  def test_few_shadows_share_their_deviations(self):
+    rng = np.random.default_rng(1)
+    member = rng.random((12, 50)) < 0.5
+    confidence = np.where(member, 2.0, -1.0) + 0.7 * rng.standard_normal((12, 50))
+    known = Shadows(jnp.float32(confidence), jnp.asarray(member))
+    observed = rng.standard_normal(50)
+    density = {}
+    for kind in (True, False):
+      own = [confidence[member[:, i] == kind, i] for i in range(50)]
+      free = sum(map(len, own)) - 50
+      spread = np.sqrt(sum(((x - x.mean()) ** 2).sum() for x in own) / free)
+      assert spread == pytest.approx(0.7, abs=0.1)
+      means = np.array([x.mean() for x in own])
+      density[kind] = stats.norm.logpdf(observed, means, spread)
+    found = threats.likelihood_ratios(observed, known, shared=True)
+    np.testing.assert_allclose(
+      found, density[True] - density[False], rtol=1e-3, atol=1e-3
+    )
+
+  def test_mixed_ratios_are_those_of_mixtures(self):
+    rng = np.random.default_rng(2)
+    member = np.tile(np.arange(10)[:, None] < 5, (1, 4))
+    confidence = rng.standard_normal((3, 10, 4)) + np.where(member, 1.0, 0.0)[None]
+    responder = rng.dirichlet(np.ones(3), (2, 4)).transpose(2, 0, 1)
+    observed = rng.standard_normal((2, 4))
+    wanted = np.zeros((2, 2, 4))
+    for i, own in enumerate((confidence[:, :5], confidence[:, 5:])):
+      each = stats.norm.pdf(observed[None], own.mean(1)[:, None], own.std(1)[:, None])
+      wanted[i] = np.log((responder * each).sum(0))
+    known = Shadows(jnp.float32(confidence), jnp.asarray(member))
+    found = threats.mixed_ratios(observed, known, responder)
+    np.testing.assert_allclose(found, wanted[0] - wanted[1], rtol=2e-3, atol=2e-3)
+    none = threats.mixed_ratios(np.full((2, 4), np.nan), known, responder)
+    np.testing.assert_array_equal(none, 0)
+
   def test_shadows_that_learn_by_heart_give_their_members_away(self):
     images = jax.random.uniform(jax.random.key(0), (80, 4, 4, 1))
     labels = jax.random.randint(jax.random.key(1), (80,), 0, 4)
@@ -59,6 +95,59 @@ class TestMembership:
     assert threats.true_positive_rate(score, member, 0.1) == pytest.approx(
       0.1, abs=0.03
     )
+
+  def test_equal_scores_are_accused_together_or_not_at_all(self):
+    """Nine of ten candidates were refused: their score of 0 must find no member."""
+    score = np.zeros(1000)
+    score[:100] = np.linspace(2, 1, 100)
+    member = np.arange(1000) % 2 == 0
+    member[:100] = True
+    found = threats.true_positive_rate(score, member, 0.01)
+    assert found == pytest.approx(100 / member.sum())
+    assert threats.true_positive_rate(np.zeros(1000), member, 0.01) == 0.0
+
+  def test_detection_is_that_of_scikit_learn(self):
+    rng = np.random.default_rng(3)
+    member = rng.random((5, 200)) < 0.5
+    score = np.round(rng.standard_normal((5, 200)) + member, 1)  # with ties
+    found = threats.detection(score, member, [0.01, 0.1])
+    false, true, _ = metrics.roc_curve(member.ravel(), score.ravel())
+    for rate, one in zip((0.01, 0.1), found.true_positive_rate, strict=True):
+      assert one.mean == pytest.approx(true[false <= rate].max())
+      assert one.low <= one.mean <= one.high
+    wanted = metrics.roc_auc_score(member.ravel(), score.ravel())
+    assert found.auc.mean == pytest.approx(wanted)
+
+  def test_its_interval_is_over_replicates(self):
+    """Of normal scores with one shift the area is known; intervals hold it, mostly."""
+    rng = np.random.default_rng(4)
+    truth = stats.norm.cdf(1 / np.sqrt(2))
+    inside = widths = 0
+    for seed in range(60):
+      member = np.arange(100)[None] % 2 == np.zeros((16, 1))
+      score = rng.standard_normal((16, 100)) + member
+      auc = threats.detection(score, member, [0.1], resamples=200, seed=seed).auc
+      inside += auc.low <= truth <= auc.high
+      widths += auc.high - auc.low
+    assert 48 <= inside <= 60  # 95 %, and the bootstrap of 16 is a little short
+    assert widths / 60 == pytest.approx(0.052, rel=0.25)
+
+  def test_one_replicate_has_no_interval(self):
+    found = threats.detection([[1.0, 0.0]], [[True, False]], [0.1])
+    assert np.isnan(found.auc.low)
+
+  @pytest.mark.parametrize(
+    ('score', 'member', 'message'),
+    [
+      ([1.0, 0.0], [True, False], r'score has shape \(2,\)'),
+      ([[np.nan, 0.0]], [[True, False]], r'score\[0, 0\] is nan'),
+      ([[1.0, 0.0]], [[True, True]], 'member has one value alone'),
+      (np.eye(2), [[True, True], [True, False]], 'member has a replicate without'),
+    ],
+  )
+  def test_bad_scores_are_named(self, score, member, message):
+    with pytest.raises(ValueError, match=message):
+      threats.detection(score, member, [0.1])
 
   @pytest.mark.parametrize('rate', [0.0, 1.0])
   def test_the_false_positive_rate_is_a_share(self, rate):

@@ -7,6 +7,7 @@ and what to make of the answers; `psml_jax.session` carries them to a server.
 from psml_jax.attacks import (
   adaptive,
   bandit,
+  canvass,
   extraction,
   fingerprint,
   majority,
@@ -38,6 +39,7 @@ __all__ = [
   'Trail',
   'adaptive',
   'bandit',
+  'canvass',
   'configured',
   'extraction',
   'fingerprint',

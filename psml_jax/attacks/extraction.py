@@ -47,7 +47,7 @@ class Replay:
   def init(self, key: jax.Array, knowledge: Knowledge) -> Sent:
     return Sent(
       inputs=choose_inputs(key, knowledge.pool_size, self.num_queries),
-      spec=self._spec(knowledge),
+      spec=spec_of(self.spec, knowledge, self.min_accuracy),
       observation=unanswered(self.num_queries, knowledge.num_classes),
       asked=jnp.bool_(False),
     )
@@ -61,16 +61,6 @@ class Replay:
 
   def harvest(self, state: Sent) -> Harvest:
     return harvested(state)
-
-  def _spec(self, knowledge: Knowledge) -> Spec:
-    if self.spec == 'anything':
-      return Spec.of(self.min_accuracy, knowledge.latency_budget_ms)
-    known: Any = knowledge.spec
-    if self.spec == 'found':
-      known = getattr(knowledge.found, 'spec', None)
-    if known is None:
-      raise ValueError(f'spec is {self.spec!r}, but the attacker knows no such spec')
-    return Spec.of(known.min_accuracy, known.max_latency_ms)
 
 
 def replay(spec: str, num_queries: int, *, min_accuracy: ArrayLike = 0.0) -> Replay:
@@ -141,6 +131,18 @@ def choose_inputs(key: jax.Array, pool_size: int, num_queries: int) -> jax.Array
       'to send, one image each'
     )
   return jax.random.permutation(key, pool_size)[:num_queries].astype(jnp.int32)
+
+
+def spec_of(which: str, knowledge: Knowledge, min_accuracy: ArrayLike = 0.0) -> Spec:
+  """The spec that one of `SPECS` means to an attacker, of shape []."""
+  if which == 'anything':
+    return Spec.of(min_accuracy, knowledge.latency_budget_ms)
+  known: Any = knowledge.spec
+  if which == 'found':
+    known = getattr(knowledge.found, 'spec', None)
+  if known is None:
+    raise ValueError(f'spec is {which!r}, but the attacker knows no such spec')
+  return Spec.of(known.min_accuracy, known.max_latency_ms)
 
 
 def _naive(resources: Resources, *, min_accuracy: float = 0.0) -> Replay:

@@ -52,7 +52,7 @@ def by_latency(
   within = (fastest <= budget) & (mixture.share >= _LEAST * jnp.max(mixture.share))
   victim = jnp.argmax(jnp.where(within, mixture.mean, -jnp.inf))
   away = jnp.abs(mixture.mean - mixture.mean[victim])
-  own = (away <= 2 * jnp.maximum(mixture.width, mixture.width[victim]))
+  own = away <= 2 * jnp.maximum(mixture.width, mixture.width[victim])
   each = mixtures.responsibilities(x, mixture) @ own.astype(jnp.float32)
   return jnp.where(answered, each, 0.0)
 
@@ -88,6 +88,31 @@ def by_known_latency(
   >>> by_known_latency(jnp.array([1.05, 3.1]), samples, prior, 1).tolist()
   [0.0, 1.0]
   """
+  each = responders(latency_ms, samples_ms, prior, bandwidth=bandwidth)
+  return each[victim]
+
+
+def responders(
+  latency_ms: jax.Array,
+  samples_ms: jax.Array,
+  prior: jax.Array,
+  *,
+  bandwidth: float = 0.01,
+) -> jax.Array:
+  """How probably each model gave each answer, for who knows every model's latency.
+
+  Args:
+    latency_ms: as in `by_known_latency`.
+    samples_ms: likewise.
+    prior: likewise.
+    bandwidth: likewise.
+
+  Returns:
+    f32[M, B], columns that sum to 1. Traceable.
+
+  Raises:
+    ValueError: a bandwidth that is not finite and > 0.
+  """
   _validate.positive('bandwidth', bandwidth)
   x = jnp.log(jnp.maximum(latency_ms, 1e-9))
   centre = jnp.log(jnp.maximum(samples_ms, 1e-9))
@@ -97,4 +122,4 @@ def by_known_latency(
     return jax.nn.logsumexp(-0.5 * away**2, axis=-1) - jnp.log(len(centre))
 
   score = jax.lax.map(density, centre) + jnp.log(prior + 1e-9)[:, None]
-  return jax.nn.softmax(score, axis=0)[victim]
+  return jax.nn.softmax(score, axis=0)

@@ -95,7 +95,7 @@ def responsibilities(x: jax.Array, mixture: Mixture) -> jax.Array:
 
 
 def _parts(x: jax.Array, mixture: Mixture) -> jax.Array:
-  """How probably each point is of each component's normal part and tail, f32[B, G, 2]."""
+  """How probably each is of a component's normal part and of its tail, f32[B, G, 2]."""
   scores = _scores(x, mixture)
   return jax.nn.softmax(scores.reshape(len(x), -1), axis=-1).reshape(scores.shape)
 

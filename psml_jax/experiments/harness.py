@@ -129,14 +129,6 @@ def collect(
   """
   assert config.extraction is not None
   registered, fields = attacks.configured(config.attacks, attack)
-  role = attacks.ATTACKS[registered].role
-  server = deployment.serve(
-    config, profile, defense, run.value, tables.pool_outputs, tables.samples_ms
-  )
-  if role == 'reference':
-    named = routers.explicit(run.victim)
-    server = servers.table(named, server.latency_ms, tables.pool_outputs)
-  law = server.front.defense
   resources = attacks.Resources(
     num_queries=max(config.extraction.query_budgets),
     accuracy_resolution=config.fingerprint.accuracy_resolution,
@@ -144,21 +136,15 @@ def collect(
     pool=tables.pool,
     training=config.extraction.training(tables.pool_outputs.shape[-1]),
   )
-  attacker_key, _ = jax.random.split(run.pairing_key)
-  _, pool_size, num_classes = tables.pool_outputs.shape
-  found = session.run(
-    attacker_key,
+  found = confront(
     attacks.make(registered, resources, **fields),
-    server,
-    server.init(run.serving_key),
-    Knowledge(
-      run.latency_budget_ms,
-      pool_size=pool_size,
-      num_classes=num_classes,
-      spec=run.told if role == 'informed' else None,
-      defense=law if isinstance(law, defenses.Fieldwise) else None,
-    ),
-    budget=run.query_budget,
+    attacks.ATTACKS[registered].role,
+    defense,
+    config,
+    profile,
+    tables.pool_outputs,
+    tables.samples_ms,
+    run,
   )
   assert found.log is not None
   *probing, _ = found.bills
@@ -172,14 +158,63 @@ def collect(
   )
 
 
-def score(
+def confront(
+  attack: attacks.Attack | attacks.Phases,
+  role: str,
+  defense: str,
+  config: Config,
+  profile: ZooProfile,
+  outputs: jax.Array,
+  samples_ms: jax.Array | None,
+  run: Run,
+) -> session.Session:
+  """A session of any attack against the server of a defense.
+
+  Args:
+    attack: the attack.
+    role: of `attacks.ROLES`: the server of a reference lets it name the victim, and
+      the informed are told the run's spec.
+    defense: as in `collect`.
+    config: likewise.
+    profile: likewise.
+    outputs: f32[M, N, K], every model's probabilities for the images that are sent.
+    samples_ms: f32[M, S], as in `Tables`.
+    run: one row, without leading axis.
+
+  Returns:
+    The session.
+  """
+  server = deployment.serve(config, profile, defense, run.value, outputs, samples_ms)
+  if role == 'reference':
+    named = routers.explicit(run.victim)
+    server = servers.table(named, server.latency_ms, outputs)
+  law = server.front.defense
+  attacker_key, _ = jax.random.split(run.pairing_key)
+  _, pool_size, num_classes = outputs.shape
+  return session.run(
+    attacker_key,
+    attack,
+    server,
+    server.init(run.serving_key),
+    Knowledge(
+      run.latency_budget_ms,
+      pool_size=pool_size,
+      num_classes=num_classes,
+      spec=run.told if role == 'informed' else None,
+      defense=law if isinstance(law, defenses.Fieldwise) else None,
+    ),
+    budget=run.query_budget,
+  )
+
+
+def steal(
   training: train.Training,
   tables: Tables,
   key: jax.Array,
   victim: jax.Array,
   harvest: Harvest,
   test_batch: int,
-) -> Score:
+) -> tuple[Any, Score]:
   """Trains a surrogate on a harvest and examines it.
 
   Args:
@@ -191,13 +226,13 @@ def score(
     test_batch: test images at a time.
 
   Returns:
-    The score.
+    Its Flax variables, and its score.
   """
   _, surrogate_key = jax.random.split(key)
   variables, fitted = train.pure_fit(surrogate_key, training, tables.pool, harvest)
   finite = jnp.isfinite(fitted.loss).all()
   loss = jnp.where(finite, fitted.loss[-1], jnp.nan)
-  return examine(training, tables, variables, loss, victim, test_batch)
+  return variables, examine(training, tables, variables, loss, victim, test_batch)
 
 
 def examine(
@@ -249,6 +284,6 @@ def scores(
   """The scores of a population, each field of shape [R]; one program for all calls."""
 
   def row(each: tuple[jax.Array, jax.Array, Harvest]) -> Score:
-    return score(training, tables, *each, test_batch)
+    return steal(training, tables, *each, test_batch)[1]
 
   return train.over_population(row, (keys, victims, harvests), width=width, mesh=mesh)

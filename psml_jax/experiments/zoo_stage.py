@@ -100,7 +100,7 @@ def profile(experiment: Experiment) -> None:
     return
   config, images = experiment.config.profiling, experiment.images()
   assert config is not None
-  models = _models(experiment, images)
+  models = models_of(experiment, images)
   if config.stored:
     profile, description = _with_stored_latencies(config.stored, models, images)
     experiment.check_inputs()
@@ -147,7 +147,7 @@ def _with_stored_latencies(
 def predict(experiment: Experiment) -> None:
   """Writes predictions.npz: pool f32[M, P, K] and test f32[M, N, K] probabilities."""
   images = experiment.images()
-  models = _models(experiment, images)
+  models = models_of(experiment, images)
   pool = np.stack([zoo.predict(model, images.pool_x) for model in models.values()])
   test = np.stack([zoo.predict(model, images.test_x) for model in models.values()])
   workdir.write(
@@ -156,7 +156,8 @@ def predict(experiment: Experiment) -> None:
   )
 
 
-def _models(experiment: Experiment, images: data.Splits) -> dict[str, zoo.Model]:
+def models_of(experiment: Experiment, images: data.Splits) -> dict[str, zoo.Model]:
+  """The zoo's models by name, as they are served, from their checkpoints."""
   config = experiment.config.zoo
   assert config is not None
   models = {}

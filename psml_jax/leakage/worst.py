@@ -131,9 +131,15 @@ def worst_of_all(profile: ZooProfile, router: Router, *, gap: float = 1e-3) -> W
   router = _bare(router)
   if _own_is_best(router):
     found = worst(profile, router, victims=everyone.tolist())
-    *fields, certified = found
     place = np.array([found.most])
-    return Worst(*jax.tree.map(lambda field: field[place], fields), certified)
+    return Worst(
+      found.victims[place],
+      found.rate[place],
+      found.ceiling[place],
+      found.purity[place],
+      jax.tree.map(lambda field: field[place], found.spec),
+      found.certified,
+    )
   search = _search(profile, router, everyone)
   ceilings = search.ceilings()
   first, *others = (int(victim) for victim in np.argsort(-ceilings))

@@ -1,12 +1,14 @@
 """What the numbers of a ladder come to: means over zoos, and the worst thief."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from psml_jax.metrics import Interval, interval
 from psml_jax.report.ladder_records import Ladder, Rung
+
+T = TypeVar('T')
 
 
 class Thief(NamedTuple):
@@ -25,11 +27,11 @@ class Behind(NamedTuple):
   target: float | None
 
 
-def over_zoos(rungs: Iterable[Rung], of: Callable[[Rung], list[float]]) -> Interval:
+def over_zoos(rungs: Iterable[T], of: Callable[[T], list[float]]) -> Interval:
   """A number's mean, with its interval over zoos; of one zoo, over seeds.
 
   Args:
-    rungs: the same rung, a zoo each.
+    rungs: the same rung, or another record of runs, a zoo each.
     of: the rung's numbers, a seed each.
   """
   each = [of(rung) for rung in rungs]

@@ -1,16 +1,24 @@
 """Other goals of a thief: who was trained on, and inputs that fool the victim."""
 
+from psml_jax.threats.detection import Detection, detection, true_positive_rate
 from psml_jax.threats.membership import (
+  Shadows,
   confidences,
   likelihood_ratios,
+  mixed_ratios,
+  of_distinct,
   shadows,
-  true_positive_rate,
 )
 from psml_jax.threats.transfer import pgd, transfer_rate
 
 __all__ = [
+  'Detection',
+  'Shadows',
   'confidences',
+  'detection',
   'likelihood_ratios',
+  'mixed_ratios',
+  'of_distinct',
   'pgd',
   'shadows',
   'transfer_rate',

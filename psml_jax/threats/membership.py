@@ -4,9 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
-from sklearn.metrics import roc_curve
 
 from psml_jax import _validate, train
 from psml_jax.core import Harvest
@@ -32,12 +30,13 @@ def confidences(outputs: ArrayLike, labels: ArrayLike) -> jax.Array:
 
   Args:
     outputs: f32[..., K], probabilities.
-    labels: i32[...].
+    labels: i32[...], or of trailing axes of it.
 
   >>> [f'{x:.2f}' for x in confidences([[0.5, 0.5], [0.9, 0.1]], [0, 0])]
   ['0.00', '2.20']
   """
-  outputs, labels = jnp.asarray(outputs, jnp.float32), jnp.asarray(labels)
+  outputs = jnp.asarray(outputs, jnp.float32)
+  labels = jnp.broadcast_to(jnp.asarray(labels), outputs.shape[:-1])
   right = jnp.take_along_axis(outputs, labels[..., None], axis=-1)[..., 0]
   others = jnp.sum(outputs, axis=-1) - right
   return jnp.log(jnp.maximum(right, 1e-7)) - jnp.log(jnp.maximum(others, 1e-7))
@@ -85,7 +84,9 @@ def shadows(
   return Shadows(*train.over_population(row, keys, width=width))
 
 
-def likelihood_ratios(observed: ArrayLike, known: Shadows) -> jax.Array:
+def likelihood_ratios(
+  observed: ArrayLike, known: Shadows, *, shared: bool = False
+) -> jax.Array:
   """How much more likely each answer is of a model that was trained on the candidate.
 
   The confidences of the shadows that were trained on it are taken to be normal, those
@@ -95,6 +96,8 @@ def likelihood_ratios(observed: ArrayLike, known: Shadows) -> jax.Array:
     observed: f32[..., N], confidences that came back from the server; NaN where nothing
       did, which tells nothing.
     known: the shadows, some with and some without each candidate.
+    shared: whether all candidates have one deviation of members and one of others; of
+      few shadows (there: below 64) each candidate's own is too noisy.
 
   Returns:
     f32[..., N], logarithms; 0 where nothing came back.
@@ -107,44 +110,88 @@ def likelihood_ratios(observed: ArrayLike, known: Shadows) -> jax.Array:
   (True, True)
   """
   observed = jnp.asarray(observed, jnp.float32)
-  shape = (1,) * (observed.ndim - 1) + (-1,)
-
-  def density(which: jax.Array) -> jax.Array:
-    count = jnp.maximum(jnp.sum(which, axis=0, dtype=jnp.float32), 1)
-    mean = jnp.sum(jnp.where(which, known.confidence, 0), axis=0) / count
-    away = jnp.where(which, known.confidence - mean[None], 0)
-    deviation = jnp.sqrt(jnp.sum(away**2, axis=0) / count)
-    deviation = jnp.maximum(deviation, _LEAST_DEVIATION)
-    mean, deviation = (each.reshape(shape) for each in (mean, deviation))
-    return -0.5 * ((observed - mean) / deviation) ** 2 - jnp.log(deviation)
-
-  ratio = density(known.member) - density(~known.member)
+  ratio = _log_density(observed, known, known.member, shared) - _log_density(
+    observed, known, ~known.member, shared
+  )
   return jnp.where(jnp.isnan(observed), 0.0, ratio)
 
 
-def true_positive_rate(
-  score: ArrayLike, member: ArrayLike, false_positive_rate: float
-) -> float:
-  """The share of members found while so few others are taken for members.
+def mixed_ratios(
+  observed: ArrayLike, known: Shadows, responder: ArrayLike, *, shared: bool = False
+) -> jax.Array:
+  """`likelihood_ratios` of answers that may be of several architectures.
+
+  All models of a zoo were trained on the same images, so the answer of any of them
+  tells of its members. Each density is the mixture, by who probably answered, of the
+  densities of all architectures.
 
   Args:
-    score: f[N], higher for members.
-    member: bool[N].
-    false_positive_rate: at most this, in (0, 1).
+    observed: f32[..., N], as in `likelihood_ratios`.
+    known: shadows of M architectures, confidence f32[M, S, N] and member bool[S, N].
+    responder: f32[M, ..., N], how probably each gave each answer, such as
+      `demix.responders` says.
+    shared: as in `likelihood_ratios`, of each architecture.
 
   Returns:
-    A fraction.
+    f32[..., N], logarithms; 0 where nothing came back.
 
-  Raises:
-    ValueError: a rate outside (0, 1), or members or others missing.
-
-  >>> true_positive_rate([3.0, 2.0, 1.0, 0.0], [True, True, False, False], 0.1)
-  1.0
+  >>> one = Shadows(jnp.array([[2.0], [3.0], [-1.0], [0.0]]),
+  ...               jnp.array([[True], [True], [False], [False]]))
+  >>> two = Shadows(jnp.stack([one.confidence, 9 + one.confidence]), one.member)
+  >>> seen = jnp.array([2.5])
+  >>> mixed_ratios(seen, two, jnp.array([[1.0], [0.0]])) == likelihood_ratios(seen, one)
+  Array([ True], dtype=bool)
   """
-  rate = false_positive_rate
-  _validate.number('false_positive_rate', rate, lambda x: 0 < x < 1, 'in (0, 1)')
-  member = np.asarray(member, bool)
-  if member.all() or not member.any():
-    raise ValueError('member has one value alone; there must be members and others')
-  false, true, _ = roc_curve(member, np.asarray(score), drop_intermediate=False)
-  return float(true[false <= rate].max())
+  observed = jnp.asarray(observed, jnp.float32)
+  weight = jnp.log(jnp.asarray(responder, jnp.float32))
+
+  def mixture(which: jax.Array) -> jax.Array:
+    each = [
+      _log_density(observed, Shadows(confidence, known.member), which, shared)
+      for confidence in known.confidence
+    ]
+    return jax.nn.logsumexp(weight + jnp.stack(each), axis=0)
+
+  ratio = mixture(known.member) - mixture(~known.member)
+  return jnp.where(jnp.isnan(observed), 0.0, ratio)
+
+
+def _log_density(
+  observed: jax.Array, known: Shadows, which: jax.Array, shared: bool
+) -> jax.Array:
+  """Of the normal distribution of some shadows' confidences, up to a constant."""
+  count = jnp.maximum(jnp.sum(which, axis=0, dtype=jnp.float32), 1)
+  mean = jnp.sum(jnp.where(which, known.confidence, 0), axis=0) / count
+  away = jnp.where(which, known.confidence - mean[None], 0)
+  spread = jnp.sum(away**2, axis=0)
+  if shared:
+    free = jnp.sum(count) - jnp.float32(len(count))
+    variance = jnp.full_like(spread, jnp.sum(spread) / jnp.maximum(free, 1))
+  else:
+    variance = spread / count
+  deviation = jnp.maximum(jnp.sqrt(variance), _LEAST_DEVIATION)
+  shape = (1,) * (observed.ndim - 1) + (-1,)
+  mean, deviation = (each.reshape(shape) for each in (mean, deviation))
+  return -0.5 * ((observed - mean) / deviation) ** 2 - jnp.log(deviation)
+
+
+def of_distinct(ratios: jax.Array, observed: jax.Array) -> jax.Array:
+  """What several answers to one candidate tell together: each other one once.
+
+  A model that answers twice says the same twice, which tells no more.
+
+  Args:
+    ratios: f32[T, N], of the answers.
+    observed: f32[T, N], their confidences; NaN where nothing came back.
+
+  Returns:
+    f32[T, N]: the sums over the first, the first two, ... of all T answers.
+
+  >>> seen = jnp.array([[1.0, 2.0], [1.0, jnp.nan], [3.0, 4.0]])
+  >>> of_distinct(seen, seen).tolist()
+  [[1.0, 2.0], [1.0, 2.0], [4.0, 6.0]]
+  """
+  earlier = jnp.tril(jnp.ones((len(ratios), len(ratios)), bool), -1)
+  same = (observed[:, None] == observed[None]) & earlier[:, :, None]
+  new = ~jnp.any(same, axis=1) & ~jnp.isnan(observed)
+  return jnp.cumsum(jnp.where(new, ratios, 0.0), axis=0)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from psml_jax import demix, routers, train
+from psml_jax import demix, train
 from psml_jax.core import Harvest, Spec
 from psml_jax.experiments import harness, plan
 from psml_jax.experiments.harness import Run, Spoils
@@ -91,13 +91,8 @@ class Climb:
       return jax.lax.map(one, runs)
 
     self._every = every
-    self._offer = functools.cache(self._offer_of)
-
-  def _offer_of(self, defense: str, target: float | None) -> Offer | None:
-    if target is None:
-      policy = routers.POLICIES[self._config.policy](self._zoo.profile)
-      return self._zoo.undefended(policy)
-    return self._zoo.offer(defense, target)
+    self._key = zoo.experiment.key('extraction')
+    self._offer = functools.cache(zoo.behind)
 
   def run(self, place: Place) -> list[Rung]:
     """The records of a rung, one for each de-mixing and surrogate.
@@ -108,7 +103,7 @@ class Climb:
     offer = self._offer(place.defense, place.target)
     if offer is None:
       return []
-    runs = self._runs(place, offer)
+    runs = runs_of(zoo, place, offer, self._key, self._config.seeds)
     spoils = self._every(place.attack, place.defense, zoo.tables, runs)
     view = demix.View(
       pool=zoo.tables.pool,
@@ -143,25 +138,6 @@ class Climb:
         seen = self._seen(place, spoils, believed[i], kept[i])
         records.append(self._record(place, offer, method, name, score, seen))
     return records
-
-  def _runs(self, place: Place, offer: Offer) -> Run:
-    pairing, serving = jax.random.split(self._zoo.experiment.key('extraction'))
-    seeds = jnp.arange(self._config.seeds, dtype=jnp.uint32)
-    number = np.uint32(zlib.crc32(repr(tuple(place)).encode()))
-    fold_in = jax.vmap(jax.random.fold_in, (None, 0))
-    every = functools.partial(jnp.broadcast_to, shape=seeds.shape)
-    informed = plan.entry(self._config, place.attack).role == 'informed'
-    told = offer.best[place.size][1] if informed else Spec.of(jnp.inf, -jnp.inf)
-    budget = self._zoo.latency_budget_ms(place.size)
-    return Run(
-      victim=every(jnp.int32(self._zoo.victims[place.size])),
-      value=every(jnp.float32(offer.value)),
-      query_budget=every(jnp.int32(place.queries)),
-      latency_budget_ms=every(jnp.float32(budget)),
-      told=jax.tree.map(every, told),
-      pairing_key=fold_in(pairing, seeds),
-      serving_key=fold_in(jax.random.fold_in(serving, number), seeds),
-    )
 
   def _seen(
     self, place: Place, spoils: Spoils, believed: jax.Array, kept: Harvest
@@ -227,6 +203,37 @@ class Climb:
       fidelity=scored(np.asarray(score.fidelity)),
       **seen,
     )
+
+
+def runs_of(zoo: Zoo, place: Place, offer: Offer, key: jax.Array, count: int) -> Run:
+  """So many runs of a rung; their keys follow from the rung and their number.
+
+  Args:
+    zoo: whose rung it is.
+    place: the rung.
+    offer: of its defense.
+    key: consumed; equal for rungs whose runs are to be paired.
+    count: how many.
+
+  Returns:
+    The runs, fields of shape [count].
+  """
+  pairing, serving = jax.random.split(key)
+  seeds = jnp.arange(count, dtype=jnp.uint32)
+  number = np.uint32(zlib.crc32(repr(tuple(place)).encode()))
+  fold_in = jax.vmap(jax.random.fold_in, (None, 0))
+  every = functools.partial(jnp.broadcast_to, shape=seeds.shape)
+  informed = plan.entry(zoo.experiment.config, place.attack).role == 'informed'
+  told = offer.best[place.size][1] if informed else Spec.of(jnp.inf, -jnp.inf)
+  return Run(
+    victim=every(jnp.int32(zoo.victims[place.size])),
+    value=every(jnp.float32(offer.value)),
+    query_budget=every(jnp.int32(place.queries)),
+    latency_budget_ms=every(jnp.float32(zoo.latency_budget_ms(place.size))),
+    told=jax.tree.map(every, told),
+    pairing_key=fold_in(pairing, seeds),
+    serving_key=fold_in(jax.random.fold_in(serving, number), seeds),
+  )
 
 
 @functools.partial(jax.jit, static_argnames='method')

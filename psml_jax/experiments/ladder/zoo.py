@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from psml_jax import leakage, pareto
+from psml_jax import leakage, pareto, routers
 from psml_jax.core import Router, Spec, ZooProfile
 from psml_jax.experiments import extraction_stage
 from psml_jax.experiments.experiment import Experiment, latency_budget
@@ -28,12 +28,14 @@ class Offer(NamedTuple):
   Attributes:
     value: of the knob.
     goodput: a fraction.
+    router: the zoo behind it.
     best: size of the victim -> rate and spec of the best-informed client.
     prior: size of the victim -> f32[M], how often each model answers that spec.
   """
 
   value: float
   goodput: float
+  router: Router
   best: Mapping[str, tuple[float, Spec]]
   prior: Mapping[str, jax.Array]
 
@@ -83,8 +85,14 @@ class Zoo:
     key = jax.random.fold_in(self.experiment.key('leakage'), 0)
     return curves.clients(key, self.profile, {its.pop('name'): its})
 
-  def offer(self, defense: str, target: float) -> Offer | None:
-    """A defense calibrated to a goodput; None where no value of its knob keeps it."""
+  def behind(self, defense: str, target: float | None) -> Offer | None:
+    """A defense calibrated to a goodput, or none at all where the target is None.
+
+    None where no value of the defense's knob keeps the target.
+    """
+    if target is None:
+      policy = self.experiment.config.policy
+      return self._offer(0.0, 1.0, routers.POLICIES[policy](self.profile))
     fields = self.config.defenses[defense]
     key = jax.random.fold_in(self.experiment.key('leakage'), 1)
     curve = curves.Curve(self.profile, self._clients, defense, fields, key, _GAP)
@@ -96,10 +104,6 @@ class Zoo:
     value = curve.value(strength)
     return self._offer(value, curve.goodput(strength)[workload], curve.router(value))
 
-  def undefended(self, router: Router) -> Offer:
-    """No defense at all."""
-    return self._offer(0.0, 1.0, router)
-
   def _offer(self, value: float, goodput: float, router: Router) -> Offer:
     places = list(self.victims.values())
     found = leakage.worst(self.profile, router, victims=places, gap=_GAP)
@@ -108,7 +112,7 @@ class Zoo:
       spec = jax.tree.map(lambda field, i=i: field[i], found.spec)
       best[size] = (float(found.rate[i]), spec)
       prior[size] = jnp.asarray(leakage.kernel(router, spec)[:-1], jnp.float32)
-    return Offer(value, goodput, best, prior)
+    return Offer(value, goodput, router, best, prior)
 
   def neighbours(self) -> list[Neighbours]:
     """How well a clock tells each model from the next slower one."""
