@@ -1,0 +1,84 @@
+"""Makes docs/results/ladder.md and its picture of finished ladders.
+
+python benchmarks/ladder_page.py --root=runs --revision=abc
+
+The root holds the work directories of configs/ladder.py, `ladder`, and of its variants,
+`channels` and `gain`, where they were run.
+"""
+
+import pathlib
+
+import jax
+import matplotlib.style
+from absl import app, flags
+
+from psml_jax.experiments import workdir
+from psml_jax.report import ladder, ladder_plot, text
+from psml_jax.report.columns import Table
+from psml_jax.report.ladder_records import Ladder
+
+_ROOT = flags.DEFINE_string('root', 'runs', 'The work directories.')
+_REVISION = flags.DEFINE_string('revision', None, 'Of the studies.', required=True)
+_TABLES = {
+  'ladder': ('worst', 'law', 'explicit', 'channels', 'neighbours', 'missing'),
+  'channels': ('channels',),
+  'gain': ('gain', 'explicit'),
+}
+_HEAD = """
+```sh
+{commands}
+```
+
+{device}, JAX {jax}, Python 3.11, revision {revision}. {times}. Zoos of seeds {zoos},
+{seeds} seeds each, {queries} billed queries, probes included; every defense is
+calibrated to three goodputs of uniform clients. Intervals are over zoos.
+
+{summary}
+
+![The worst thief of every defense](../images/ladder.png)
+"""
+
+
+def main(argv: list[str]) -> None:
+  """Writes the page and the picture."""
+  del argv
+  root, docs = pathlib.Path(_ROOT.value), pathlib.Path(__file__).parents[1] / 'docs'
+  studies = {
+    name: workdir.read_json(root / name / 'study.json', Ladder)
+    for name in _TABLES
+    if (root / name / 'study.json').exists()
+  }
+  tables: list[Table] = []
+  for name, study in studies.items():
+    made = ladder.tables(study)
+    tables += [
+      table._replace(title=f'{table.title} ({study.name})')
+      for key, table in made.items()
+      if key in _TABLES[name]
+    ]
+  first = studies['ladder']
+  suffix = {'ladder': '', 'channels': ':channels', 'gain': ':gain'}
+  head = _HEAD.format(
+    commands='\n'.join(
+      f'python launch/ladder.py --config=configs/ladder.py{suffix[name]} '
+      f'--workdir=runs/{name}'
+      for name in studies
+    ),
+    device=first.device,
+    jax=jax.__version__,
+    revision=_REVISION.value,
+    times=', '.join(f'{s.name} {s.seconds / 60:.0f} min' for s in studies.values()),
+    zoos=', '.join(map(str, first.zoos)),
+    seeds=first.seeds,
+    queries=first.queries,
+    summary=ladder.summary(first),
+  )
+  page = text.as_markdown('Thieves against defenses: digits', tables)
+  title, rest = page.split('\n', 1)
+  (docs / 'results' / 'ladder.md').write_text(title + '\n' + head + rest, 'utf-8')
+  with matplotlib.style.context('default'):
+    (docs / 'images' / 'ladder.png').write_bytes(ladder_plot.draw(first))
+
+
+if __name__ == '__main__':
+  app.run(main)
