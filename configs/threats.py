@@ -2,11 +2,8 @@
 
 python launch/threats.py --config=configs/threats.py --workdir=runs/threats
 
-Eleven minutes on two CPU cores with nothing else running, by the times of its parts,
-of which the replicates of the largest model take three; not timed as a whole. On
-five of its models, at a revision that docs/results/threats.md names: at 1 %
-false positives 8.3 % of the members of the large victim's training are found by name,
-5.6 % by one query each behind capped routing at a goodput of 80 %, 8.2 % by four.
+Eleven minutes on two CPU cores with nothing else running, by the times of its parts.
+docs/results/threats.md has what to expect.
 
 `--config=configs/threats.py:tiny` is the same of one small zoo, for tests.
 """
