@@ -162,7 +162,7 @@ def test_a_ladder_has_no_pieces():
     | {'extraction': own['extraction']},
     'defenses': {'refusal': {}},
     'attacks': {'naive': {}},
-    'objectives': {'soft': {'name': 'cross_entropy'}},
+    'surrogates': {'soft': {}},
   }
   with pytest.raises(ValueError, match=r'extraction\.pieces is 2; it must be 1'):
     ladder.parse(fields)

@@ -102,7 +102,8 @@ def canvass(spec: str, *, times: int = 1, min_accuracy: ArrayLike = 0.0) -> Canv
   """
   _validate.one_of('spec', spec, extraction.SPECS)
   _validate.positive_int('times', times)
-  _validate.fractions('min_accuracy', min_accuracy)
+  if _validate.is_concrete(min_accuracy):
+    _validate.fractions('min_accuracy', min_accuracy)
   return Canvass(jnp.asarray(min_accuracy, jnp.float32), spec, times)
 
 

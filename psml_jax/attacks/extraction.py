@@ -82,7 +82,8 @@ def replay(spec: str, num_queries: int, *, min_accuracy: ArrayLike = 0.0) -> Rep
   """
   _validate.one_of('spec', spec, SPECS)
   _validate.positive_int('num_queries', num_queries)
-  _validate.fractions('min_accuracy', min_accuracy)
+  if _validate.is_concrete(min_accuracy):
+    _validate.fractions('min_accuracy', min_accuracy)
   return Replay(jnp.asarray(min_accuracy, jnp.float32), spec, num_queries)
 
 

@@ -91,7 +91,10 @@ def explicit(study: Ladder, size: str, surrogate: str) -> dict[int, Interval]:
 
 
 def predicted(study: Ladder, rung: Rung) -> float:
-  """The explicit curve at rate times queries, linear in their logarithm; NaN beyond."""
+  """The explicit curve at rate times queries, linear in their logarithm.
+
+  NaN where that is more than a tenth below the fewest queries of the curve.
+  """
   curve = {
     one.queries: float(np.mean(fidelity(one)))
     for one in study.rungs
@@ -99,7 +102,7 @@ def predicted(study: Ladder, rung: Rung) -> float:
     == (rung.zoo, 'explicit', rung.size, rung.surrogate)
   }
   answers = (rung.best_rate or 0.0) * rung.queries
-  if not curve or answers < min(curve):
+  if not curve or answers < 0.9 * min(curve):
     return float('nan')
   budgets = sorted(curve)
   at = np.interp(np.log(answers), np.log(budgets), [curve[n] for n in budgets])

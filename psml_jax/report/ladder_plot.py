@@ -11,6 +11,7 @@ from psml_jax.report.ladder_records import Ladder
 
 _COLORS = ('#c0392b', '#2471a3', '#7f8c8d', '#229954', '#8e44ad', '#d68910', '#16a085')
 _MARKERS = 'osx^Dvp*'
+_DASHES = ('--', ':', '-.')
 
 
 def draw(study: Ladder) -> bytes:
@@ -51,9 +52,14 @@ def draw(study: Ladder) -> bytes:
 
 
 def _explicit(axes: Axes, study: Ladder, size: str) -> None:
-  for surrogate in dict.fromkeys(rung.surrogate for rung in study.rungs):
+  names = dict.fromkeys(rung.surrogate for rung in study.rungs)
+  for i, surrogate in enumerate(names):
     curve = ladder_numbers.explicit(study, size, surrogate)
     if curve:
       axes.axhline(
-        curve[max(curve)].mean, color='black', ls='--', lw=1.2, label='named model'
+        curve[max(curve)].mean,
+        color='black',
+        ls=_DASHES[i % len(_DASHES)],
+        lw=1.2,
+        label=f'named model, {surrogate}',
       )
