@@ -28,9 +28,10 @@ def measure(config: Config) -> list[Row]:
     config: an experiment whose surrogate is an MLP of the images as they are, trained
       by `Steps`.
   """
-  assert config.extraction is not None
+  own = config.extraction
+  assert own is not None
   images, outputs = answered_pool(config)
-  base = config.extraction.training(images.num_classes)
+  base = own.training(images.num_classes)
   assert isinstance(base.recipe, train.Steps)
   recipe = dataclasses.replace(base.recipe, ema_decay=0.99, rotation_degrees=10.0)
   training = train.Training(base.module, recipe, OBJECTIVE)
@@ -43,7 +44,8 @@ def measure(config: Config) -> list[Row]:
       harvest = Harvest(sent, targets[sent], jnp.int32(NUM_QUERIES))
       return train.pure_fit(fit_key, training, pool, harvest)
 
-    width = 1 if jax.default_backend() == 'cpu' else NUM_SURROGATES
+    on_cpu = jax.default_backend() == 'cpu'
+    width = own.width if on_cpu else NUM_SURROGATES
     return train.over_population(row, keys, width=width)
 
   keys = jax.random.split(jax.random.key(config.seed), NUM_SURROGATES)
@@ -57,7 +59,7 @@ def measure(config: Config) -> list[Row]:
 
   widths = (
     int(np.prod(images.pool_x.shape[1:])),
-    *config.extraction.surrogate['widths'],
+    *own.surrogate['widths'],
     images.num_classes,
   )
   theirs = torch.from_numpy(np.moveaxis(images.pool_x, -1, 1).copy())

@@ -107,10 +107,12 @@ def strong(key: jax.Array, images: jax.Array) -> jax.Array:
   >>> strong(jax.random.key(0), jnp.ones((2, 8, 8, 1))).shape
   (2, 8, 8, 1)
   """
-  order_key, strength_key, size_key, place_key = jax.random.split(key, 4)
-  shape = (len(images), _OPERATIONS)
-  chosen = jnp.argsort(jax.random.uniform(order_key, shape), axis=-1) < 2
-  strength = jax.random.uniform(strength_key, shape, minval=-1.0, maxval=1.0) * chosen
+  drawn = jax.random.uniform(key, (len(images), 7))  # At once: each draw costs a call.
+  places = (drawn[:, :2] * jnp.array([[_OPERATIONS, _OPERATIONS - 1]])).astype(int)
+  first, second = places[:, :1], places[:, 1:]
+  chosen = jnp.concatenate([first, second + (second >= first)], axis=-1)
+  one_hot = jax.nn.one_hot(chosen, _OPERATIONS)
+  strength = jnp.sum(one_hot * (2 * drawn[:, 2:4, None] - 1), axis=1)
   images = warp(
     images,
     _TURN * strength[:, 0],
@@ -128,14 +130,13 @@ def strong(key: jax.Array, images: jax.Array) -> jax.Array:
   levels = jnp.round(2 ** (8 - 4 * jnp.abs(by_image[:, 4]))) - 1
   coarse = jnp.round(images * levels) / levels
   images = jnp.where(by_image[:, 4] == 0, images, coarse)
-  return _cut(size_key, place_key, images)
+  return _cut(images, drawn[:, 4:5] / 2, drawn[:, 5:7])
 
 
-def _cut(size_key: jax.Array, place_key: jax.Array, images: jax.Array) -> jax.Array:
-  height, width = images.shape[1:3]
-  extent = jnp.array([height, width], jnp.float32)
-  side = jax.random.uniform(size_key, (len(images), 1), maxval=0.5) * extent[None]
-  centre = jax.random.uniform(place_key, (len(images), 2)) * extent[None]
+def _cut(images: jax.Array, side: jax.Array, centre: jax.Array) -> jax.Array:
+  """Grey squares: side f32[N, 1] and centre f32[N, 2] are shares of the image's."""
+  extent = jnp.array([images.shape[1:3]], jnp.float32)
+  side, centre = side * extent, centre * extent
 
   def within(axis: int) -> jax.Array:
     pixel = jnp.arange(images.shape[1 + axis], dtype=jnp.float32)[None] + 0.5
