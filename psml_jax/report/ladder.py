@@ -244,6 +244,7 @@ def _channels(study: Ladder) -> Table:
     Column('target (%)', _target, True),
     Column('attack'),
     Column('de-mixing'),
+    Column('surrogate'),
     Column('AUC', _rate, True),
     Column("victim's share before", _rate, True),
     Column('after', _rate, True),
@@ -258,7 +259,8 @@ def _channels(study: Ladder) -> Table:
       continue
     rows.append(
       (
-        *(place.size, place.defense, place.target, thief.attack, thief.demix),
+        *(place.size, place.defense, place.target),
+        *(thief.attack, thief.demix, thief.surrogate),
         float(np.mean(aucs)),
         float(np.mean([np.mean(rung.kept) for rung in before])),
         float(np.mean([np.mean(rung.kept) for rung in rungs])),
