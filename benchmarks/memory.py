@@ -151,7 +151,7 @@ def _training(
     lambda key: feeding.begin(key, training, shape, size, None), key
   )
   examples = Harvest(_integers(size), _integers(size), _integers())
-  lowered = feeding._resident.lower(  # type: ignore[attr-defined]
+  lowered = feeding._resident.lower(
     state, key, training, _floats(size, *shape), examples, None
   )
   times = recipe.epoch_steps(size) * recipe.accumulate
@@ -167,7 +167,7 @@ def _serving(
   module = zoo.create(num_classes=classes, **config.zoo.module_fields(name))
   if isinstance(module, RepVGG):
     module = module.clone(deploy=True)
-  lowered = model._answer.lower(  # type: ignore[attr-defined]
+  lowered = model._answer.lower(
     module, zoo.abstract_variables(module, shape), _floats(batch, *shape)
   )
   _, profile_size = config.data.zoo_sizes()
@@ -205,7 +205,7 @@ def surrogates(config: Config, extraction: Extraction, images: Data) -> list[Pro
   steps = recipe.epochs * recipe.epoch_steps(most) * recipe.accumulate
   turns = math.ceil(rows / width)
   if extraction.pieces == 1:
-    lowered = harness.scores.lower(  # type: ignore[attr-defined]
+    lowered = harness.scores.lower(
       training,
       tables,
       keys,
@@ -219,7 +219,7 @@ def surrogates(config: Config, extraction: Extraction, images: Data) -> list[Pro
   under = jax.eval_shape(
     lambda keys: pieces.begin(keys, training, shape, most, mesh), keys
   )
-  advance = pieces.advance.lower(  # type: ignore[attr-defined]
+  advance = pieces.advance.lower(
     under,
     training,
     tables,
@@ -229,7 +229,7 @@ def surrogates(config: Config, extraction: Extraction, images: Data) -> list[Pro
     width,
     mesh,
   )
-  examine = pieces.examine.lower(  # type: ignore[attr-defined]
+  examine = pieces.examine.lower(
     under, training, tables, _integers(rows), extraction.test_batch, width, mesh
   )
   batches = math.ceil(images.test_size / extraction.test_batch)

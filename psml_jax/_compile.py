@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,16 @@ import jax.numpy as jnp
 Kind = Literal['training', 'surrogates', 'serving', 'once']
 P = ParamSpec('P')
 T = TypeVar('T')
+T_co = TypeVar('T_co', covariant=True)
+
+
+class Jitted(Protocol[P, T_co]):
+  """What `jit` makes of a function."""
+
+  def __call__(self, *args: P.args, **kwargs: P.kwargs) -> T_co: ...
+
+  def lower(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    """As `lower` of `jax.jit`."""
 
 
 def _given_to_ynnpack(*kinds: str) -> dict[str, str]:
@@ -63,7 +73,7 @@ def _accepted(of: str, backend: str) -> dict[str, str | bool]:
   return {}
 
 
-def jit(of: Kind, **arguments: Any) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def jit(of: Kind, **arguments: Any) -> Callable[[Callable[P, T]], Jitted[P, T]]:
   """`jax.jit` with the `options` of the backend that is there when it is called.
 
   Args:
@@ -75,7 +85,7 @@ def jit(of: Kind, **arguments: Any) -> Callable[[Callable[P, T]], Callable[P, T]
     values of its static arguments; `lower` is that of `jax.jit`.
   """
 
-  def decorate(function: Callable[P, T]) -> Callable[P, T]:
+  def decorate(function: Callable[P, T]) -> Jitted[P, T]:
     @functools.cache
     def program(backend: str) -> Callable[P, T]:
       del backend
@@ -89,6 +99,6 @@ def jit(of: Kind, **arguments: Any) -> Callable[[Callable[P, T]], Callable[P, T]
     made.lower = lambda *args, **kwargs: cast(
       'Any', program(jax.default_backend())
     ).lower(*args, **kwargs)
-    return call
+    return cast('Jitted[P, T]', made)
 
   return decorate

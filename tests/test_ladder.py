@@ -11,6 +11,7 @@ from psml_jax.experiments.ladder import rungs
 from psml_jax.report import ladder as report
 from psml_jax.report import ladder_numbers
 from psml_jax.report.ladder_records import Ladder, Rung
+from tests import stored
 
 LATENCIES = {'linear2': 1.0, 'cnn4': 2.0, 'cnn8': 4.0}
 
@@ -18,16 +19,9 @@ LATENCIES = {'linear2': 1.0, 'cnn4': 2.0, 'cnn8': 4.0}
 @pytest.fixture(scope='module')
 def fields(tmp_path_factory):
   """The tiny ladder, with latencies that do not depend on the machine."""
-  folder = tmp_path_factory.mktemp('stored')
-  lines = [f'{name},0.5,{latency}' for name, latency in LATENCIES.items()]
-  text = '\n'.join(['name,accuracy,latency_ms', *lines]) + '\n'
-  (folder / 'profile.csv').write_text(text)
-  jitter = np.exp(0.05 * np.random.default_rng(0).standard_normal(256))
-  samples = {name: (at * jitter).tolist() for name, at in LATENCIES.items()}
-  described = {'device': 'made up', 'samples_ms': samples}
-  (folder / 'profile.json').write_text(json.dumps(described))
   made = config_file.load('configs/ladder.py:tiny')
-  made['experiment']['profiling']['stored'] = str(folder / 'profile.csv')
+  path = stored.profile(tmp_path_factory.mktemp('stored'), LATENCIES, 0.05)
+  made['experiment']['profiling']['stored'] = path
   return made
 
 

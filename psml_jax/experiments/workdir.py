@@ -239,6 +239,34 @@ def read_jsonl(
     raise damaged(path, error, remedy) from error
 
 
+def study(
+  directory: str | os.PathLike[str],
+  config: Any,
+  work: Callable[[pathlib.Path], None],
+) -> pathlib.Path:
+  """Opens a study's work directory, and does its work where there is no report yet.
+
+  Args:
+    directory: new, empty, or of the same config.
+    config: a dataclass.
+    work: given the directory, it leaves report.html as its last file.
+
+  Returns:
+    The directory.
+
+  Raises:
+    InputError: a directory of another config, or in use.
+  """
+  try:
+    path = open_workdir(_files.local('workdir', directory), config)
+  except ValueError as error:
+    raise InputError(str(error)) from error
+  if not (path / 'report.html').exists():
+    with held(path):
+      work(path)
+  return path
+
+
 def job_by_job(
   path: pathlib.Path, kind: type[T], jobs: Mapping[str, Callable[[], list[T]]]
 ) -> list[T]:

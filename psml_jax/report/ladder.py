@@ -5,9 +5,8 @@ import pathlib
 import matplotlib.style
 import numpy as np
 
-from psml_jax import _files
 from psml_jax.metrics import Interval
-from psml_jax.report import ladder_plot, page, text
+from psml_jax.report import ladder_plot, page
 from psml_jax.report.columns import Column, Table, number
 from psml_jax.report.ladder_numbers import (
   explicit,
@@ -35,14 +34,12 @@ def write(study: Ladder, directory: pathlib.Path) -> list[pathlib.Path]:
     image = ladder_plot.draw(study)
   contents = tables(study)
   title = f'{study.name}: thieves against defenses'
-  markdown = text.as_markdown(title, contents.values())
-  _files.write_bytes(directory / 'results.md', markdown.encode())
   note = (
     f'{len(study.zoos)} zoos, {study.seeds} seeds each, {study.queries} queries. '
     f'{study.device}, {study.seconds:,.0f} s in all.'
   )
-  html = page.render(title, note, contents, {'worst': image}, _CAPTIONS)
-  return page.write_files(directory, contents, {'ladder.png': image}, html)
+  images, files = {'worst': image}, {'ladder.png': image}
+  return page.write_study(directory, title, note, contents, images, _CAPTIONS, files)
 
 
 def summary(study: Ladder) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from psml_jax import _files
-from psml_jax.report import export, plots, schema, tables
+from psml_jax.report import export, plots, schema, tables, text
 from psml_jax.report.columns import Table
 from psml_jax.report.schema import Summary
 
@@ -71,6 +71,35 @@ def write(
     {name: text.format(target=target) for name, text in _CAPTIONS.items()},
   )
   return write_files(directory, contents, files, page)
+
+
+def write_study(
+  directory: Path,
+  title: str,
+  note: str,
+  contents: Mapping[str, Table],
+  images: Mapping[str, bytes],
+  captions: Mapping[str, str],
+  files: dict[str, bytes],
+) -> list[Path]:
+  """Writes a study's results.md, pictures, tables and report.html (the last).
+
+  Args:
+    directory: where to.
+    title: as in `render`, and so on.
+    note: likewise.
+    contents: likewise.
+    images: likewise.
+    captions: likewise.
+    files: the pictures by the names of their files.
+
+  Returns:
+    The paths written, but for results.md.
+  """
+  markdown = text.as_markdown(title, contents.values())
+  _files.write_bytes(directory / 'results.md', markdown.encode())
+  html = render(title, note, contents, images, captions)
+  return write_files(directory, contents, files, html)
 
 
 def write_files(

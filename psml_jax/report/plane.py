@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import matplotlib.style
 import numpy as np
 
-from psml_jax import _files
 from psml_jax.metrics import Interval, interval
-from psml_jax.report import page, plane_plots, text
+from psml_jax.report import page, plane_plots
 from psml_jax.report.columns import Column, Table, number
 from psml_jax.report.plane_records import Row, Study
 
@@ -43,11 +42,10 @@ def write(study: Study, directory: pathlib.Path) -> list[pathlib.Path]:
     images = plane_plots.draw(study)
   contents = tables(study)
   title = f'{study.name}: protection against goodput'
-  markdown = text.as_markdown(title, contents.values())
-  _files.write_bytes(directory / 'results.md', markdown.encode())
-  html = page.render(title, _note(study), contents, images, _CAPTIONS)
   files = {f'{name}.png': image for name, image in images.items()}
-  return page.write_files(directory, contents, files, html)
+  return page.write_study(
+    directory, title, _note(study), contents, images, _CAPTIONS, files
+  )
 
 
 def advice(study: Study) -> str:

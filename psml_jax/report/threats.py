@@ -5,9 +5,8 @@ import pathlib
 import matplotlib.style
 import numpy as np
 
-from psml_jax import _files
 from psml_jax.metrics import Interval
-from psml_jax.report import page, text, threats_plot
+from psml_jax.report import page, threats_plot
 from psml_jax.report.columns import Column, Table, number
 from psml_jax.report.threats_numbers import (
   REFERENCE,
@@ -37,8 +36,6 @@ def write(study: Threats, directory: pathlib.Path) -> list[pathlib.Path]:
     image = threats_plot.draw(study)
   contents = tables(study)
   title = f"{study.name}: a thief's other goals"
-  markdown = text.as_markdown(title, contents.values())
-  _files.write_bytes(directory / 'results.md', markdown.encode())
   note = (
     f'{study.replicates} replicates of the first zoo, {study.candidates} candidates; '
     f'{len(study.zoos)} zoos, {study.seeds} surrogates each of {study.queries} '
@@ -48,8 +45,8 @@ def write(study: Threats, directory: pathlib.Path) -> list[pathlib.Path]:
   over = 'zoos' if len(study.zoos) > 1 else 'seeds'
   rate = f'{100 * study.membership[0].found.at[-1]:g}'
   captions = {k: v.format(rate=rate, over=over) for k, v in _CAPTIONS.items()}
-  html = page.render(title, note, contents, {'membership': image}, captions)
-  return page.write_files(directory, contents, {'threats.png': image}, html)
+  images, files = {'membership': image}, {'threats.png': image}
+  return page.write_study(directory, title, note, contents, images, captions, files)
 
 
 def summary(study: Threats) -> str:
@@ -164,7 +161,9 @@ def _membership(study: Threats, size: str) -> Table:
     [row(one) for one in own],
     'Explicit: the server lets the client name the victim. Shadows of the victim take '
     "every answer for its; those of the zoo weigh every architecture's by the law at "
-    'the spec and the clock. Of several answers to a candidate each other one counts.',
+    'the spec and the clock, so whoever has them is told the zoo, its defense and '
+    'every clock, also where the spec is the naive one. Of several answers to a '
+    'candidate each other one counts.',
   )
 
 

@@ -108,7 +108,9 @@ def strong(key: jax.Array, images: jax.Array) -> jax.Array:
   (2, 8, 8, 1)
   """
   drawn = jax.random.uniform(key, (len(images), 7))  # At once: each draw costs a call.
-  places = (drawn[:, :2] * jnp.array([[_OPERATIONS, _OPERATIONS - 1]])).astype(int)
+  places = (drawn[:, :2] * jnp.array([[_OPERATIONS, _OPERATIONS - 1]])).astype(
+    jnp.int32
+  )
   first, second = places[:, :1], places[:, 1:]
   chosen = jnp.concatenate([first, second + (second >= first)], axis=-1)
   one_hot = jax.nn.one_hot(chosen, _OPERATIONS)

@@ -7,13 +7,11 @@ import time
 
 import jax
 
-from psml_jax import _device, _files
-from psml_jax._validate import InputError
-from psml_jax.experiments import pipeline, plan, workdir
-from psml_jax.experiments.experiment import Experiment
+from psml_jax import _device
+from psml_jax.experiments import plan, workdir
 from psml_jax.experiments.ladder.config import Config
 from psml_jax.experiments.ladder.rungs import Climb, places
-from psml_jax.experiments.ladder.zoo import Zoo
+from psml_jax.experiments.ladder.zoo import opened
 from psml_jax.report import ladder as report
 from psml_jax.report.ladder_records import Ladder, Neighbours, Rung
 
@@ -43,13 +41,7 @@ def run(
       another config or in use.
   """
   del until
-  try:
-    path = workdir.open_workdir(_files.local('workdir', directory), config)
-  except ValueError as error:
-    raise InputError(str(error)) from error
-  if not (path / 'report.html').exists():
-    with workdir.held(path):
-      _work(config, path, data_dir)
+  path = workdir.study(directory, config, lambda path: _work(config, path, data_dir))
   print(report.summary(workdir.read_json(path / 'study.json', Ladder)))
   return path
 
@@ -63,11 +55,7 @@ def _work(
   rungs: list[Rung] = []
   neighbours: list[Neighbours] = []
   for seed in config.zoos:
-    own = pipeline.run(
-      config.of_zoo(seed), path / f'zoo-{seed}', until='predictions', data_dir=data_dir
-    )
-    folder = None if data_dir is None else str(_files.local('data_dir', data_dir))
-    zoo = Zoo(config, seed, Experiment(config.of_zoo(seed), own, folder))
+    zoo = opened(config, seed, path, data_dir)
     climb = Climb(zoo)
     rungs += workdir.job_by_job(
       path / f'rungs-{seed}.jsonl',

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import os
+import pathlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from psml_jax import leakage, pareto, routers
+from psml_jax import _files, leakage, pareto, routers
 from psml_jax.core import Router, Spec, ZooProfile
-from psml_jax.experiments import extraction_stage
+from psml_jax.experiments import extraction_stage, pipeline
 from psml_jax.experiments.experiment import Experiment, latency_budget
 from psml_jax.experiments.harness import Tables
 from psml_jax.experiments.ladder.config import Config
@@ -132,3 +134,25 @@ class Zoo:
         )
       )
     return found
+
+
+def opened(
+  config: Config,
+  seed: int,
+  path: pathlib.Path,
+  data_dir: str | os.PathLike[str] | None,
+) -> Zoo:
+  """A zoo of a study, trained, profiled and asked where it is not yet.
+
+  Args:
+    config: of the study's ladder.
+    seed: of the zoo.
+    path: the study's work directory; the zoo's own is in it.
+    data_dir: where image files are, for data sets that need them.
+  """
+  own = config.of_zoo(seed)
+  directory = pipeline.run(
+    own, path / f'zoo-{seed}', until='predictions', data_dir=data_dir
+  )
+  folder = None if data_dir is None else str(_files.local('data_dir', data_dir))
+  return Zoo(config, seed, Experiment(own, directory, folder))

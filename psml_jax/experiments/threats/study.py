@@ -7,12 +7,10 @@ import time
 
 import jax
 
-from psml_jax import _device, _files
-from psml_jax._validate import InputError
-from psml_jax.experiments import ladder, pipeline, workdir
-from psml_jax.experiments.experiment import Experiment
+from psml_jax import _device
+from psml_jax.experiments import ladder, workdir
 from psml_jax.experiments.ladder.rungs import Place, places
-from psml_jax.experiments.ladder.zoo import Zoo
+from psml_jax.experiments.ladder.zoo import opened
 from psml_jax.experiments.threats.config import Config
 from psml_jax.experiments.threats.membership import Inference
 from psml_jax.experiments.threats.transfer import Fooling
@@ -45,13 +43,7 @@ def run(
       another config or in use.
   """
   del until
-  try:
-    path = workdir.open_workdir(_files.local('workdir', directory), config)
-  except ValueError as error:
-    raise InputError(str(error)) from error
-  if not (path / 'report.html').exists():
-    with workdir.held(path):
-      _work(config, path, data_dir)
+  path = workdir.study(directory, config, lambda path: _work(config, path, data_dir))
   print(report.summary(workdir.read_json(path / 'study.json', Threats)))
   return path
 
@@ -68,7 +60,7 @@ def _work(
   membership: list[Inferred] = []
   transfer: list[Fooled] = []
   for seed in config.zoos:
-    zoo = _zoo(ladders, seed, path, data_dir)
+    zoo = opened(ladders, seed, path, data_dir)
     offers = functools.cache(zoo.behind)
     if seed == config.zoos[0]:
       inference = Inference(zoo, config.membership, offers, path / 'replicates')
@@ -116,21 +108,6 @@ def _work(
   workdir.write_json(path / 'study.json', study)
   workdir.write_jsonl(path / 'threats.jsonl', [*membership, *transfer])
   report.write(study, path)
-
-
-def _zoo(
-  ladders: ladder.Config,
-  seed: int,
-  path: pathlib.Path,
-  data_dir: str | os.PathLike[str] | None,
-) -> Zoo:
-  """A zoo, trained and profiled where it is not yet."""
-  config = ladders.of_zoo(seed)
-  own = pipeline.run(
-    config, path / f'zoo-{seed}', until='predictions', data_dir=data_dir
-  )
-  folder = None if data_dir is None else str(_files.local('data_dir', data_dir))
-  return Zoo(ladders, seed, Experiment(config, own, folder))
 
 
 def _places(ladders: ladder.Config) -> list[Place]:
