@@ -14,11 +14,13 @@ docs/results/digits.md has five.
 from ml_collections import ConfigDict
 
 
-def get_config() -> ConfigDict:
+def get_config(name: str = 'digits') -> ConfigDict:
   """The experiment's fields; `psml_jax.experiments.config` says what each means."""
-  return ConfigDict(
+  if name not in ('digits', 'strong'):
+    raise ValueError(f'name is {name!r}; it must be digits or strong')
+  config = ConfigDict(
     {
-      'name': 'digits',
+      'name': name,
       'seed': 0,
       'seeds': 64,
       'data': {
@@ -67,3 +69,12 @@ def get_config() -> ConfigDict:
       'attacks': {'explicit': {}, 'naive': {}, 'fingerprint': {}, 'informed': {}},
     }
   )
+  if name == 'strong':
+    config.seeds = 32
+    config.extraction.surrogate = {'family': 'cnn', 'widths': (16, 32), 'depth': 2}
+    config.extraction.update(query_budgets=(100, 400), victims=('medium', 'large'))
+    # Convolutions with a kernel for each surrogate are slow on CPUs.
+    config.extraction.update(width=1, rows_per_chunk=32)
+    config.defense.mechanisms = {'refusal': {}}
+    config.attacks = {'explicit': {}, 'naive': {}, 'fingerprint': {}}
+  return config

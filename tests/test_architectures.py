@@ -21,6 +21,8 @@ VIT_MILLIONS = {
 SMALL_VIT = {'depth': 1, 'width': 32, 'heads': 2, 'image_size': 32}
 ONE_OF_EACH = {
   'resnet': {'depth': 8, 'width': 4},
+  'resnet9': {'width': 4},
+  'wide_resnet': {'depth': 10, 'factor': 1},
   'vgg11_bn': {},
   'mobilenetv2_x0_5': {},
   'shufflenetv2_x0_5': {},
@@ -90,6 +92,13 @@ class TestParameterCounts:
     for of in (10, 100):
       count = (found + last // classes * (of - classes)) / 1e6
       assert f'{count:.2f}' == f'{float(published(of)[name]):.2f}'
+
+  @pytest.mark.parametrize(
+    ('name', 'count'), [('wide_resnet', 1_467_610), ('resnet9', 6_573_130)]
+  )
+  def test_unlisted_counts_are_those_of_their_authors(self, name, count):
+    found, last = parameters(name, 97)
+    assert found - last // 97 * 87 == count
 
   @pytest.mark.parametrize('name', ['resnet20', 'vgg11_bn'])
   def test_classes_change_the_last_layer_alone(self, name):

@@ -552,6 +552,40 @@ def test_stored_latencies_of_other_models_are_refused(tmp_path):
   assert not (tmp_path / 'run').exists()
 
 
+def test_a_stored_zoo_is_taken(tiny, tmp_path):
+  """Another thief against the same models, of which none is trained again."""
+  fields = TINY | {
+    'zoo': {**TINY['zoo'], 'stored': str(tiny)},
+    'extraction': {**TINY['extraction'], 'surrogate': {'family': 'linear'}},
+    'attacks': {'explicit': {}},
+  }
+  directory = experiments.run(experiments.parse(fields), tmp_path / 'run')
+  for name in ('profile.csv', 'profile.json', 'predictions.npz', 'zoo_metrics.jsonl'):
+    assert (directory / name).read_bytes() == (tiny / name).read_bytes()
+  summary = read(directory, 'summary.json')
+  assert summary['provenance']['zoo taken from'] == tiny.name
+  for name in read(tiny, 'zoo.json'):
+    assert (directory / 'zoo' / name).is_dir()
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'seed': 1}, r'config\.seed is 0 there and 1 here'),
+    (
+      {'profiling': {**TINY['profiling'], 'rounds': 4}},
+      r'config\.profiling\.rounds is \d there and 4 here',
+    ),
+    ({'zoo': {**TINY['zoo'], 'stored': 'nowhere'}}, r'nowhere.*made predictions\.npz'),
+  ],
+)
+def test_a_stored_zoo_of_other_fields_is_refused(tiny, tmp_path, change, message):
+  fields = TINY | {'zoo': {**TINY['zoo'], 'stored': str(tiny)}} | change
+  with pytest.raises(ValueError, match=message):
+    experiments.run(experiments.parse(fields), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
 def test_clients_none_of_whom_can_be_met_are_refused(tmp_path):
   """Seconds read as milliseconds."""
   path = tmp_path / 'specs.csv'

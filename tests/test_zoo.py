@@ -370,14 +370,19 @@ class TestProfiling:
   @pytest.mark.alone
   def test_two_profiles_in_a_row_have_the_same_frontier(self, demo, tmp_path):
     models, images, labels = demo
-    frontiers = []
+    latencies, frontiers = [], []
     for _ in range(2):
       measured = zoo.measure(models, images, labels, batch_size=256, rounds=20)
-      order = pareto.frontier(measured.profile)
-      frontiers.append([measured.profile.names[i] for i in order])
-    assert len(set(np.asarray(measured.profile.accuracy).tolist())) == len(models)
-    assert frontiers[0] == frontiers[1]
-    assert len(frontiers[0]) >= 4
+      latencies.append(np.asarray(measured.profile.latency_ms))
+      frontiers.append(pareto.frontier(measured.profile).tolist())
+    accuracy = np.asarray(measured.profile.accuracy)
+    assert len(set(accuracy.tolist())) == len(models)
+    # A busy machine makes neighbours change places, no others.
+    for on, other, latency in zip(frontiers, frontiers[::-1], latencies[::-1]):
+      for model in set(on) - set(other):
+        better = accuracy > accuracy[model]
+        assert latency[better].min() > latency[model] / 1.25
+    assert min(map(len, frontiers)) >= 4
     self.check_written(tmp_path / 'profile.csv', measured, models)
 
   def check_written(self, path, measured, demo):

@@ -71,7 +71,9 @@ class Zoo:
   `models` maps names to the fields of `zoo.create`. Beside them a model may have
   `copies`, how many of it to train as one population (their names end in -0, -1, ...),
   and with a recipe `recipe`, fields that replace the shared ones. `objective` is the
-  `name` of one of `train.OBJECTIVES` and its fields.
+  `name` of one of `train.OBJECTIVES` and its fields. `stored` names the work directory
+  of an experiment with the same seed, data, zoo and profiling, whose models, profile
+  and answers are taken instead of training them again.
   """
 
   models: Mapping[str, Mapping[str, Any]]
@@ -80,6 +82,7 @@ class Zoo:
   objective: Mapping[str, Any] = dataclasses.field(
     default_factory=lambda: {'name': 'cross_entropy'}
   )
+  stored: str = ''
 
   def module_fields(self, name: str) -> dict[str, Any]:
     """The fields of `zoo.create` of a model."""

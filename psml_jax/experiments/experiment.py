@@ -60,6 +60,8 @@ class Experiment:
       named['config.defense.workload_csv'] = path
     if config.profiling is not None and config.profiling.stored:
       named['config.profiling.stored'] = config.profiling.stored
+    if config.zoo is not None and config.zoo.stored:
+      named['config.zoo.stored'] = f'{config.zoo.stored}/predictions.npz'
     paths = {name: _files.local(name, path) for name, path in named.items()}
     if config.data is not None:
       root = _files.local('data_dir', self.data_dir or '.')

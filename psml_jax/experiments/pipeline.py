@@ -21,6 +21,7 @@ from psml_jax.experiments import (
   preflight,
   processes,
   report_stage,
+  stored_zoo,
   workdir,
   zoo_stage,
 )
@@ -42,6 +43,11 @@ _STAGES: dict[str, tuple[str, Callable[[Experiment], None]]] = {
   'defense': (DEFENSES.name, defense_stage.run),
   'extraction': (EXTRACTION, extraction_stage.run),
   'report': ('report.html', report_stage.run),
+}
+_TAKEN = {
+  'zoo': stored_zoo.train,
+  'profile': stored_zoo.profile,
+  'predictions': stored_zoo.predict,
 }
 _SHARED = ('extraction',)
 _PUBLISHED_STAGES = ('profile', 'fingerprint', 'defense', 'report')
@@ -122,7 +128,7 @@ def _work(name: str, experiment: Experiment) -> None:
   began = time.perf_counter()
   try:
     with _memory(f'the stage {name}'):
-      _STAGES[name][1](experiment)
+      _stage(name, experiment.config)(experiment)
   except ValueError:
     experiment.check_inputs()
     raise
@@ -130,6 +136,12 @@ def _work(name: str, experiment: Experiment) -> None:
     if processes.is_first():
       spent[name] = spent.get(name, 0.0) + time.perf_counter() - began
       SECONDS.write(experiment.directory, spent)
+
+
+def _stage(name: str, config: Config) -> Callable[[Experiment], None]:
+  """What a stage does; a zoo that is stored is taken."""
+  stored = config.zoo is not None and config.zoo.stored
+  return _TAKEN[name] if stored and name in _TAKEN else _STAGES[name][1]
 
 
 def _show(directory: pathlib.Path) -> None:

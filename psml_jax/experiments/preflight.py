@@ -9,7 +9,7 @@ import jax
 
 from psml_jax import _validate, attacks, defenses, zoo
 from psml_jax.core import ZooProfile
-from psml_jax.experiments import defense_stage
+from psml_jax.experiments import defense_stage, stored_zoo
 from psml_jax.experiments.config import Config
 from psml_jax.experiments.experiment import Experiment
 
@@ -46,6 +46,8 @@ def check(experiment: Experiment) -> None:
       f'config.profiling.batch_size is {batch_size}; it must be at most the '
       f'{len(images.profile_x)} images of the profiling split'
     )
+  if config.zoo.stored:
+    stored_zoo.check(experiment)
   if config.profiling.stored:
     names = tuple(m for name in config.zoo.models for m in config.zoo.members(name))
     try:

@@ -41,6 +41,8 @@ def collect(config: Config, directory: pathlib.Path) -> dict[str, str]:
     facts['surrogates'] = _written(surrogates.surrogate, 'family')
     facts['recipe of surrogates'] = repr(surrogates.hyper or surrogates.recipe)
     facts['objective of surrogates'] = _written(surrogates.objective, 'name')
+  if config.zoo is not None and config.zoo.stored:
+    facts['zoo taken from'] = pathlib.Path(config.zoo.stored).name
   if measured := PROFILE.found(directory):
     told = {
       'images in a request': measured.request_images,

@@ -100,7 +100,7 @@ def open_workdir(
   if found.config != wanted:
     raise ValueError(
       f'workdir is {str(path)!r}, which holds an experiment of another config '
-      f'({_difference(found.config, wanted)}); give an empty or new directory'
+      f'({difference(found.config, wanted)}); give an empty or new directory'
     )
   return directory
 
@@ -321,9 +321,10 @@ def _remembered(name: str, path: pathlib.Path) -> Input:
     raise InputError(f'{name} is {str(path)!r}; it must be a file: {error}') from None
 
 
-def _difference(found: Any, wanted: Any, path: str = 'config') -> str:
+def difference(found: Any, wanted: Any, path: str = 'config') -> str:
+  """The first field in which two values of JSON differ, and its two values."""
   if isinstance(found, dict) and isinstance(wanted, dict):
     for name in sorted(found.keys() | wanted.keys()):
       if found.get(name) != wanted.get(name):
-        return _difference(found.get(name), wanted.get(name), f'{path}.{name}')
+        return difference(found.get(name), wanted.get(name), f'{path}.{name}')
   return f'{path} is {found!r} there and {wanted!r} here'

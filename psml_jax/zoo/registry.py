@@ -13,6 +13,7 @@ from psml_jax.zoo.mobilenetv2 import MobileNetV2
 from psml_jax.zoo.models import CNN, MLP, Linear
 from psml_jax.zoo.repvgg import RepVGG
 from psml_jax.zoo.resnet import ResNet
+from psml_jax.zoo.resnet9 import ResNet9
 from psml_jax.zoo.shufflenetv2 import ShuffleNetV2
 from psml_jax.zoo.vgg import VGG
 from psml_jax.zoo.vit import ViT
@@ -25,6 +26,7 @@ _FAMILIES.register('cnn', CNN)
 _FAMILIES.register('linear', Linear)
 _FAMILIES.register('mlp', MLP)
 _FAMILIES.register('resnet', ResNet)
+_FAMILIES.register('resnet9', ResNet9)
 _FAMILIES.register('wide_resnet', WideResNet)
 
 
