@@ -38,8 +38,11 @@ setuptools.setup(
   ],
   extras_require={
     'cuda12': ['jax[cuda12]>=0.8.0'],
+    'http': ['httpx>=0.27'],
+    'serve': ['httpx>=0.27', 'ray[serve]>=2.55'],
     'torch': ['torch>=2.4'],
     'dev': [
+      'httpx>=0.27',
       'hypothesis>=6.100',
       'ipykernel>=6.29',
       'mypy>=1.13',
@@ -47,7 +50,9 @@ setuptools.setup(
       'nbformat>=5.10',
       'pytest>=8.2',
       'pytest-xdist>=3.6.1',
+      'ray[serve]>=2.55',
       'ruff>=0.8',
+      'tritonclient[http]>=2.50',
     ],
   },
 )

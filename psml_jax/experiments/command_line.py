@@ -84,7 +84,7 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Arguments | Non
   try:
     expanded = flag_values.read_flags_from_files(list(argv), force_gnu=False)
     asked = [word for word in expanded[1:] if word not in _HELP]
-    plain, overrides = _split(asked)
+    plain, overrides = split(asked)
     rest = flag_values([argv[0], *plain])[1:]
   except flags.Error as error:
     raise ValueError(str(error)) from None
@@ -108,7 +108,7 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Arguments | Non
   return Arguments(fields, **others)
 
 
-def _split(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
+def split(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]]:
   """Takes `--config.FIELD=VALUE` out: what is left, and (FIELD, VALUE) in order."""
   plain: list[str] = []
   overrides: list[tuple[str, str | None]] = []

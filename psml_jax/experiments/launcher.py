@@ -61,7 +61,7 @@ def _launch(until: str, of: str) -> None:
     try:
       arguments = command_line.parse(argv, flags.FLAGS)
     except ValueError as error:
-      _fail(error)
+      fail(error)
     if arguments is None:
       sys.exit(0)
     return arguments
@@ -86,16 +86,17 @@ def _run(until: str, arguments: 'Arguments', of: str = 'psml_jax.experiments') -
 
       processes.join(*cluster)
   except ValueError as error:
-    _fail(error)
+    fail(error)
   try:
     directory = job.run(
       config, arguments.workdir, until=until, data_dir=arguments.data_dir
     )
   except (_validate.InputError, OSError) as error:
-    _fail(error)
+    fail(error)
   print(f'Results: {directory}')
 
 
-def _fail(error: Exception) -> NoReturn:
+def fail(error: Exception) -> NoReturn:
+  """Ends the process with an error in one line, and exit code 2."""
   print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
   sys.exit(2)

@@ -160,15 +160,24 @@ def models_of(experiment: Experiment, images: data.Splits) -> dict[str, zoo.Mode
   """The zoo's models by name, as they are served, from their checkpoints."""
   config = experiment.config.zoo
   assert config is not None
-  models = {}
-  for name in config.models:
-    fields = config.module_fields(name)
-    module = zoo.create(num_classes=images.num_classes, **fields)
-    abstract = zoo.abstract_variables(module, images.zoo_x.shape[1:])
-    for member in config.members(name):
-      variables = zoo.restore(experiment.directory / 'zoo' / member, abstract)
-      models[member] = _as_served(zoo.Model(module, variables))
-  return models
+  return {
+    member: model_of(experiment, member, images.num_classes, images.zoo_x.shape[1:])
+    for name in config.models
+    for member in config.members(name)
+  }
+
+
+def model_of(
+  experiment: Experiment, name: str, num_classes: int, image_shape: tuple[int, ...]
+) -> zoo.Model:
+  """One of the zoo's models, as it is served, from its checkpoint."""
+  config = experiment.config.zoo
+  assert config is not None
+  entry = next(entry for entry in config.models if name in config.members(entry))
+  module = zoo.create(num_classes=num_classes, **config.module_fields(entry))
+  abstract = zoo.abstract_variables(module, image_shape)
+  variables = zoo.restore(experiment.directory / 'zoo' / name, abstract)
+  return _as_served(zoo.Model(module, variables))
 
 
 def _as_served(model: zoo.Model) -> zoo.Model:
