@@ -12,7 +12,6 @@ explicit within 0.7 points for every victim; at a goodput of 81 %, the defense t
 
 from ml_collections import ConfigDict
 
-
 OBJECTIVES = {
   'soft': {'name': 'cross_entropy', 'temperature': 3.0},
   'hard': {'name': 'cross_entropy', 'hard': True},
