@@ -1,12 +1,18 @@
-"""Transforms of the answer, between the model and the client."""
+"""Transforms of the answer, between the model and the client, which shut channels.
+
+What an answer tells of its model beside the label: probabilities (`rounded`,
+`labels_only`) and the clock (`padded`). `threats.channels` measures how much.
+"""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from psml_jax import _registry, _validate
 from psml_jax.core import Observation, Query
 from psml_jax.defenses.transform import Stateless
 
@@ -53,6 +59,52 @@ class _LabelsOnly(_Untouched):
     return dataclasses.replace(observation, outputs=hidden), state
 
 
+@struct.dataclass(eq=False)
+class _Rounded(_Untouched):
+  levels: jax.Array
+
+  def apply(
+    self, key: jax.Array, query: Query, observation: Observation, state: tuple[()]
+  ) -> tuple[Observation, tuple[()]]:
+    del key, query
+    outputs = jnp.round(observation.outputs * self.levels) / self.levels
+    return dataclasses.replace(observation, outputs=outputs), state
+
+
+@struct.dataclass(eq=False)
+class _Padded(_Untouched):
+  least_ms: jax.Array
+
+  def apply(
+    self, key: jax.Array, query: Query, observation: Observation, state: tuple[()]
+  ) -> tuple[Observation, tuple[()]]:
+    del key
+    due = jnp.minimum(self.least_ms, query.spec.max_latency_ms)
+    held = jnp.maximum(observation.latency_ms, due)
+    latency_ms = jnp.where(observation.served, held, observation.latency_ms)
+    return dataclasses.replace(observation, latency_ms=latency_ms), state
+
+
+@struct.dataclass(eq=False)
+class _InTurn:
+  parts: tuple[Any, ...]
+
+  def init(self, key: jax.Array) -> tuple[Any, ...]:
+    return tuple(
+      part.init(jax.random.fold_in(key, i)) for i, part in enumerate(self.parts)
+    )
+
+  def apply(
+    self, key: jax.Array, query: Query, observation: Observation, state: tuple[Any, ...]
+  ) -> tuple[Observation, tuple[Any, ...]]:
+    states = []
+    for i, (part, before) in enumerate(zip(self.parts, state, strict=True)):
+      own = jax.random.fold_in(key, i)
+      observation, after = part.apply(own, query, observation, before)
+      states.append(after)
+    return observation, tuple(states)
+
+
 def untouched() -> ReplyTransform:
   """Every answer as the model gave it."""
   return _Untouched()
@@ -66,3 +118,71 @@ def labels_only() -> ReplyTransform:
   [0.0, 1.0]
   """
   return _LabelsOnly()
+
+
+def rounded(decimals: int) -> ReplyTransform:
+  """Probabilities are rounded, so that they tell little but the order of the classes.
+
+  They need not sum to 1 any more; 0 decimals leave hardly more than the label.
+
+  Args:
+    decimals: kept, from 0 to 6.
+
+  Raises:
+    ValueError: another number of decimals.
+
+  >>> answer = Observation(jnp.bool_(True), jnp.array([0.28, 0.72]), jnp.float32(1))
+  >>> rounded(1).apply(jax.random.key(0), None, answer, ())[0].outputs.tolist()
+  [0.30000001192092896, 0.699999988079071]
+  """
+  _validate.non_negative_int('decimals', decimals)
+  if decimals > 6:
+    raise ValueError(f'decimals is {decimals}; float32 has no more than 6')
+  return _Rounded(jnp.float32(10**decimals))
+
+
+def padded(least_ms: float) -> ReplyTransform:
+  """Answers come after a fixed time at the earliest, so that fast models look slow.
+
+  An answer that is ready earlier is held until `least_ms`, or until the client's own
+  deadline where that comes first: no goodput is lost. What takes longer anyway, such as
+  the tail of the slowest model, still tells. Refusals are not held.
+
+  Args:
+    least_ms: milliseconds from the query's arrival, > 0; the slowest model's usual
+      latency hides them all from who sends a loose deadline.
+
+  Raises:
+    ValueError: a time that is not positive and finite.
+
+  >>> from psml_jax.core import Spec
+  >>> answer = Observation(jnp.bool_(True), jnp.ones(1), jnp.float32(1))
+  >>> for deadline in (9.0, 2.0):
+  ...   query = Query(None, Spec.of(0.5, deadline), None, None)
+  ...   print(padded(5.0).apply(jax.random.key(0), query, answer, ())[0].latency_ms)
+  5.0
+  2.0
+  """
+  _validate.positive('least_ms', least_ms)
+  return _Padded(jnp.float32(least_ms))
+
+
+def in_turn(*replies: ReplyTransform) -> ReplyTransform:
+  """Applies transforms of replies one after the other, the first one first.
+
+  Args:
+    *replies: any number; none at all changes nothing.
+
+  Returns:
+    The transform. Its state is the tuple of theirs; transform i gets
+    `jax.random.fold_in(key, i)`.
+  """
+  return _InTurn(replies)
+
+
+REPLIES: _registry.Registry[Callable[..., ReplyTransform]] = _registry.Registry('reply')
+"""Transforms of replies by the names that configs give them; they take its fields."""
+
+REPLIES.register('labels_only', labels_only)
+REPLIES.register('padded', padded)
+REPLIES.register('rounded', rounded)
