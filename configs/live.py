@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
         },
         'hyper': {'steps': 150, 'batch_size': 64, 'learning_rate': 1e-3},
       },
-      'profiling': {'batch_size': 1, 'rounds': 10, 'stored': ''},
+      'profiling': {'batch_size': 8, 'rounds': 10, 'stored': ''},
       'fingerprint': {'accuracy_resolution': 1e-3, 'latency_resolution': 5e-3},
       'extraction': {
         'query_budgets': (100,),

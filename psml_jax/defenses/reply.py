@@ -74,12 +74,13 @@ class _Rounded(_Untouched):
 @struct.dataclass(eq=False)
 class _Padded(_Untouched):
   least_ms: jax.Array
+  margin_ms: jax.Array
 
   def apply(
     self, key: jax.Array, query: Query, observation: Observation, state: tuple[()]
   ) -> tuple[Observation, tuple[()]]:
     del key
-    due = jnp.minimum(self.least_ms, query.spec.max_latency_ms)
+    due = jnp.minimum(self.least_ms, query.spec.max_latency_ms - self.margin_ms)
     held = jnp.maximum(observation.latency_ms, due)
     latency_ms = jnp.where(observation.served, held, observation.latency_ms)
     return dataclasses.replace(observation, latency_ms=latency_ms), state
@@ -141,7 +142,7 @@ def rounded(decimals: int) -> ReplyTransform:
   return _Rounded(jnp.float32(10**decimals))
 
 
-def padded(least_ms: float) -> ReplyTransform:
+def padded(least_ms: float, margin_ms: float = 0.0) -> ReplyTransform:
   """Answers come after a fixed time at the earliest, so that fast models look slow.
 
   An answer that is ready earlier is held until `least_ms`, or until the client's own
@@ -151,9 +152,11 @@ def padded(least_ms: float) -> ReplyTransform:
   Args:
     least_ms: milliseconds from the query's arrival, > 0; the slowest model's usual
       latency hides them all from who sends a loose deadline.
+    margin_ms: how long before the client's deadline an answer goes out, >= 0; on a
+      wire it must cover the way back, or held answers come too late.
 
   Raises:
-    ValueError: a time that is not positive and finite.
+    ValueError: a time that is not positive and finite, or a margin below 0.
 
   >>> from psml_jax.core import Spec
   >>> answer = Observation(jnp.bool_(True), jnp.ones(1), jnp.float32(1))
@@ -164,7 +167,8 @@ def padded(least_ms: float) -> ReplyTransform:
   2.0
   """
   _validate.positive('least_ms', least_ms)
-  return _Padded(jnp.float32(least_ms))
+  _validate.non_negative_number('margin_ms', margin_ms)
+  return _Padded(jnp.float32(least_ms), jnp.float32(margin_ms))
 
 
 def in_turn(*replies: ReplyTransform) -> ReplyTransform:
