@@ -93,5 +93,5 @@ def percentile(values: np.ndarray, level: float) -> Interval:
     return Interval(np.nan, np.nan, np.nan)
   ordered = np.sort(values)
   ranks = stats.binom.ppf([0.025, 0.975], len(values), level).astype(int)
-  low, high = ordered[np.clip(ranks + [-1, 1], 0, len(values) - 1)]
+  low, high = ordered[np.clip(ranks + np.array([-1, 1]), 0, len(values) - 1)]
   return Interval(float(np.quantile(ordered, level)), float(low), float(high))

@@ -6,6 +6,7 @@ for every switch, loaded, probed and stopped.
 
 import asyncio
 import dataclasses
+import os
 import pathlib
 import shutil
 import time
@@ -15,9 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from psml_jax import _device, _files, defenses, goodput, workloads, zoo
+from psml_jax import _device, _files, _validate, defenses, goodput, workloads, zoo
 from psml_jax._validate import InputError
 from psml_jax.core import Spec, ZooProfile
+from psml_jax.experiments import workdir as workdir_files
 from psml_jax.metrics import Interval, interval
 from psml_jax.serving import arrivals, inventory, job, load, models, scores, vault
 from psml_jax.serving.config import parse
@@ -27,8 +29,6 @@ from psml_jax.serving.load import Offered, Seen
 _DRAWS = 64
 _LOOSE_MS = 20_000.0
 _OUT_OF_REACH = 2.0
-FULL = ('calm', 'tight', 'crowd', 'rushed', 'refusals')
-ANSWERS = ('calm',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,10 +112,11 @@ class Live:
     models: names of the zoo.
     accuracy: of each, a fraction.
     wire_ms: of each, the latency that its profile promises over the wire.
-    median_ms: of each, over the wire.
+    samples_ms: of each, what was measured for it.
+    hold_ms: what the paddings hold answers for; None until it is known.
     sizes: how much was asked.
     switches: all of them.
-    seconds: of wall-clock time.
+    seconds: of wall-clock time, over all calls.
     busy: processes that wanted a core when it began (the load average of a minute).
     device: where.
   """
@@ -123,7 +124,8 @@ class Live:
   models: list[str]
   accuracy: list[float]
   wire_ms: list[float]
-  median_ms: list[float]
+  samples_ms: list[list[float]]
+  hold_ms: float | None
   sizes: Sizes
   switches: list[Switch]
   seconds: float
@@ -150,22 +152,39 @@ class Target:
     return seen, load.models(seen.name, vault.read(self.vault))
 
 
+SWITCHES = (
+  'none',
+  'padded',
+  'padded early',
+  'held',
+  'rounded',
+  'labels only',
+  'capped',
+)
+"""`padded` holds answers to the client's deadline or `hold_ms`, `padded early` to a
+little before that deadline, `held` all that goes out, refusals too, to `hold_ms`."""
+
+
 def run(
   workdir: str,
   directory: str,
   *,
   data_dir: str | None = None,
   sizes: Sizes | None = None,
+  switches: Sequence[str] = SWITCHES,
   capped: float = 0.45,
   seed: int = 0,
 ) -> Live:
   """Measures a live server of a trained zoo under every switch.
 
+  live.json is written after each, and a switch that it has is not measured again.
+
   Args:
     workdir: of the experiment that trained the zoo.
-    directory: where the servers keep what is theirs; anew, if it exists.
+    directory: where live.json lies, and the zoo with its profile of the wire.
     data_dir: where image files lie, for data sets that need them.
     sizes: how much is asked.
+    switches: of `SWITCHES`; `none` comes first, for it says how long to hold answers.
     capped: the cap of the switch `capped`, a router that refuses.
     seed: of loads and specs.
 
@@ -173,55 +192,84 @@ def run(
     The study.
 
   Raises:
+    ValueError: an unknown switch, or others before `none`.
     InputError: anything that cannot be served, or an extra that is missing.
   """
-  began, sizes, busy = time.perf_counter(), sizes or Sizes(), _busy()
-  keys = jax.random.split(jax.random.key(seed), 3)
-  wired = _files.local('directory', directory)
-  samples = _wire(workdir, wired, data_dir, sizes)
+  for name in switches:
+    _validate.one_of('switches', name, SWITCHES)
+  root = _files.local('directory', directory)
+  root.mkdir(parents=True, exist_ok=True)
+  file, wired = root / 'live.json', root / 'wired'
+  if file.exists():
+    live = workdir_files.read_json(file, Live)
+  else:
+    live = _profiled(workdir, wired, data_dir, sizes or Sizes())
+    workdir_files.write_json(file, live)
   served = models.read(wired, parse({}), data_dir)
-  profile = served.profile
-  spec = workloads.make(sizes.workload, size=sizes.queries)(keys[0], profile)
-  found: list[Switch] = []
+  for name in switches:
+    if any(switch.name == name for switch in live.switches):
+      continue
+    began = time.perf_counter()
+    if name != 'none' and live.hold_ms is None:
+      raise ValueError(f"switches has {name!r} before 'none', which must be first")
+    fields, probes = _switch(name, live, capped)
+    print(f'{name}: {fields}', flush=True)
+    found = _measured(name, fields, probes, live, wired, served, data_dir, seed)
+    live = dataclasses.replace(
+      live,
+      switches=[*live.switches, found],
+      hold_ms=_padding(live, found) if name == 'none' else live.hold_ms,
+      seconds=live.seconds + time.perf_counter() - began,
+    )
+    workdir_files.write_json(file, live)
+  return live
 
-  def measure(name: str, fields: Mapping[str, Any], probes: Sequence[str]) -> Switch:
-    print(f'{name}: {dict(fields)}', flush=True)
-    loads: list[Loaded] = []
-    leaks: list[Leak] = []
 
-    def wait(target: Target) -> None:
-      _warm(target)
-      simulated = _simulated(wired, served, fields, keys[1], spec)
-      for pattern, due_s in _patterns(keys[2], sizes).items():
-        offered = Offered.of(target.images, spec, due_s)
-        loads.append(_loaded(pattern, profile, offered, target, simulated))
-      leaks.extend(_leaks(target, profile, samples, sizes, probes))
+def _switch(name: str, live: Live, capped: float) -> tuple[dict[str, Any], list[str]]:
+  """The server's fields of a switch, and what it is probed for."""
+  hold_ms = live.hold_ms
+  fastest = float(np.quantile(min(live.samples_ms, key=np.median), 0.9))
+  early = {'least_ms': hold_ms, 'margin_ms': fastest}
+  every = ['calm', 'tight', 'crowd', 'rushed', 'refusals']
+  found: dict[str, tuple[dict[str, Any], list[str]]] = {
+    'none': ({}, every),
+    'padded': ({'reply': {'padded': {'least_ms': hold_ms}}}, every),
+    'padded early': ({'reply': {'padded': early}}, every[:2]),
+    'held': ({'limits': {'hold_ms': hold_ms}}, every),
+    'rounded': ({'reply': {'rounded': {'decimals': 1}}}, every[:1]),
+    'labels only': ({'reply': {'labels_only': {}}}, every[:1]),
+    'capped': ({'defense': {'name': 'capped', 'value': capped}}, []),
+  }
+  return found[name]
 
-    serve(wired, served, fields, wait, data_dir)
-    found.append(Switch(name, dict(fields), loads, leaks))
-    return found[-1]
 
-  plain = measure('none', {}, FULL)
-  hold_ms = _padding(samples, plain)
-  margin_ms = float(np.quantile(np.concatenate(samples), 0.1))
-  measure('padded', {'reply': {'padded': {'least_ms': hold_ms}}}, FULL)
-  early = {'least_ms': hold_ms, 'margin_ms': margin_ms}
-  measure('padded early', {'reply': {'padded': early}}, ('calm', 'tight'))
-  measure('held', {'limits': {'hold_ms': hold_ms}}, FULL)
-  measure('rounded', {'reply': {'rounded': {'decimals': 1}}}, ANSWERS)
-  measure('labels only', {'reply': {'labels_only': {}}}, ANSWERS)
-  measure('capped', {'defense': {'name': 'capped', 'value': capped}}, ())
-  return Live(
-    list(profile.names),
-    np.asarray(profile.accuracy, float).tolist(),
-    np.asarray(profile.latency_ms, float).tolist(),
-    [float(np.median(each)) for each in samples],
-    sizes,
-    found,
-    time.perf_counter() - began,
-    busy,
-    _device.name(),
-  )
+def _measured(
+  name: str,
+  fields: Mapping[str, Any],
+  probes: Sequence[str],
+  live: Live,
+  wired: pathlib.Path,
+  served: models.Served,
+  data_dir: str | None,
+  seed: int,
+) -> Switch:
+  """Starts the server of a switch, loads it, and probes it."""
+  profile, sizes = served.profile, live.sizes
+  spec_key, draw_key, due_key = jax.random.split(jax.random.key(seed), 3)
+  spec = workloads.make(sizes.workload, size=sizes.queries)(spec_key, profile)
+  simulated = _simulated(wired, served, fields, draw_key, spec)
+  loads: list[Loaded] = []
+  leaks: list[Leak] = []
+
+  def use(target: Target) -> None:
+    _warm(target)
+    for pattern, due_s in _patterns(due_key, sizes).items():
+      offered = Offered.of(target.images, spec, due_s)
+      loads.append(_loaded(pattern, profile, offered, target, simulated))
+    leaks.extend(_leaks(target, profile, live.samples_ms, sizes, probes))
+
+  serve(wired, served, fields, use, data_dir)
+  return Switch(name, dict(fields), loads, leaks)
 
 
 def serve(
@@ -259,33 +307,45 @@ def serve(
   job.run(fields, workdir=str(workdir), data_dir=data_dir, port=port, wait=wait)
 
 
-def _wire(
+def _profiled(
   workdir: str, wired: pathlib.Path, data_dir: str | None, sizes: Sizes
-) -> list[np.ndarray]:
-  """Makes a work directory whose profile is of the wire; each model's latencies."""
+) -> Live:
+  """Makes a work directory whose profile is of the wire."""
+  began, busy = time.perf_counter(), os.getloadavg()[0]
   source = _files.local('workdir', workdir)
   served = models.read(source, parse({}), data_dir)
   shutil.rmtree(wired, ignore_errors=True)
   shutil.copytree(source, wired, ignore=shutil.ignore_patterns('serving', 'training'))
-  samples: list[np.ndarray] = []
+  samples: list[list[float]] = []
 
   def measure(target: Target) -> None:
     _warm(target)
     offered = _probe(target, sizes.probes, _spec(_LOOSE_MS), sizes.gap_s)
     seen, model = target.offer(offered)
     took = inventory.clock(seen, offered.due_s)
-    samples.extend(
-      took[(model == i) & (seen.status == 200)] for i in range(len(served.profile))
-    )
+    for i in range(len(served.profile)):
+      samples.append(took[(model == i) & (seen.status == 200)].tolist())
 
   serve(wired, served, {}, measure, data_dir)
-  few = [n for n, s in zip(served.profile.names, samples, strict=True) if len(s) < 10]
+  names = served.profile.names
+  few = [name for name, each in zip(names, samples, strict=True) if len(each) < 10]
   if few:
     raise InputError(f'{few} answered fewer than 10 of {sizes.probes} probes; ask more')
   latency = [float(np.quantile(each, sizes.quantile)) for each in samples]
-  profile = ZooProfile(served.profile.accuracy, latency, served.profile.names)
-  zoo.write_profile(wired / 'profile.csv', profile)
-  return samples
+  accuracy = np.asarray(served.profile.accuracy, np.float64)
+  zoo.write_profile(wired / 'profile.csv', ZooProfile(accuracy, latency, names))  # type: ignore[arg-type]
+  return Live(
+    list(names),
+    accuracy.tolist(),
+    latency,
+    samples,
+    None,
+    sizes,
+    [],
+    time.perf_counter() - began,
+    busy,
+    _device.name(),
+  )
 
 
 def _simulated(
@@ -338,7 +398,7 @@ def _patterns(key: jax.Array, sizes: Sizes) -> dict[str, np.ndarray]:
 def _leaks(
   target: Target,
   profile: ZooProfile,
-  samples: Sequence[np.ndarray],
+  samples: Sequence[Sequence[float]],
   sizes: Sizes,
   probes: Sequence[str],
 ) -> list[Leak]:
@@ -374,9 +434,7 @@ def _leaks(
     seen, model = target.offer(offered)
     decided = model >= 0
     told = inventory.texts([f'{s} {t}' for s, t in zip(seen.status, seen.text)])
-    found.append(
-      inventory.leak('errors, short timeout', told[decided], model[decided])
-    )
+    found.append(inventory.leak('errors, short timeout', told[decided], model[decided]))
   if 'refusals' in probes:
     offered = _probe(target, some, loose, sizes.gap_s)
     asked = np.where(np.random.default_rng(0).random(some) < 0.5, _OUT_OF_REACH, 0.0)
@@ -385,9 +443,7 @@ def _leaks(
     seen, model = target.offer(offered)
     decided = np.isin(seen.status, (200, 412))
     took = inventory.clock(seen, offered.due_s)[decided]
-    found.append(
-      inventory.leak('latency: refused or not', took, (model >= 0)[decided])
-    )
+    found.append(inventory.leak('latency: refused or not', took, (model >= 0)[decided]))
   return found
 
 
@@ -432,14 +488,8 @@ def _warm(target: Target) -> None:
   target.offer(_probe(target, 40, _spec(_LOOSE_MS), 0.05))
 
 
-def _padding(samples: Sequence[np.ndarray], plain: Switch) -> float:
+def _padding(live: Live, plain: Switch) -> float:
   """Milliseconds that hide the slowest model's tail and what a busy server adds."""
-  wire = max(float(np.quantile(each, 0.99)) for each in samples)
+  wire = max(float(np.quantile(each, 0.99)) for each in live.samples_ms)
   busy = max(loaded.p99_ms.mean for loaded in plain.loads)
   return float(np.ceil(1.5 * max(wire, busy)))
-
-
-def _busy() -> float:
-  import os
-
-  return os.getloadavg()[0]
