@@ -1,4 +1,4 @@
-"""What a load was worth to its clients: goodput over all that was offered, and delays."""
+"""What a load was worth to its clients: goodput over all queries, and delays."""
 
 from typing import NamedTuple
 
