@@ -90,7 +90,9 @@ def test_a_public_client_works_unchanged(binary, served):
   assert found.get_response()['id'] == 'mine'
   assert int(host.gate.log(0).queries) == before + 3
   with pytest.raises(InferenceServerException, match='refused') as caught:
-    client.infer('zoo', [tensor], parameters={'min_accuracy': 0.99}, headers=dict(FIRST))
+    client.infer(
+      'zoo', [tensor], parameters={'min_accuracy': 0.99}, headers=dict(FIRST)
+    )
   assert caught.value.status() == '412'
   client.close()
 
