@@ -116,7 +116,7 @@ async def offer(
     import httpx
   count, run = len(offered.due_s), os.urandom(6).hex()
   seen = Seen(
-    [f'{run}-{i}' for i in range(count)],
+    [f'{run}-{i:08d}' for i in range(count)],  # Of one length, for they are echoed.
     np.full(count, BROKEN, np.int32),
     np.zeros((count, num_classes), np.float32),
     np.zeros(count),

@@ -92,11 +92,14 @@ def front(
   replies = serving.replies()
   if not replies:
     return found
-  return found.replace(reply=defenses.in_turn(found.reply, *replies))
+  return dataclasses.replace(found, reply=defenses.in_turn(found.reply, *replies))
 
 
 def _front(
-  directory: os.PathLike[str], config: Config, profile: ZooProfile, serving: Serving
+  directory: str | os.PathLike[str],
+  config: Config,
+  profile: ZooProfile,
+  serving: Serving,
 ) -> Front:
   name, value = serving.defense.name, serving.defense.value
   if not name:

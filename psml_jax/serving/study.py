@@ -438,7 +438,7 @@ def _leaks(
   if 'refusals' in probes:
     offered = _probe(target, some, loose, sizes.gap_s)
     asked = np.where(np.random.default_rng(0).random(some) < 0.5, _OUT_OF_REACH, 0.0)
-    spec = Spec(asked.astype(np.float32), np.asarray(offered.spec.max_latency_ms))
+    spec = Spec.of(asked, offered.spec.max_latency_ms)
     offered = offered._replace(spec=spec)
     seen, model = target.offer(offered)
     decided = np.isin(seen.status, (200, 412))
@@ -453,18 +453,18 @@ def _answered(
   """What was answered alone, and the true classes of its images."""
   at = np.flatnonzero((seen.status == 200) & (model >= 0))
   labels = target.labels[np.arange(len(model)) % len(target.labels)]
-  texts = {name: [getattr(seen, name)[i] for i in at] for name in _TEXTS}
-  arrays = {f: getattr(seen, f)[at] for f in Seen._fields if f not in _TEXTS}
+  texts = ('name', 'headers', 'text')
+  some: dict[str, Any] = {
+    field: [value[i] for i in at] if field in texts else value[at]
+    for field, value in seen._asdict().items()
+  }
   kept = Offered(
     offered.images[at],
     jax.tree.map(lambda field: field[at], offered.spec),
     offered.due_s[at],
     offered.timeout_s[at],
   )
-  return Seen(**texts, **arrays), model[at], kept, labels[at]
-
-
-_TEXTS = ('name', 'headers', 'text')
+  return Seen(**some), model[at], kept, labels[at]
 
 
 def _probe(
