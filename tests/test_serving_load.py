@@ -148,7 +148,7 @@ def test_a_channel_that_tells_is_found_and_another_is_not():
   assert clock.auc > 0.95
   assert abs(nothing.auc - 0.5) < 2 * nothing.chance
   constant = inventory.leak('constant', inventory.texts(['x'] * 400), model)
-  assert constant.auc == 0.5
+  assert abs(constant.auc - 0.5) < constant.chance
   assert inventory.leak('one', np.zeros(20), np.zeros(20, int)).auc is None
 
 
