@@ -31,10 +31,10 @@ Models, accuracy and the latency that the wire's profile promises (its quantile
 {quantile:g}): {models}. Answers are held to {hold}.
 
 Loads are {queries} queries at {rate:g} a second in the mean, from the workload
-`{workload}`; goodput is over all offered queries. *By profile*: answered by a model whose
-profile meets the spec. *By clock*: answered by a model as accurate as asked for, within
-the spec's latency by the client's clock, from when the query was due. Intervals are 95 %
-and take queries as independent, which bursts are not.
+`{workload}`; goodput is over all offered queries. *By profile*: answered by a model
+whose profile meets the spec. *By clock*: answered by a model as accurate as asked for,
+within the spec's latency by the client's clock, from when the query was due. Intervals
+are 95 % and take queries as independent, which bursts are not.
 
 ![AUC of each channel, and what each switch costs](../images/live.png)
 """
@@ -84,13 +84,13 @@ def _tables(live: Live) -> list[Table]:
       switch.name,
       leak.channel,
       str(leak.responses),
-      *(['–'] * 3 if leak.auc is None else _told(leak.auc, leak.chance, leak.bits)),
+      *(['–'] * 2 if leak.auc is None else _told(leak.auc, leak.chance, leak.bits)),
     ]
     for switch in live.switches
     for leak in switch.leaks
   ]
   first = ['switch', 'load', 'simulated (%)', 'by profile (%)', 'by clock (%)']
-  second = ['switch', 'channel', 'answers', 'AUC (chance is 0.5 +-)', 'bits', 'at most']
+  second = ['switch', 'channel', 'answers', 'AUC (chance is 0.5 +-)', 'bits']
   ends = 'served / refused / missed / broken / turned away; logged'
   return [
     Table(
@@ -100,15 +100,15 @@ def _tables(live: Live) -> list[Table]:
     ),
     Table(
       'What each channel tells of the model that answered',
-      [Column(name) for name in second[:-1]],
-      [row[:-1] for row in leaks],
+      [Column(name) for name in second],
+      leaks,
     ),
   ]
 
 
 def _told(auc: float, chance: float | None, bits: Interval | None) -> list[str]:
   assert bits is not None
-  return [f'{auc:.3f} (+-{chance:.3f})', estimate(bits, '.2f'), '']
+  return [f'{auc:.3f} (+-{chance:.3f})', estimate(bits, '.2f')]
 
 
 def _percent(value: Interval) -> str:
