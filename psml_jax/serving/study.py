@@ -42,7 +42,8 @@ class Sizes:
     burst_s: how long one is, seconds in the mean.
     workload: of `workloads.WORKLOADS`.
     probes: of the inventory's calm queries; the others are fractions of it.
-    gap_s: between two of them.
+    gap_s: between two of them, at least; a slow server gets more, so that calm probes
+      do not queue.
     together: queries of a crowd.
     quantile: of a model's latencies over the wire, which its profile promises.
   """
@@ -319,7 +320,9 @@ def _profiled(
   samples: list[list[float]] = []
 
   def measure(target: Target) -> None:
+    nonlocal sizes
     _warm(target)
+    sizes = dataclasses.replace(sizes, gap_s=max(sizes.gap_s, _pace(target)))
     offered = _probe(target, sizes.probes, _spec(_LOOSE_MS), sizes.gap_s)
     seen, model = target.offer(offered)
     took = inventory.clock(seen, offered.due_s)
@@ -486,6 +489,14 @@ def _spec(max_latency_ms: float) -> Spec:
 
 def _warm(target: Target) -> None:
   target.offer(_probe(target, 40, _spec(_LOOSE_MS), 0.05))
+
+
+def _pace(target: Target) -> float:
+  """Seconds between probes that do not meet, for nine of ten answers twice over."""
+  offered = _probe(target, 20, _spec(_LOOSE_MS), 0.5)
+  seen, _ = target.offer(offered)
+  took = inventory.clock(seen, offered.due_s)
+  return 2e-3 * float(np.quantile(took, 0.9))
 
 
 def _padding(live: Live, plain: Switch) -> float:
