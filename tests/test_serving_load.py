@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from psml_jax import Spec, ZooProfile, defenses
+from psml_jax import Spec, ZooProfile, defenses, metrics
 from psml_jax.core import Observation, Query
-from psml_jax.serving import arrivals, inventory, load, scores
+from psml_jax.serving import arrivals, inventory, load, scores, study, vault
 from psml_jax.serving.application import name
 from psml_jax.serving.config import parse
 from psml_jax.serving.gate import Asked
@@ -184,3 +184,37 @@ def test_padding_leaves_a_margin_before_the_deadline():
   assert float(apply(jax.random.key(0), query, answer, ())[0].latency_ms) == 6.0
   with pytest.raises(ValueError, match='margin_ms'):
     defenses.padded(50.0, margin_ms=-1.0)
+
+
+def test_the_inventory_of_a_server_without_ray(tmp_path):
+  app, _ = serving_local.application(journal=vault.Journal(tmp_path))
+  profile, sizes = serving_local.PROFILE, study.Sizes(40, probes=120, gap_s=0.01)
+  spec = Spec.of(np.zeros(40), 1e4)
+  probes = ['calm', 'tight', 'crowd', 'rushed', 'refusals']
+  samples = [[1e3]] * len(profile)
+  with serving_local.listening(app) as url:
+    target = study.Target(
+      url,
+      'first',
+      tmp_path,
+      np.asarray(serving_local.IMAGES),
+      np.asarray(serving_local.LABELS),
+      serving_local.OUTPUTS.shape[-1],
+    )
+    due = arrivals.evenly(40, 0.01)
+    loaded = study._loaded(
+      'evenly',
+      profile,
+      Offered.of(target.images, spec, due),
+      target,
+      metrics.interval([1.0, 1.0]),
+    )
+    leaks = study._leaks(target, profile, samples, sizes, probes)
+  assert loaded.served == loaded.logged == loaded.offered == 40
+  assert loaded.by_profile.mean == 1
+  found = {leak.channel: leak for leak in leaks}
+  assert len(found) == len(leaks) == 9
+  assert found['latency: refused or not'].responses == 60
+  assert found['outputs'].auc > 0.6
+  for channel in ('status', 'headers', 'errors, short timeout'):
+    assert abs(found[channel].auc - 0.5) < 0.1
