@@ -153,7 +153,8 @@ def _draw(live: Live) -> bytes:
   left.invert_yaxis()
   left.set_xlim(0.4, 1.02)
   left.set_xlabel('AUC; dotted: the bar of 0.55', fontsize=canvas.FONT)
-  right.set_xscale('log')
+  p50 = [load.p50_ms.mean for switch in live.switches for load in switch.loads]
+  canvas.value_axis(right, p50)
   right.set_xlabel('median latency (ms); hollow in bursts', fontsize=canvas.FONT)
   right.set_ylabel("goodput by the client's clock (%)", fontsize=canvas.FONT)
   canvas.legend(figure, canvas.labelled([left]), 7)
