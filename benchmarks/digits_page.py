@@ -3,13 +3,13 @@
 python benchmarks/digits_page.py --root=runs
 
 The root holds the work directories of configs/digits.py for config seeds 0 to 4,
-`demo0` to `demo4`, and that of its variant `:strong` on the first one's zoo, `strong`.
+`demo` and `demo1` to `demo4`, and that of its variant `:strong` on the first one's
+zoo, `strong`.
 What the page says of them is by hand.
 """
 
 import pathlib
 import warnings
-from collections.abc import Mapping
 
 import jax
 import numpy as np
@@ -17,37 +17,34 @@ from absl import app, flags
 
 from psml_jax import experiments, metrics
 from psml_jax.experiments.artifacts import DEFENSES, SUMMARY
+from psml_jax.report import text
+from psml_jax.report.columns import Column, Table
 from psml_jax.report.schema import METRICS, Summary
 
 _ROOT = flags.DEFINE_string('root', 'runs', 'The work directories.')
 _SEEDS = range(5)
-_HEAD = """# Digits
-
+_HEAD = """
 ```sh
 make demo
+python launch/reproduce.py --config=configs/digits.py --config.seed=1 \\
+  --workdir=runs/demo1
+python launch/reproduce.py --config=configs/digits.py:strong --workdir=runs/strong
 ```
 
 {device}, JAX {jax}, Python 3.11. Made at the revision that the Provenance table names.
-
-## Five zoos
-
-The intervals below cover surrogates and serving, but one zoo. Five config seeds, each
-with its own splits, zoo, profile and surrogates (`launch/reproduce.py
---config=configs/digits.py --config.seed=S --workdir=runs/demoS`), cover zoos too.
-Changes are accuracy / fidelity in points, at {most} queries; those of noise and of
-random refusal (the same goodput) are against the undefended fingerprint, medium victim;
-the last row is the mean over the five zoos with its 95 % interval.
-
-{zoos}
-
-## A stronger thief
-
-`--config=configs/digits.py:strong --config.zoo.stored=runs/demo0`: a CNN as the
-surrogate in place of an MLP, on the zoo of seed 0, extraction from the named model,
-{seeds} seeds each.
-
-{thieves}
 """
+_ZOOS = (
+  'The intervals of the tables further below cover surrogates and serving, but one '
+  'zoo. Five config seeds, each with its own splits, zoo, profile and surrogates, '
+  'cover zoos too. Changes are accuracy / fidelity in points, at {most} queries; those '
+  'of noise and of random refusal (the same goodput) are against the undefended '
+  'fingerprint, medium victim; the last row is the mean over the five zoos with its '
+  '95 % interval.'
+)
+_THIEVES = (
+  'A CNN as the surrogate in place of an MLP, on the zoo of seed 0: extraction from '
+  'the named model, {seeds} seeds of the CNN. Differences are paired by seed.'
+)
 _CHANGES = {
   'gain over naive, medium': ('medium', 'fingerprint', 'none', 'naive', 'none'),
   'large': ('large', 'fingerprint', 'none', 'naive', 'none'),
@@ -70,28 +67,22 @@ _CHANGES = {
   ),
 }
 
-Scores = Mapping[tuple[str, str, str], Mapping[str, np.ndarray]]
-
 
 def main(argv: list[str]) -> None:
   """Writes the page."""
   del argv
   root, docs = pathlib.Path(_ROOT.value), pathlib.Path(__file__).parents[1] / 'docs'
-  found = [root / f'demo{seed}' for seed in _SEEDS]
+  found = [root / f'demo{seed or ""}' for seed in _SEEDS]
   summary = SUMMARY.read(found[0])
-  page = _HEAD.format(
-    device=summary.device,
-    jax=jax.__version__,
-    most=max(row.query_budget for row in summary.extraction),
-    zoos=_zoos(found),
-    seeds=SUMMARY.read(root / 'strong').seeds,
-    thieves=_thieves(found[0], root / 'strong'),
-  )
+  made = text.as_markdown('Digits', [_zoos(found), _thieves(found[0], root / 'strong')])
+  title, tables = made.split('\n', 1)
+  head = _HEAD.format(device=summary.device, jax=jax.__version__)
   _, rest = (found[0] / 'results.md').read_text('utf-8').split('\n', 1)
-  (docs / 'results' / 'digits.md').write_text(page + rest, 'utf-8')
+  page = f'{title}\n{head}{tables}{rest}'
+  (docs / 'results' / 'digits.md').write_text(page, 'utf-8')
 
 
-def _zoos(found: list[pathlib.Path]) -> str:
+def _zoos(found: list[pathlib.Path]) -> Table:
   """A row for each zoo, and their mean."""
   heads = ['config seed', 'Pareto models', 'medium victim', 'claims that hold']
   rows, changes = [], []
@@ -114,7 +105,10 @@ def _zoos(found: list[pathlib.Path]) -> str:
     means.append(
       ' / '.join(f'{i.mean:+.1f} [{i.low:+.1f}, {i.high:+.1f}]' for i in intervals)
     )
-  return _table([*heads, *_CHANGES], [*rows, ['all', '', '', '', *means]])
+  note = _ZOOS.format(most=max(row.query_budget for row in summary.extraction))
+  columns = [Column(head) for head in (*heads, *_CHANGES)]
+  rows.append(['all', '', '', '', *means])
+  return Table('Five zoos', columns, rows, note)
 
 
 def _holding(summary: Summary) -> str:
@@ -152,7 +146,7 @@ def _changes(summary: Summary, directory: pathlib.Path) -> list[list[float]]:
   ]
 
 
-def _thieves(weak: pathlib.Path, strong: pathlib.Path) -> str:
+def _thieves(weak: pathlib.Path, strong: pathlib.Path) -> Table:
   """Extraction from the named model by both, and the paired difference."""
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
@@ -179,12 +173,8 @@ def _thieves(weak: pathlib.Path, strong: pathlib.Path) -> str:
       low, high = (100 * cell[f'{metric}_{end}'] for end in ('low', 'high'))
       row.append(f'{100 * cell[metric]:+.1f} [{low:+.1f}, {high:+.1f}]')
     rows.append(row)
-  return _table(heads, rows)
-
-
-def _table(heads: list[str], rows: list[list[str]]) -> str:
-  lines = [heads, ['---'] * len(heads), *rows]
-  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+  note = _THIEVES.format(seeds=min(cell['pairs'] for cell in compared))
+  return Table('A stronger thief', [*map(Column, heads)], rows, note)
 
 
 if __name__ == '__main__':

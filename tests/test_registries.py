@@ -23,7 +23,7 @@ from psml_jax import (
   zoo,
 )
 from psml_jax.attacks.repeats import Repeats
-from psml_jax.core import Harvest, Knowledge, Query, Spec
+from psml_jax.core import Harvest, Knowledge, Observation, Query, Spec
 from tests import references, toys
 from tests.models import Normed
 
@@ -526,6 +526,27 @@ class TestReplies:
   def test_none_in_turn_change_nothing(self):
     before, after = map(self.served, (defenses.untouched(), defenses.in_turn()))
     jax.tree.map(np.testing.assert_array_equal, before, after)
+
+  def test_in_turn_remembers_and_knows_as_many_clients(self):
+    class Later:
+      clients = 3
+
+      def init(self, key):
+        return jnp.float32(0)
+
+      def apply(self, key, query, observation, state):
+        late = dataclasses.replace(observation, latency_ms=state)
+        return late, state + 1
+
+    both = defenses.in_turn(defenses.labels_only(), Later())
+    assert both.clients == 3
+    assert not both.constant
+    state = both.init(SECRET)
+    answer = Observation(jnp.bool_(True), jnp.array([0.3, 0.7]), jnp.float32(9))
+    for turn in range(3):
+      seen, state = both.apply(KEY, None, answer, state)
+      assert float(seen.latency_ms) == turn
+      assert seen.outputs.tolist() == [0, 1]
 
   def test_padding_holds_to_the_time_or_the_deadline(self):
     before, after = map(self.served, (defenses.untouched(), defenses.padded(3.5)))

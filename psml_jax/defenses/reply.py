@@ -14,7 +14,7 @@ from flax import struct
 
 from psml_jax import _registry, _validate
 from psml_jax.core import Observation, Query
-from psml_jax.defenses.transform import Stateless
+from psml_jax.defenses.transform import InTurn, Stateless
 
 
 class ReplyTransform(Protocol):
@@ -87,23 +87,16 @@ class _Padded(_Untouched):
 
 
 @struct.dataclass(eq=False)
-class _InTurn:
-  parts: tuple[Any, ...]
-
-  def init(self, key: jax.Array) -> tuple[Any, ...]:
-    return tuple(
-      part.init(jax.random.fold_in(key, i)) for i, part in enumerate(self.parts)
-    )
-
+class _InTurn(InTurn):
   def apply(
     self, key: jax.Array, query: Query, observation: Observation, state: tuple[Any, ...]
   ) -> tuple[Observation, tuple[Any, ...]]:
-    states = []
-    for i, (part, before) in enumerate(zip(self.parts, state, strict=True)):
-      own = jax.random.fold_in(key, i)
-      observation, after = part.apply(own, query, observation, before)
-      states.append(after)
-    return observation, tuple(states)
+    return self.through(
+      key,
+      observation,
+      state,
+      lambda part, own, seen, old: part.apply(own, query, seen, old),
+    )
 
 
 def untouched() -> ReplyTransform:
@@ -122,9 +115,10 @@ def labels_only() -> ReplyTransform:
 
 
 def rounded(decimals: int) -> ReplyTransform:
-  """Probabilities are rounded, so that they tell little but the order of the classes.
+  """Probabilities are rounded, so that they tell less of who gave them.
 
-  They need not sum to 1 any more; 0 decimals leave hardly more than the label.
+  They need not sum to 1 any more, and classes may tie: with 0 decimals all are 0 where
+  none has more than a half.
 
   Args:
     decimals: kept, from 0 to 6.

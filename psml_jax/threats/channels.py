@@ -9,6 +9,7 @@ from psml_jax import _validate, metrics
 from psml_jax.metrics import Interval
 
 _FOLDS = 5
+_SMALLEST_LEAF = 5
 _SHARE = 0.99
 """Of the classifier in what is scored; the rest is the guess without the channel."""
 
@@ -18,7 +19,7 @@ class Told(NamedTuple):
 
   Attributes:
     bits: of each answer, on average, over responses that the classifier has not seen;
-      below 0, it learned chance. No more than `entropy`.
+      below 0, it learned chance.
     auc: the chance that it ranks an answer of a model above one of another model, mean
       over models; 0.5 is chance.
     entropy: bits of the models' shares, what a channel can tell at most.
@@ -77,7 +78,7 @@ def told(features: ArrayLike, model: ArrayLike, *, seed: int = 0) -> Told:
     )
   named = np.empty((len(truth), len(names)))
   shares = np.empty(len(truth))
-  leaf = max(_FOLDS, round(len(truth) ** 0.5 / 2))
+  leaf = max(_SMALLEST_LEAF, round(len(truth) ** 0.5 / 2))
   folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=seed)
   for known, asked in folds.split(seen, truth):
     classifier = RandomForestClassifier(min_samples_leaf=leaf, random_state=seed)
