@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
       },
       'models': {},
       'ingress': 1,
+      'haproxy': False,
       'most_rows': 32,
       'limits': {
         'most_requests': 64,

@@ -60,6 +60,7 @@ class Serving:
     model: how each model is run.
     models: by name, fields of `model` that differ.
     ingress: how many processes listen; they share the port.
+    haproxy: whether Ray's HAProxy listens in their place, and hands requests to them.
     most_rows: images in a request, at most.
     limits: what a client can ask.
     keys: the table of API keys; in the work directory unless given.
@@ -71,6 +72,7 @@ class Serving:
   model: Replicas = Replicas()
   models: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
   ingress: int = 1
+  haproxy: bool = False
   most_rows: int = 32
   limits: Limits = dataclasses.field(default_factory=Limits)
   keys: str = ''

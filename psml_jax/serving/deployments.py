@@ -2,8 +2,8 @@
 
 Each model is one deployment, whose replicas batch what waits for them. The ingress is
 one too, so that Ray replaces a replica that dies; but each of its replicas listens at
-the port itself (see `listener`), which saves the hop of Ray's proxy and lets bodies be
-bounded before they are read. Secret and numbers are the keeper's, a named actor that
+the port itself (see `listener`), which saves the hop of a proxy; or Ray's HAProxy does
+and deals requests out to them. Secret and numbers are the keeper's, a named actor that
 outlives all of them and comes back by itself from what lies on the disk. A defense
 without memory is computed in the ingress, by the secret that the keeper hands it; one
 that remembers clients has a single gate, in the keeper, so that replicas of the ingress
@@ -68,6 +68,11 @@ class Plan(NamedTuple):
   def vault(self) -> str:
     """The folder of secret, numbers and journals."""
     return os.path.join(self.directory, 'serving')
+
+  @property
+  def url(self) -> str:
+    """Of the zoo."""
+    return f'http://{self.host}:{self.port}/v2/models/{self.serving.name}'
 
   @property
   def keeper(self) -> str:
@@ -165,14 +170,21 @@ class Ingress:
     self._host = _Host(gate, keeper, handles)
     clients = accounts.read(plan.keys)
     limits = plan.serving.limits
-    application = Application(plan.zoo, self._host, clients, limits, plan.names)
-    self._listener = Listener(application, plan.host, plan.port)
-    await self._listener.start()
+    self._application = Application(plan.zoo, self._host, clients, limits, plan.names)
+    self._listener = None
+    if not plan.serving.haproxy:
+      self._listener = Listener(self._application, plan.host, plan.port)
+      await self._listener.start()
     self._warming = asyncio.create_task(self._host.warm())
+
+  def __serve_build_asgi_app__(self) -> Application:
+    """What Ray serves where it listens itself."""
+    return self._application
 
   def check_health(self) -> None:
     """Raises where it does not listen; Ray then replaces it."""
-    self._listener.check()
+    if self._listener is not None:
+      self._listener.check()
 
   async def ready(self) -> bool:
     """Whether every model can answer."""
@@ -180,7 +192,8 @@ class Ingress:
     return self._host.ready
 
   async def __del__(self) -> None:
-    await self._listener.stop()
+    if self._listener is not None:
+      await self._listener.stop()
 
 
 class _Host:
@@ -235,11 +248,12 @@ class _Host:
     return replied
 
 
-def application(plan: Plan) -> Any:
+def application(plan: Plan, ingress: type[Ingress] = Ingress) -> Any:
   """The Ray Serve application of a server.
 
   Args:
     plan: of the server.
+    ingress: what listens and decides.
 
   Returns:
     What `ray.serve.run` takes; the keeper must be there.
@@ -270,17 +284,17 @@ def application(plan: Plan) -> Any:
       **number,
     )
     handles.append(made.bind(plan, name))
-  ingress: Any = serve.deployment(
-    Ingress,
+  door: Any = serve.deployment(
+    serve.ingress()(ingress) if plan.serving.haproxy else ingress,
     name='ingress',
     num_replicas=plan.serving.ingress,
     ray_actor_options={'num_cpus': 0},
-    max_ongoing_requests=8,
+    max_ongoing_requests=2 * limits.most_requests,
     health_check_period_s=2,
     health_check_timeout_s=10,
     logging_config=quiet,
   )
-  return ingress.bind(plan, *handles)
+  return door.bind(plan, *handles)
 
 
 def start_keeper(plan: Plan) -> Any:

@@ -1,12 +1,13 @@
 """What launch/serve.py runs: a server from its start to its end."""
 
+import contextlib
 import os
 import pathlib
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from psml_jax import _files
@@ -47,6 +48,38 @@ def run(
   Raises:
     InputError: anything that cannot be served, or an extra that is missing.
   """
+  plan = planned(fields, workdir=workdir, data_dir=data_dir, host=host, port=port)
+  with cluster(plan, address), serving(plan):
+    print(f'Serving {len(plan.names)} models at {plan.url}', flush=True)
+    (wait or _told_to_stop())()
+    print('stopping', flush=True)
+  total = vault.bill(vault.read(plan.vault))
+  print(f'Queries: {int(total.queries)}, of which served: {int(total.served)}')
+
+
+def planned(
+  fields: Mapping[str, Any],
+  *,
+  workdir: str | None,
+  data_dir: str | None = None,
+  host: str = '127.0.0.1',
+  port: int = 8000,
+) -> Any:
+  """A server's plan, its vault and keys made where there are none.
+
+  Args:
+    fields: see `run`; so are the others.
+    workdir: of the experiment that trained the zoo.
+    data_dir: where image files lie.
+    host: where to listen.
+    port: likewise; 0 for a free one.
+
+  Returns:
+    The `deployments.Plan`.
+
+  Raises:
+    InputError: anything that cannot be served, or an extra that is missing.
+  """
   if not workdir:
     raise InputError('--workdir is missing; it must be the directory of a trained zoo')
   try:
@@ -55,6 +88,8 @@ def run(
     raise InputError(str(error)) from error
   # Ray reads these when it is imported.
   os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+  if serving.haproxy:
+    os.environ['RAY_SERVE_ENABLE_HA_PROXY'] = '1'
   from psml_jax.serving import deployments
 
   served = models.read(workdir, serving, data_dir)
@@ -62,7 +97,7 @@ def run(
   front = models.front(workdir, config, profile, serving)
   directory = served.experiment.directory.absolute()
   vault.Vault(directory / 'serving')  # Tells of trouble with it here and now.
-  plan = deployments.Plan(
+  return deployments.Plan(
     str(directory),
     data_dir,
     serving,
@@ -73,52 +108,70 @@ def run(
     host,
     _free(host, port),
   )
-  _serve(deployments, plan, address, wait or _told_to_stop())
 
 
-def _serve(
-  deployments: Any,
-  plan: Any,
-  address: str | None,
-  wait: Callable[[], object],
-) -> None:
-  ray, serve = deployments.ray, deployments.serve
+@contextlib.contextmanager
+def cluster(
+  plan: Any, address: str | None = None, *, proxy: bool | None = None
+) -> Iterator[None]:
+  """Connects to a Ray cluster, or starts one of this machine and stops it again.
+
+  Args:
+    plan: of the server that will run there, or of one of them.
+    address: of a cluster that runs.
+    proxy: whether Ray listens at the plan's port; where HAProxy shall, unless given.
+  """
+  from psml_jax.serving.deployments import NAMESPACE, ray, serve
+
   # Ray's processes execute another program at once.
   warnings.filterwarnings('ignore', r'os\.fork\(\) was called', RuntimeWarning)
   own: dict[str, Any] = {} if address else _ALONE
+  listens: dict[str, Any] = {'proxy_location': 'Disabled'}
+  if plan.serving.haproxy if proxy is None else proxy:
+    options = {'host': plan.host, 'port': plan.port}
+    listens = {'proxy_location': 'HeadOnly', 'http_options': options}
   ray.init(
     address=address or 'local',
-    namespace=deployments.NAMESPACE,
+    namespace=NAMESPACE,
     log_to_driver=False,
     configure_logging=False,
     **own,
   )
-  keeper = None
   try:
-    keeper = deployments.start_keeper(plan)
+    quiet = {'enable_access_log': False, 'log_level': 'WARNING'}
+    serve.start(logging_config=quiet, **listens)
+    yield
+  finally:
+    if not address:
+      serve.shutdown()
+    ray.shutdown()
+
+
+@contextlib.contextmanager
+def serving(plan: Any, ingress: Any = None, *, prefix: str = '/') -> Iterator[None]:
+  """Starts a server in the cluster that this process is connected to, and ends it.
+
+  Args:
+    plan: of the server.
+    ingress: what listens and decides, in place of `deployments.Ingress`.
+    prefix: of the paths that HAProxy hands to it.
+  """
+  from psml_jax.serving import deployments
+  from psml_jax.serving.deployments import ray, serve
+
+  keeper = deployments.start_keeper(plan)
+  try:
     ray.get(keeper.started.remote())
-    serve.start(
-      proxy_location='Disabled',
-      logging_config={'enable_access_log': False, 'log_level': 'WARNING'},
-    )
     handle = serve.run(
-      deployments.application(plan), name=plan.application, route_prefix=None
+      deployments.application(plan, ingress or deployments.Ingress),
+      name=plan.application,
+      route_prefix=prefix if plan.serving.haproxy else None,
     )
     handle.ready.remote().result(timeout_s=600)
-    url = f'http://{plan.host}:{plan.port}/v2/models/{plan.serving.name}'
-    print(f'Serving {len(plan.names)} models at {url}', flush=True)
-    wait()
-    print('stopping', flush=True)
+    yield
   finally:
-    if address:
-      serve.delete(plan.application)
-    else:
-      serve.shutdown()
-    if keeper is not None:
-      ray.kill(keeper)
-    ray.shutdown()
-  total = vault.bill(vault.read(plan.vault))
-  print(f'Queries: {int(total.queries)}, of which served: {int(total.served)}')
+    serve.delete(plan.application)
+    ray.kill(keeper)
 
 
 def _keys(directory: pathlib.Path, serving: Serving, clients: int) -> pathlib.Path:

@@ -7,6 +7,7 @@ time that an answer may take.
 """
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ UNDECIDED = -2
 """The model of a query that the operator has not decided about."""
 _ATTEMPTS = {200: 'served', 412: 'refused', 504: 'missed', BROKEN: 'in_doubt'}
 _TURNED_AWAY = (429, 503)
+_AGAIN_SECONDS = 0.05
 
 
 class Offered(NamedTuple):
@@ -72,6 +74,7 @@ class Seen(NamedTuple):
     latency_ms: f64[N], from when it was due to its answer's last byte.
     headers: of the answers, one text each, sorted.
     text: of the errors.
+    broken: names of attempts whose connection broke, and that were followed by another.
   """
 
   name: list[str]
@@ -81,6 +84,7 @@ class Seen(NamedTuple):
   latency_ms: np.ndarray
   headers: list[str]
   text: list[str]
+  broken: Sequence[str] = ()
 
 
 async def offer(
@@ -91,6 +95,7 @@ async def offer(
   num_classes: int,
   connections: int = 128,
   patience_s: float = 30.0,
+  retries: int = 0,
 ) -> Seen:
   """Offers a load to a server.
 
@@ -102,6 +107,8 @@ async def offer(
     connections: at once, at most; a query that is due and finds none free waits, and
       the wait is part of its latency.
     patience_s: after which a query is given up, counted from when it went out.
+    retries: attempts after one whose connection broke, at most, each under a name of
+      its own, for the server may have decided about the one before.
 
   Returns:
     What came back of every query.
@@ -112,17 +119,20 @@ async def offer(
   """
   _validate.positive_int('connections', connections)
   _validate.positive('patience_s', patience_s)
+  _validate.non_negative_int('retries', retries)
   with needs('http'):
     import httpx
   count, run = len(offered.due_s), os.urandom(6).hex()
+  broken: list[str] = []
   seen = Seen(
-    [f'{run}-{i:08d}' for i in range(count)],  # Of one length, for they are echoed.
+    [f'{run}-{i:08d}-0' for i in range(count)],  # Of one length, for they are echoed.
     np.full(count, BROKEN, np.int32),
     np.zeros((count, num_classes), np.float32),
     np.zeros(count),
     np.full(count, np.nan),
     [''] * count,
     [''] * count,
+    broken,
   )
   bodies = [_request(offered, i, seen.name[i]) for i in range(count)]
   limits = httpx.Limits(
@@ -136,15 +146,25 @@ async def offer(
     await asyncio.gather(*(client.get(url) for _ in range(min(connections, 16))))
     began = time.perf_counter()
 
+    async def attempts(i: int) -> Any:
+      for attempt in range(retries + 1):
+        if attempt:
+          broken.append(seen.name[i])
+          seen.name[i] = f'{run}-{i:08d}-{attempt}'
+          bodies[i] = _request(offered, i, seen.name[i])
+          await asyncio.sleep(_AGAIN_SECONDS)
+        body, headers = bodies[i]
+        with contextlib.suppress(httpx.TransportError):
+          return await client.post(f'{url}/infer', content=body, headers=headers)
+      return None
+
     async def ask(i: int) -> None:
       await asyncio.sleep(began + offered.due_s[i] - time.perf_counter())
-      body, headers = bodies[i]
       seen.sent_ms[i] = 1e3 * (time.perf_counter() - began)
-      try:
+      reply = None
+      with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(patience_s):
-          reply = await client.post(f'{url}/infer', content=body, headers=headers)
-      except (httpx.TransportError, TimeoutError):
-        reply = None
+          reply = await attempts(i)
       ended = time.perf_counter() - began - offered.due_s[i]
       seen.latency_ms[i] = 1e3 * ended
       if reply is not None:

@@ -1,0 +1,346 @@
+"""A live server whose replicas are killed, and one that is asked for too much.
+
+python benchmarks/siege.py --workdir=runs/live/zoo --out=runs/live/siege.json
+
+Kills: two processes of the ingress and two of each model, behind a defense with a
+budget a client; one replica, a model's and the ingress's in turns, is killed every five
+seconds under a Poisson load. Every attempt has a name, so the client's ledger and the
+server's journal are compared attempt by attempt, and the journal's decisions are made
+again from its secret. Overload: three times what the server answers, for as long; then calm probes
+until they are as fast as before. Malformed: requests that no server must answer.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import pathlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import psutil
+from absl import app, flags
+
+from psml_jax import _device
+from psml_jax.core import Spec
+from psml_jax.serving import arrivals, job, load, models, protocol, vault
+from psml_jax.serving.application import name as digest
+from psml_jax.serving.config import parse
+from psml_jax.serving.gate import Gate
+from psml_jax.serving.load import Offered, Seen
+
+sys.path.append(str(pathlib.Path(__file__).parents[1]))
+from tests import malformed
+
+_WORKDIR = flags.DEFINE_string('workdir', 'runs/live/zoo', 'Of a trained zoo.')
+_OUT = flags.DEFINE_string('out', 'runs/live/siege.json', 'What is written.')
+_SECONDS = flags.DEFINE_float('seconds', 60.0, 'Of each load.', lower_bound=5.0)
+_RATE = flags.DEFINE_float('rate', 20.0, 'Of the load, queries a second.')
+_PARTS = flags.DEFINE_list('parts', ['kills', 'overload', 'malformed'], 'What is done.')
+_EVERY_SECONDS = 5.0
+_DEADLINE_SECONDS = 10.0
+_MOST_REQUESTS = 64
+_BUDGET = {'name': 'budget', 'value': 20.0, 'fields': {'cap': 0.3, 'clients': 4}}
+
+
+@dataclasses.dataclass
+class Target:
+  """A server that listens.
+
+  Attributes:
+    plan: of it.
+    served: its zoo.
+    key: of its first client.
+  """
+
+  plan: Any
+  served: models.Served
+  key: str
+
+  def offer(self, offered: Offered, **kwargs: Any) -> Seen:
+    """What a client sees of a load."""
+    classes = self.served.zoo.num_classes
+    return asyncio.run(
+      load.offer(self.plan.url, self.key, offered, num_classes=classes, **kwargs)
+    )
+
+  def offered(self, due_s: np.ndarray, spec: Spec) -> Offered:
+    """Test images at some times."""
+    images = np.asarray(self.served.experiment.images().test_x, np.float32)
+    return Offered.of(images, spec, due_s, timeout_s=_DEADLINE_SECONDS)
+
+  def replicas(self, name: str) -> list[psutil.Process]:
+    """The processes of a deployment."""
+    title = f'ray::ServeReplica:{self.plan.application}:{name}'
+    return [
+      each
+      for each in psutil.Process().children(recursive=True)
+      if _title(each).startswith(title)
+    ]
+
+
+def main(argv: list[str]) -> None:
+  """Measures and writes it."""
+  del argv
+  out = pathlib.Path(_OUT.value)
+  out.parent.mkdir(parents=True, exist_ok=True)
+  found: dict[str, Any] = {'device': _device.name()}
+  if out.exists():
+    found = json.loads(out.read_text())
+  for part in _PARTS.value:
+    found[part] = {'kills': kills, 'overload': overload, 'malformed': bad}[part]()
+    out.write_text(json.dumps(found, indent=1) + '\n')
+    print(json.dumps(found[part], indent=1), flush=True)
+
+
+def kills() -> dict[str, Any]:
+  """Replicas are killed under load."""
+  fields = {'defense': _BUDGET, 'ingress': 2, 'model': {'replicas': 2}}
+  with listening(fields) as target:
+    profile = target.served.profile
+    count = int(_RATE.value * _SECONDS.value)
+    keys = jax.random.split(jax.random.key(0))
+    due_s = arrivals.poisson(keys[0], count, _RATE.value)
+    # The corners of all models, in turns.
+    at = np.arange(count) % len(profile)
+    accuracy, latency = np.asarray(profile.accuracy), np.asarray(profile.latency_ms)
+    offered = target.offered(due_s, Spec(accuracy[at], latency[at]))  # type: ignore[arg-type]
+    stopped, killed = threading.Event(), list[str]()
+    killer = threading.Thread(target=_kill, args=(target, stopped, killed))
+    killer.start()
+    seen = target.offer(offered, patience_s=3 * _DEADLINE_SECONDS, retries=20)
+    stopped.set()
+    killer.join()
+    # Once more with nobody killed: what was spent stays spent.
+    after = target.offer(
+      target.offered(
+        arrivals.evenly(30, 0.2), jax.tree.map(lambda field: field[0], offered.spec)
+      )
+    )
+    return _accounts(target, offered, seen, after) | {'killed': killed}
+
+
+def _accounts(
+  target: Target, offered: Offered, seen: Seen, after: Seen
+) -> dict[str, Any]:
+  """The client's ledger against the server's journal, and that against its secret."""
+  journal = vault.read(target.plan.vault)
+  times: dict[int, int] = {}
+  for asked in journal:
+    times[asked.request] = times.get(asked.request, 0) + 1
+  decided = {asked.request: asked.model for asked in journal}
+  final = [digest(name) for name in seen.name]
+  broken = [digest(name) for name in seen.broken]
+  known = {*final, *broken, *(digest(name) for name in after.name)}
+  wrong = 0
+  for name, status in zip(final, seen.status.tolist(), strict=True):
+    model = decided.get(name)
+    wrong += {
+      200: model is None or model < 0,
+      412: model != -1,
+      504: model is None,
+      429: model is not None,
+      503: model is not None,
+    }.get(status, False)
+  front = models.front(
+    target.plan.directory,
+    target.served.experiment.config,
+    target.served.profile,
+    target.plan.serving,
+  )
+  secret = vault.key(vault.Vault(target.plan.vault).secret)
+  pure = Gate(front, secret, num_classes=target.served.zoo.num_classes)
+  packed = np.empty((len(journal), 4), np.int32)
+  packed[:, :2] = [(each.number, each.client) for each in journal]
+  packed[:, 2:].view(np.float32)[:] = [
+    (each.min_accuracy, each.max_latency_ms) for each in journal
+  ]
+  again = pure._models(packed)
+  statuses, counts = np.unique(seen.status, return_counts=True)
+  served = seen.status == 200
+  return {
+    'queries': len(final),
+    'statuses': dict(zip(map(str, statuses.tolist()), counts.tolist(), strict=True)),
+    'broken_off_and_asked_again': len(broken),
+    'broken_off_and_in_the_journal': sum(name in decided for name in broken),
+    'later_than_the_deadline': int(
+      (seen.latency_ms > 1e3 * (_DEADLINE_SECONDS + 1)).sum()
+    ),
+    'slowest_ms': float(np.nanmax(seen.latency_ms)),
+    'p50_ms_of_answers': float(np.median(seen.latency_ms[served])),
+    'p99_ms_of_answers': float(np.quantile(seen.latency_ms[served], 0.99)),
+    'status_against_journal': wrong,
+    'decided_twice': sum(count > 1 for count in times.values()),
+    'in_the_journal_and_never_sent': sum(each not in known for each in decided),
+    'journal': len(journal),
+    'decisions_unlike_those_of_the_secret': sum(
+      a.model != b for a, b in zip(journal, again, strict=True)
+    ),
+    'served_of_the_first_model_by_turns': [
+      int((seen.status[i :: len(target.served.profile)][:100] == 200).sum())
+      for i in range(len(target.served.profile))
+    ],
+    'served_afterwards': int((after.status == 200).sum()),
+  }
+
+
+def _kill(target: Target, stopped: threading.Event, killed: list[str]) -> None:
+  turn = 0
+  while not stopped.wait(_EVERY_SECONDS):
+    names = [f'model-{name}' for name in target.plan.names]
+    name = 'ingress' if turn % 2 else names[turn // 2 % len(names)]
+    found = target.replicas(name)
+    with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+      found[turn % len(found) if found else 0].send_signal(signal.SIGKILL)
+      killed.append(name)
+    turn += 1
+
+
+def overload() -> dict[str, Any]:
+  """Three times what the server answers, for a while; then calm again."""
+  slow = {'batch_sizes': (1,)}  # Nothing is gained by a queue.
+  fields = {
+    'model': slow,
+    'most_rows': 1,
+    'limits': {'most_requests': _MOST_REQUESTS},
+  }
+  with listening(fields) as target:
+    profile = target.served.profile
+    slowest = int(np.argmax(profile.latency_ms))
+    corner = Spec(profile.accuracy[slowest], np.float32(np.inf))  # type: ignore[arg-type]
+    calm = target.offered(arrivals.evenly(100, 0.05), corner)
+    before = target.offer(calm)
+    rate = _capacity(target, corner)
+    count = int(3 * rate * _SECONDS.value)
+    due_s = arrivals.poisson(jax.random.key(1), count, 3 * rate)
+    stopped, memory = threading.Event(), list[float]()
+    watcher = threading.Thread(target=_watch, args=(stopped, memory))
+    watcher.start()
+    seen = target.offer(target.offered(due_s, corner), patience_s=30.0)
+    after = target.offer(target.offered(arrivals.evenly(200, 0.05), corner))
+    stopped.set()
+    watcher.join()
+    usual = float(np.quantile(before.latency_ms, 0.99))
+    # Recovered when this probe and all after it are answered as they were before.
+    late = np.flatnonzero((after.status != 200) | (after.latency_ms > 2 * usual))
+    served = seen.status == 200
+    behind = seen.sent_ms - 1e3 * due_s
+    statuses, counts = np.unique(seen.status, return_counts=True)
+    return {
+      'capacity_per_second': rate,
+      'offered_per_second': count / float(due_s[-1]),
+      'statuses': dict(zip(map(str, statuses.tolist()), counts.tolist(), strict=True)),
+      'answered_per_second': float(served.sum() / due_s[-1]),
+      'client_sent_late_ms_p99': float(np.quantile(behind, 0.99)),
+      'p50_ms_calm': float(np.median(before.latency_ms)),
+      'p99_ms_calm': usual,
+      'p50_ms_of_answers': float(np.median(_took(seen, due_s)[served])),
+      'p99_ms_of_answers': float(np.quantile(_took(seen, due_s)[served], 0.99)),
+      'memory_mib': [memory[0], max(memory), memory[-1]],
+      'recovered_after_s': float(0.05 * (late[-1] + 1)) if len(late) else 0.0,
+      'calm_probes_late': len(late),
+    }
+
+
+def _took(seen: Seen, due_s: np.ndarray) -> np.ndarray:
+  """Milliseconds from when each query really went out."""
+  elapsed: np.ndarray = seen.latency_ms + 1e3 * due_s - seen.sent_ms
+  return elapsed
+
+
+def _capacity(target: Target, spec: Spec) -> float:
+  """Queries a second that are answered with eight of them always under way."""
+  count = 400
+  offered = target.offered(np.zeros(count), spec)
+  began = time.perf_counter()
+  seen = target.offer(offered, connections=8)
+  assert (seen.status == 200).all()
+  return count / (time.perf_counter() - began)
+
+
+def _watch(stopped: threading.Event, memory: list[float]) -> None:
+  """MiB of the server's processes, once a second."""
+  while True:
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+      with contextlib.suppress(psutil.Error):
+        total += process.memory_info().rss if 'psml_jax' in _title(process) else 0
+    memory.append(total / 2**20)
+    if stopped.wait(1.0):
+      return
+
+
+def bad() -> dict[str, Any]:
+  """Malformed requests, and bodies without end."""
+  import httpx
+
+  with listening({}) as target:
+    stopped, memory = threading.Event(), list[float]()
+    watcher = threading.Thread(target=_watch, args=(stopped, memory))
+    watcher.start()
+    counts: dict[int, int] = {}
+    unlike, traces = [], 0
+    own = {'authorization': f'Bearer {target.key}'}
+    with httpx.Client(headers=own, timeout=60.0, trust_env=False) as client:
+      for name, (body, head) in malformed.BODIES.items():
+        about = {} if head is None else {protocol.HEAD_LENGTH: head.encode()}
+        reply = client.post(f'{target.plan.url}/infer', content=body, headers=about)
+        counts[reply.status_code] = counts.get(reply.status_code, 0) + 1
+        traces += 'Traceback' in reply.text or 'File "' in reply.text
+        if not 400 <= reply.status_code < 500:
+          unlike.append(name)
+      chunk = bytes(2**20)
+      for size in (None, 2**30):
+        headers = {} if size is None else {'content-length': str(size)}
+        status = 0
+        try:
+          reply = client.post(
+            f'{target.plan.url}/infer',
+            content=(chunk for _ in range(1024)),
+            headers=headers,
+          )
+          status = reply.status_code
+        except httpx.TransportError:
+          pass  # The server has said its status and hung up on the rest.
+        counts[status] = counts.get(status, 0) + 1
+    stopped.set()
+    watcher.join()
+    corner = Spec(np.float32(0), np.float32(np.inf))  # type: ignore[arg-type]
+    after = target.offer(target.offered(arrivals.evenly(20, 0.05), corner))
+    return {
+      'requests': len(malformed.BODIES) + 2,
+      'statuses': {str(status): count for status, count in sorted(counts.items())},
+      'not_4xx': unlike,
+      'traces': traces,
+      'memory_mib': [memory[0], max(memory), memory[-1]],
+      'answered_afterwards': int((after.status == 200).sum()),
+    }
+
+
+@contextlib.contextmanager
+def listening(fields: dict[str, Any]) -> Iterator[Target]:
+  """A server of the work directory, with a new vault."""
+  workdir = pathlib.Path(_WORKDIR.value)
+  for old in (workdir / 'serving').glob('*'):
+    old.unlink()
+  plan = job.planned(fields, workdir=str(workdir), port=0)
+  served = models.read(workdir, parse(fields), None)
+  key = pathlib.Path(plan.vault, 'first.key').read_text().strip()
+  with job.cluster(plan), job.serving(plan):
+    yield Target(plan, served, key)
+
+
+def _title(process: psutil.Process) -> str:
+  with contextlib.suppress(psutil.Error, IndexError):
+    return str(process.cmdline()[0])
+  return ''
+
+
+if __name__ == '__main__':
+  app.run(main)
