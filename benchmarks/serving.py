@@ -5,7 +5,7 @@ python benchmarks/serving.py --workdir=runs/live/zoo --out=runs/live/serving.jso
 Side by side in one cluster, in turns: the server without gate and journal, whose
 ingress hands each request to the smallest model; the same undefended, and behind
 defenses; and bare Ray Serve, a deployment of that model behind Ray's own proxy. All
-answer the same request of one image. `--haproxy` has Ray's HAProxy listen for all of them.
+answer the same request of one image. `--haproxy` has Ray's HAProxy listen for all.
 """
 
 import contextlib
@@ -35,7 +35,6 @@ _CONNECTIONS = flags.DEFINE_list('connections', ['1', '8'], 'Clients at once.')
 SERVERS: dict[str, dict[str, Any]] = {
   'without': {},
   'undefended': {},
-  'laplace': {'name': 'laplace', 'value': 1e-3},
   'capped': {'name': 'capped', 'value': 1.0},
   'budget': {'name': 'budget', 'value': 1e6, 'fields': {'cap': 0.5, 'clients': 4}},
 }

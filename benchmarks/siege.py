@@ -6,20 +6,25 @@ Kills: two processes of the ingress and two of each model, behind a defense with
 budget a client; one replica, a model's and the ingress's in turns, is killed every five
 seconds under a Poisson load. Every attempt has a name, so the client's ledger and the
 server's journal are compared attempt by attempt, and the journal's decisions are made
-again from its secret. Overload: three times what the server answers, for as long; then calm probes
-until they are as fast as before. Malformed: requests that no server must answer.
+again from its secret. Overload: three times what the server answers, for as long; then
+calm probes until they are as fast as before. Malformed: requests that no server must
+answer.
 """
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
+import functools
+import itertools
 import json
+import logging
 import pathlib
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -88,6 +93,7 @@ class Target:
 def main(argv: list[str]) -> None:
   """Measures and writes it."""
   del argv
+  logging.getLogger('httpx').setLevel(logging.WARNING)
   out = pathlib.Path(_OUT.value)
   out.parent.mkdir(parents=True, exist_ok=True)
   found: dict[str, Any] = {'device': _device.name()}
@@ -111,12 +117,8 @@ def kills() -> dict[str, Any]:
     at = np.arange(count) % len(profile)
     accuracy, latency = np.asarray(profile.accuracy), np.asarray(profile.latency_ms)
     offered = target.offered(due_s, Spec(accuracy[at], latency[at]))  # type: ignore[arg-type]
-    stopped, killed = threading.Event(), list[str]()
-    killer = threading.Thread(target=_kill, args=(target, stopped, killed))
-    killer.start()
-    seen = target.offer(offered, patience_s=3 * _DEADLINE_SECONDS, retries=20)
-    stopped.set()
-    killer.join()
+    with _beside(functools.partial(_kill, target)) as killed:
+      seen = target.offer(offered, patience_s=3 * _DEADLINE_SECONDS, retries=20)
     # Once more with nobody killed: what was spent stays spent.
     after = target.offer(
       target.offered(
@@ -190,6 +192,19 @@ def _accounts(
   }
 
 
+@contextlib.contextmanager
+def _beside(work: Callable[[threading.Event, list[Any]], None]) -> Iterator[list[Any]]:
+  """Does some work in a thread until the block ends; gives what it has found so far."""
+  stopped, found = threading.Event(), list[Any]()
+  thread = threading.Thread(target=work, args=(stopped, found))
+  thread.start()
+  try:
+    yield found
+  finally:
+    stopped.set()
+    thread.join()
+
+
 def _kill(target: Target, stopped: threading.Event, killed: list[str]) -> None:
   turn = 0
   while not stopped.wait(_EVERY_SECONDS):
@@ -219,13 +234,9 @@ def overload() -> dict[str, Any]:
     rate = _capacity(target, corner)
     count = int(3 * rate * _SECONDS.value)
     due_s = arrivals.poisson(jax.random.key(1), count, 3 * rate)
-    stopped, memory = threading.Event(), list[float]()
-    watcher = threading.Thread(target=_watch, args=(stopped, memory))
-    watcher.start()
-    seen = target.offer(target.offered(due_s, corner), patience_s=30.0)
-    after = target.offer(target.offered(arrivals.evenly(200, 0.05), corner))
-    stopped.set()
-    watcher.join()
+    with _beside(_watch) as memory:
+      seen = target.offer(target.offered(due_s, corner), patience_s=30.0)
+      after = target.offer(target.offered(arrivals.evenly(200, 0.05), corner))
     usual = float(np.quantile(before.latency_ms, 0.99))
     # Recovered when this probe and all after it are answered as they were before.
     late = np.flatnonzero((after.status != 200) | (after.latency_ms > 2 * usual))
@@ -280,47 +291,39 @@ def bad() -> dict[str, Any]:
   """Malformed requests, and bodies without end."""
   import httpx
 
-  with listening({}) as target:
-    stopped, memory = threading.Event(), list[float]()
-    watcher = threading.Thread(target=_watch, args=(stopped, memory))
-    watcher.start()
-    counts: dict[int, int] = {}
-    unlike, traces = [], 0
-    own = {'authorization': f'Bearer {target.key}'}
-    with httpx.Client(headers=own, timeout=60.0, trust_env=False) as client:
-      for name, (body, head) in malformed.BODIES.items():
-        about = {} if head is None else {protocol.HEAD_LENGTH: head.encode()}
-        reply = client.post(f'{target.plan.url}/infer', content=body, headers=about)
-        counts[reply.status_code] = counts.get(reply.status_code, 0) + 1
-        traces += 'Traceback' in reply.text or 'File "' in reply.text
-        if not 400 <= reply.status_code < 500:
-          unlike.append(name)
-      chunk = bytes(2**20)
-      for size in (None, 2**30):
-        headers = {} if size is None else {'content-length': str(size)}
+  counts, unlike, traces = collections.Counter[int](), list[str](), 0
+  with listening({}) as target, _beside(_watch) as memory:
+    with httpx.Client(
+      headers={'authorization': f'Bearer {target.key}'}, timeout=60, trust_env=False
+    ) as client:
+
+      def post(name: str, body: Any, headers: dict[str, Any]) -> None:
+        nonlocal traces
         status = 0
-        try:
-          reply = client.post(
-            f'{target.plan.url}/infer',
-            content=(chunk for _ in range(1024)),
-            headers=headers,
-          )
+        # The server may have said its status and hung up on the rest of a body.
+        with contextlib.suppress(httpx.WriteError, httpx.ReadError):
+          reply = client.post(f'{target.plan.url}/infer', content=body, headers=headers)
           status = reply.status_code
-        except httpx.TransportError:
-          pass  # The server has said its status and hung up on the rest.
-        counts[status] = counts.get(status, 0) + 1
-    stopped.set()
-    watcher.join()
+          traces += 'Traceback' in reply.text or 'File "' in reply.text
+        counts[status] += 1
+        if not 400 <= status < 500:
+          unlike.append(name)
+
+      for name, (body, head) in malformed.BODIES.items():
+        post(name, body, {} if head is None else {protocol.HEAD_LENGTH: head.encode()})
+      for headers in ({}, {'content-length': str(2**30)}):
+        chunks = itertools.repeat(bytes(2**20), 1024)
+        post(f'a body of 1 GiB, {headers}', chunks, headers)
     corner = Spec(np.float32(0), np.float32(np.inf))  # type: ignore[arg-type]
     after = target.offer(target.offered(arrivals.evenly(20, 0.05), corner))
-    return {
-      'requests': len(malformed.BODIES) + 2,
-      'statuses': {str(status): count for status, count in sorted(counts.items())},
-      'not_4xx': unlike,
-      'traces': traces,
-      'memory_mib': [memory[0], max(memory), memory[-1]],
-      'answered_afterwards': int((after.status == 200).sum()),
-    }
+  return {
+    'requests': counts.total(),
+    'statuses': {str(status): count for status, count in sorted(counts.items())},
+    'not_4xx': unlike,
+    'traces': traces,
+    'memory_mib': [memory[0], max(memory), memory[-1]],
+    'answered_afterwards': int((after.status == 200).sum()),
+  }
 
 
 @contextlib.contextmanager

@@ -460,6 +460,7 @@ def _answered(
   some: dict[str, Any] = {
     field: [value[i] for i in at] if field in texts else value[at]
     for field, value in seen._asdict().items()
+    if field != 'broken'
   }
   kept = Offered(
     offered.images[at],
