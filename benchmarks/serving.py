@@ -111,7 +111,7 @@ def running(workdir: str, haproxy: bool) -> Iterator[dict[str, tuple[str, Any, b
       ingress = _straight(smallest) if name == 'without' else None
       prefix = f'/v2/models/{name}'
       stack.enter_context(job.serving(plan, ingress, prefix=prefix))
-      key = pathlib.Path(plan.vault, 'first.key').read_text().strip()
+      key = pathlib.Path(plan.vault, job.FIRST_KEY).read_text().strip()
       body, headers = protocol.encode_request(image, accuracy, latency)
       port = proxy.port if haproxy else plan.port
       url = f'http://{plan.host}:{port}/v2/models/{name}/infer'

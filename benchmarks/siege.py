@@ -11,10 +11,8 @@ calm probes until they are as fast as before. Malformed: requests that no server
 answer.
 """
 
-import asyncio
 import collections
 import contextlib
-import dataclasses
 import functools
 import itertools
 import json
@@ -34,11 +32,12 @@ from absl import app, flags
 
 from psml_jax import _device
 from psml_jax.core import Spec
-from psml_jax.serving import arrivals, job, load, models, protocol, vault
+from psml_jax.serving import arrivals, models, protocol, vault
 from psml_jax.serving.application import name as digest
 from psml_jax.serving.config import parse
 from psml_jax.serving.gate import Gate
 from psml_jax.serving.load import Offered, Seen
+from psml_jax.serving.target import Target, listening
 
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
 from tests import malformed
@@ -52,42 +51,6 @@ _EVERY_SECONDS = 5.0
 _DEADLINE_SECONDS = 10.0
 _MOST_REQUESTS = 64
 _BUDGET = {'name': 'budget', 'value': 20.0, 'fields': {'cap': 0.3, 'clients': 4}}
-
-
-@dataclasses.dataclass
-class Target:
-  """A server that listens.
-
-  Attributes:
-    plan: of it.
-    served: its zoo.
-    key: of its first client.
-  """
-
-  plan: Any
-  served: models.Served
-  key: str
-
-  def offer(self, offered: Offered, **kwargs: Any) -> Seen:
-    """What a client sees of a load."""
-    classes = self.served.zoo.num_classes
-    return asyncio.run(
-      load.offer(self.plan.url, self.key, offered, num_classes=classes, **kwargs)
-    )
-
-  def offered(self, due_s: np.ndarray, spec: Spec) -> Offered:
-    """Test images at some times."""
-    images = np.asarray(self.served.experiment.images().test_x, np.float32)
-    return Offered.of(images, spec, due_s, timeout_s=_DEADLINE_SECONDS)
-
-  def replicas(self, name: str) -> list[psutil.Process]:
-    """The processes of a deployment."""
-    title = f'ray::ServeReplica:{self.plan.application}:{name}'
-    return [
-      each
-      for each in psutil.Process().children(recursive=True)
-      if _title(each).startswith(title)
-    ]
 
 
 def main(argv: list[str]) -> None:
@@ -108,28 +71,30 @@ def main(argv: list[str]) -> None:
 def kills() -> dict[str, Any]:
   """Replicas are killed under load."""
   fields = {'defense': _BUDGET, 'ingress': 2, 'model': {'replicas': 2}}
-  with listening(fields) as target:
-    profile = target.served.profile
+  with _fresh(fields) as (target, served):
+    profile = served.profile
     count = int(_RATE.value * _SECONDS.value)
     keys = jax.random.split(jax.random.key(0))
     due_s = arrivals.poisson(keys[0], count, _RATE.value)
     # The corners of all models, in turns.
     at = np.arange(count) % len(profile)
     accuracy, latency = np.asarray(profile.accuracy), np.asarray(profile.latency_ms)
-    offered = target.offered(due_s, Spec(accuracy[at], latency[at]))  # type: ignore[arg-type]
+    offered = _offered(target, due_s, Spec(accuracy[at], latency[at]))  # type: ignore[arg-type]
     with _beside(functools.partial(_kill, target)) as killed:
       seen = target.offer(offered, patience_s=3 * _DEADLINE_SECONDS, retries=20)
     # Once more with nobody killed: what was spent stays spent.
     after = target.offer(
-      target.offered(
-        arrivals.evenly(30, 0.2), jax.tree.map(lambda field: field[0], offered.spec)
+      _offered(
+        target,
+        arrivals.evenly(30, 0.2),
+        jax.tree.map(lambda field: field[0], offered.spec),
       )
     )
-    return _accounts(target, offered, seen, after) | {'killed': killed}
+    return _accounts(target, served, seen, after) | {'killed': killed}
 
 
 def _accounts(
-  target: Target, offered: Offered, seen: Seen, after: Seen
+  target: Target, zoo: models.Served, seen: Seen, after: Seen
 ) -> dict[str, Any]:
   """The client's ledger against the server's journal, and that against its secret."""
   journal = vault.read(target.plan.vault)
@@ -152,12 +117,12 @@ def _accounts(
     }.get(status, False)
   front = models.front(
     target.plan.directory,
-    target.served.experiment.config,
-    target.served.profile,
+    zoo.experiment.config,
+    zoo.profile,
     target.plan.serving,
   )
   secret = vault.key(vault.Vault(target.plan.vault).secret)
-  pure = Gate(front, secret, num_classes=target.served.zoo.num_classes)
+  pure = Gate(front, secret, num_classes=zoo.zoo.num_classes)
   packed = np.empty((len(journal), 4), np.int32)
   packed[:, :2] = [(each.number, each.client) for each in journal]
   packed[:, 2:].view(np.float32)[:] = [
@@ -184,10 +149,10 @@ def _accounts(
     'decisions_unlike_those_of_the_secret': sum(
       a.model != b for a, b in zip(journal, again, strict=True)
     ),
-    'served_of_the_first_model_by_turns': [
-      int((seen.status[i :: len(target.served.profile)][:100] == 200).sum())
-      for i in range(len(target.served.profile))
-    ],
+    'served_by_corner': {
+      name: int((seen.status[i :: len(zoo.profile)] == 200).sum())
+      for i, name in enumerate(zoo.profile.names)
+    },
     'served_afterwards': int((after.status == 200).sum()),
   }
 
@@ -210,7 +175,7 @@ def _kill(target: Target, stopped: threading.Event, killed: list[str]) -> None:
   while not stopped.wait(_EVERY_SECONDS):
     names = [f'model-{name}' for name in target.plan.names]
     name = 'ingress' if turn % 2 else names[turn // 2 % len(names)]
-    found = target.replicas(name)
+    found = _replicas(target.plan, name)
     with contextlib.suppress(psutil.NoSuchProcess, IndexError):
       found[turn % len(found) if found else 0].send_signal(signal.SIGKILL)
       killed.append(name)
@@ -225,34 +190,34 @@ def overload() -> dict[str, Any]:
     'most_rows': 1,
     'limits': {'most_requests': _MOST_REQUESTS},
   }
-  with listening(fields) as target:
-    profile = target.served.profile
+  with _fresh(fields) as (target, served):
+    profile = served.profile
     slowest = int(np.argmax(profile.latency_ms))
     corner = Spec(profile.accuracy[slowest], np.float32(np.inf))  # type: ignore[arg-type]
-    calm = target.offered(arrivals.evenly(100, 0.05), corner)
+    calm = _offered(target, arrivals.evenly(100, 0.05), corner)
     before = target.offer(calm)
     rate = _capacity(target, corner)
     count = int(3 * rate * _SECONDS.value)
     due_s = arrivals.poisson(jax.random.key(1), count, 3 * rate)
     with _beside(_watch) as memory:
-      seen = target.offer(target.offered(due_s, corner), patience_s=30.0)
-      after = target.offer(target.offered(arrivals.evenly(200, 0.05), corner))
+      seen = target.offer(_offered(target, due_s, corner), patience_s=30.0)
+      after = target.offer(_offered(target, arrivals.evenly(200, 0.05), corner))
     usual = float(np.quantile(before.latency_ms, 0.99))
     # Recovered when this probe and all after it are answered as they were before.
     late = np.flatnonzero((after.status != 200) | (after.latency_ms > 2 * usual))
-    served = seen.status == 200
+    answered = seen.status == 200
     behind = seen.sent_ms - 1e3 * due_s
     statuses, counts = np.unique(seen.status, return_counts=True)
     return {
       'capacity_per_second': rate,
       'offered_per_second': count / float(due_s[-1]),
       'statuses': dict(zip(map(str, statuses.tolist()), counts.tolist(), strict=True)),
-      'answered_per_second': float(served.sum() / due_s[-1]),
+      'answered_per_second': float(answered.sum() / due_s[-1]),
       'client_sent_late_ms_p99': float(np.quantile(behind, 0.99)),
       'p50_ms_calm': float(np.median(before.latency_ms)),
       'p99_ms_calm': usual,
-      'p50_ms_of_answers': float(np.median(_took(seen, due_s)[served])),
-      'p99_ms_of_answers': float(np.quantile(_took(seen, due_s)[served], 0.99)),
+      'p50_ms_of_answers': float(np.median(_took(seen, due_s)[answered])),
+      'p99_ms_of_answers': float(np.quantile(_took(seen, due_s)[answered], 0.99)),
       'memory_mib': [memory[0], max(memory), memory[-1]],
       'recovered_after_s': float(0.05 * (late[-1] + 1)) if len(late) else 0.0,
       'calm_probes_late': len(late),
@@ -268,7 +233,7 @@ def _took(seen: Seen, due_s: np.ndarray) -> np.ndarray:
 def _capacity(target: Target, spec: Spec) -> float:
   """Queries a second that are answered with eight of them always under way."""
   count = 400
-  offered = target.offered(np.zeros(count), spec)
+  offered = _offered(target, np.zeros(count), spec)
   began = time.perf_counter()
   seen = target.offer(offered, connections=8)
   assert (seen.status == 200).all()
@@ -292,7 +257,7 @@ def bad() -> dict[str, Any]:
   import httpx
 
   counts, unlike, traces = collections.Counter[int](), list[str](), 0
-  with listening({}) as target, _beside(_watch) as memory:
+  with _fresh({}) as (target, _), _beside(_watch) as memory:
     with httpx.Client(
       headers={'authorization': f'Bearer {target.key}'}, timeout=60, trust_env=False
     ) as client:
@@ -315,7 +280,7 @@ def bad() -> dict[str, Any]:
         chunks = itertools.repeat(bytes(2**20), 1024)
         post(f'a body of 1 GiB, {headers}', chunks, headers)
     corner = Spec(np.float32(0), np.float32(np.inf))  # type: ignore[arg-type]
-    after = target.offer(target.offered(arrivals.evenly(20, 0.05), corner))
+    after = target.offer(_offered(target, arrivals.evenly(20, 0.05), corner))
   return {
     'requests': counts.total(),
     'statuses': {str(status): count for status, count in sorted(counts.items())},
@@ -327,16 +292,25 @@ def bad() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def listening(fields: dict[str, Any]) -> Iterator[Target]:
+def _fresh(fields: dict[str, Any]) -> Iterator[tuple[Target, models.Served]]:
   """A server of the work directory, with a new vault."""
   workdir = pathlib.Path(_WORKDIR.value)
   for old in (workdir / 'serving').glob('*'):
     old.unlink()
-  plan = job.planned(fields, workdir=str(workdir), port=0)
   served = models.read(workdir, parse(fields), None)
-  key = pathlib.Path(plan.vault, 'first.key').read_text().strip()
-  with job.cluster(plan), job.serving(plan):
-    yield Target(plan, served, key)
+  with listening(workdir, served, fields) as target:
+    yield target, served
+
+
+def _offered(target: Target, due_s: np.ndarray, spec: Spec) -> Offered:
+  return Offered.of(target.images, spec, due_s, timeout_s=_DEADLINE_SECONDS)
+
+
+def _replicas(plan: Any, name: str) -> list[psutil.Process]:
+  """The processes of a deployment."""
+  title = f'ray::ServeReplica:{plan.application}:{name}'
+  ours = psutil.Process().children(recursive=True)
+  return [each for each in ours if _title(each).startswith(title)]
 
 
 def _title(process: psutil.Process) -> str:

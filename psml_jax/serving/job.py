@@ -15,7 +15,7 @@ from psml_jax._validate import InputError
 from psml_jax.serving import accounts, models, vault
 from psml_jax.serving.config import Serving, parse
 
-_FIRST_KEY = 'first.key'
+FIRST_KEY = 'first.key'
 _ALONE = {
   'include_dashboard': False,
   'num_cpus': os.cpu_count(),
@@ -183,11 +183,11 @@ def _keys(directory: pathlib.Path, serving: Serving, clients: int) -> pathlib.Pa
     elif not path.exists():
       key = accounts.add(path, 0)
       handle = os.open(
-        directory / _FIRST_KEY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
+        directory / FIRST_KEY, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
       )
       with os.fdopen(handle, 'w') as file:
         file.write(f'{key}\n')
-      print(f"The first client's API key is in {directory / _FIRST_KEY}", flush=True)
+      print(f"The first client's API key is in {directory / FIRST_KEY}", flush=True)
     largest = accounts.read(path).largest
   except (OSError, ValueError) as error:
     raise InputError(str(error)) from error

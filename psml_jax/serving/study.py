@@ -4,13 +4,12 @@ The zoo is profiled first over the wire, as its clients see it; then a server is
 for every switch, loaded, probed and stopped.
 """
 
-import asyncio
 import dataclasses
 import os
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,10 +20,11 @@ from psml_jax._validate import InputError
 from psml_jax.core import Spec, ZooProfile
 from psml_jax.experiments import workdir as workdir_files
 from psml_jax.metrics import Interval, interval
-from psml_jax.serving import arrivals, inventory, job, load, models, scores, vault
+from psml_jax.serving import arrivals, inventory, load, models, scores
 from psml_jax.serving.config import parse
 from psml_jax.serving.inventory import Leak
 from psml_jax.serving.load import Offered, Seen
+from psml_jax.serving.target import Target, listening
 
 _DRAWS = 64
 _LOOSE_MS = 20_000.0
@@ -134,25 +134,6 @@ class Live:
   device: str
 
 
-@dataclasses.dataclass
-class Target:
-  """A server that listens, and what its client has to send."""
-
-  url: str
-  key: str
-  vault: pathlib.Path
-  images: np.ndarray
-  labels: np.ndarray
-  num_classes: int
-
-  def offer(self, offered: Offered) -> tuple[Seen, np.ndarray]:
-    """What a client sees of a load, and which models answered."""
-    seen = asyncio.run(
-      load.offer(self.url, self.key, offered, num_classes=self.num_classes)
-    )
-    return seen, load.models(seen.name, vault.read(self.vault))
-
-
 SWITCHES = (
   'none',
   'padded',
@@ -260,52 +241,13 @@ def _measured(
   spec = workloads.make(sizes.workload, size=sizes.queries)(spec_key, profile)
   simulated = _simulated(wired, served, fields, draw_key, spec)
   loads: list[Loaded] = []
-  leaks: list[Leak] = []
-
-  def use(target: Target) -> None:
+  with listening(wired, served, fields, data_dir) as target:
     _warm(target)
     for pattern, due_s in _patterns(due_key, sizes).items():
       offered = Offered.of(target.images, spec, due_s)
       loads.append(_loaded(pattern, profile, offered, target, simulated))
-    leaks.extend(_leaks(target, profile, live.samples_ms, sizes, probes))
-
-  serve(wired, served, fields, use, data_dir)
+    leaks = _leaks(target, profile, live.samples_ms, sizes, probes)
   return Switch(name, dict(fields), loads, leaks)
-
-
-def serve(
-  workdir: pathlib.Path,
-  served: models.Served,
-  fields: Mapping[str, Any],
-  use: Callable[[Target], None],
-  data_dir: str | None = None,
-) -> None:
-  """Starts a server, has it used, and stops it.
-
-  Args:
-    workdir: of the zoo; the server's vault lies in it.
-    served: the zoo, as `models.read` reads it.
-    fields: of the server's config.
-    use: called while it listens.
-    data_dir: where image files lie.
-  """
-  port = job._free('127.0.0.1', 0)
-  images = served.experiment.images()
-  own = workdir / 'serving'
-
-  def wait() -> None:
-    use(
-      Target(
-        f'http://127.0.0.1:{port}/v2/models/{served.zoo.name}',
-        (own / job._FIRST_KEY).read_text('ascii').strip(),
-        own,
-        np.asarray(images.test_x),
-        np.asarray(images.test_y),
-        images.num_classes,
-      )
-    )
-
-  job.run(fields, workdir=str(workdir), data_dir=data_dir, port=port, wait=wait)
 
 
 def _profiled(
@@ -317,19 +259,16 @@ def _profiled(
   served = models.read(source, parse({}), data_dir)
   shutil.rmtree(wired, ignore_errors=True)
   shutil.copytree(source, wired, ignore=shutil.ignore_patterns('serving', 'training'))
-  samples: list[list[float]] = []
-
-  def measure(target: Target) -> None:
-    nonlocal sizes
+  with listening(wired, served, {}, data_dir) as target:
     _warm(target)
     sizes = dataclasses.replace(sizes, gap_s=max(sizes.gap_s, _pace(target)))
     offered = _probe(target, sizes.probes, _spec(_LOOSE_MS), sizes.gap_s)
-    seen, model = target.offer(offered)
+    seen, model = target.answered(offered)
     took = inventory.clock(seen, offered.due_s)
-    for i in range(len(served.profile)):
-      samples.append(took[(model == i) & (seen.status == 200)].tolist())
-
-  serve(wired, served, {}, measure, data_dir)
+    samples = [
+      took[(model == i) & (seen.status == 200)].tolist()
+      for i in range(len(served.profile))
+    ]
   names = served.profile.names
   few = [name for name, each in zip(names, samples, strict=True) if len(each) < 10]
   if few:
@@ -375,7 +314,7 @@ def _loaded(
   target: Target,
   simulated: Interval,
 ) -> Loaded:
-  seen, model = target.offer(offered)
+  seen, model = target.answered(offered)
   score = scores.score(profile, offered, seen, model)
   counts = dataclasses.asdict(score.counts)
   logged = int((model != load.UNDECIDED).sum())
@@ -412,7 +351,7 @@ def _leaks(
   loose = _spec(_LOOSE_MS)
   if 'calm' in probes:
     offered = _probe(target, sizes.probes, loose, sizes.gap_s)
-    seen, model, offered, labels = _answered(*target.offer(offered), offered, target)
+    seen, model, offered, labels = _answered(*target.answered(offered), offered, target)
     for channel, features in {
       'status': seen.status,
       'headers': inventory.texts(seen.headers),
@@ -423,18 +362,18 @@ def _leaks(
       found.append(inventory.leak(channel, features, model))
   if 'tight' in probes:
     offered = _probe(target, sizes.probes, tight, sizes.gap_s)
-    seen, model, offered, _ = _answered(*target.offer(offered), offered, target)
+    seen, model, offered, _ = _answered(*target.answered(offered), offered, target)
     took = inventory.clock(seen, offered.due_s)
     found.append(inventory.leak('latency, tight deadline', took, model))
   if 'crowd' in probes:
     offered = _probe(target, sizes.probes, loose, 6 * sizes.gap_s, sizes.together)
-    seen, model, offered, _ = _answered(*target.offer(offered), offered, target)
+    seen, model, offered, _ = _answered(*target.answered(offered), offered, target)
     at = inventory.order(seen, offered.due_s)
     found.append(inventory.leak('order in a crowd', at, model))
   if 'rushed' in probes:
     limit = float(np.quantile(np.concatenate(samples), 0.5)) / 1e3
     offered = _probe(target, some, loose, sizes.gap_s, timeout_s=limit)
-    seen, model = target.offer(offered)
+    seen, model = target.answered(offered)
     decided = model >= 0
     told = inventory.texts([f'{s} {t}' for s, t in zip(seen.status, seen.text)])
     found.append(inventory.leak('errors, short timeout', told[decided], model[decided]))
@@ -443,7 +382,7 @@ def _leaks(
     asked = np.where(np.random.default_rng(0).random(some) < 0.5, _OUT_OF_REACH, 0.0)
     spec = Spec.of(asked, offered.spec.max_latency_ms)
     offered = offered._replace(spec=spec)
-    seen, model = target.offer(offered)
+    seen, model = target.answered(offered)
     decided = np.isin(seen.status, (200, 412))
     took = inventory.clock(seen, offered.due_s)[decided]
     found.append(inventory.leak('latency: refused or not', took, (model >= 0)[decided]))
@@ -495,7 +434,7 @@ def _warm(target: Target) -> None:
 def _pace(target: Target) -> float:
   """Seconds between probes that do not meet, for nine of ten answers twice over."""
   offered = _probe(target, 20, _spec(_LOOSE_MS), 0.5)
-  seen, _ = target.offer(offered)
+  seen = target.offer(offered)
   took = inventory.clock(seen, offered.due_s)
   return 2e-3 * float(np.quantile(took, 0.9))
 
