@@ -19,9 +19,9 @@ import numpy as np
 from absl import app, flags
 from scipy import stats
 
-from psml_jax import _device, attacks, leakage, metrics, servers, train
+from psml_jax import _device, attacks, defenses, leakage, metrics, servers, train
 from psml_jax.core import Knowledge, Spec
-from psml_jax.experiments import deployment, extraction_stage, harness, plan, raid
+from psml_jax.experiments import extraction_stage, harness, plan, raid
 from psml_jax.experiments import workdir as workdir_files
 from psml_jax.experiments.artifacts import EXTRACTION, Record
 from psml_jax.experiments.experiment import latency_budget
@@ -137,9 +137,12 @@ def _raided(
 
 def _capped(workdir: pathlib.Path, served: models.Served) -> list[dict[str, Any]]:
   """What the worst query of each victim gets of a capped server."""
-  experiment, profile = served.experiment, served.profile
+  profile = served.profile
   fields = {'defense': {'name': 'capped', 'value': _CAP.value}}
-  server = deployment.serve(experiment.config, profile, 'capped', _CAP.value)
+  capped = defenses.deploy('capped', profile, _CAP.value)
+  assert capped.router is not None
+  answers = jnp.ones((len(profile), 1, 1))
+  server = servers.table(capped.router, profile.latency_ms, answers)
   rows = []
   with listening(workdir, served, fields) as target:
     for size, name in plan.victims(profile).items():

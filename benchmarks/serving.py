@@ -31,6 +31,9 @@ _OUT = flags.DEFINE_string('out', 'runs/live/serving.json', 'What is written.')
 _HAPROXY = flags.DEFINE_bool('haproxy', False, "Whether Ray's HAProxy listens.")
 _ROUNDS = flags.DEFINE_integer('rounds', 5, 'Turns of each server.', lower_bound=1)
 _SECONDS = flags.DEFINE_float('seconds', 4.0, 'Of a turn.', lower_bound=0.1)
+_SERVERS = flags.DEFINE_list(
+  'servers', ['without', 'undefended', 'capped', 'bare'], 'What is measured.'
+)
 _CONNECTIONS = flags.DEFINE_list('connections', ['1', '8'], 'Clients at once.')
 SERVERS: dict[str, dict[str, Any]] = {
   'without': {},
@@ -88,17 +91,12 @@ def running(workdir: str, haproxy: bool) -> Iterator[dict[str, tuple[str, Any, b
 
   plans = {
     name: job.planned(
-      {
-        'name': name,
-        'defense': defense,
-        'haproxy': haproxy,
-        'model': {'batch_sizes': (1, 8, 32)},
-        # One copy of each model is enough, for only the smallest is asked.
-      },
+      {'name': name, 'defense': defense, 'haproxy': haproxy},
       workdir=workdir,
       port=0,
     )
     for name, defense in SERVERS.items()
+    if name in _SERVERS.value
   }
   proxy = job.planned({'haproxy': haproxy}, workdir=workdir, port=0)
   served = models.read(workdir, parse({}), None)
@@ -116,11 +114,12 @@ def running(workdir: str, haproxy: bool) -> Iterator[dict[str, tuple[str, Any, b
       port = proxy.port if haproxy else plan.port
       url = f'http://{plan.host}:{port}/v2/models/{name}/infer'
       found[name] = url, headers | {'authorization': f'Bearer {key}'}, body
-    bare = serve.deployment(_bare())
-    quiet = {'enable_access_log': False, 'log_level': 'WARNING'}
-    deployed = bare.options(logging_config=quiet).bind(plans['without'], smallest)
-    serve.run(deployed, name='bare', route_prefix='/bare')
-    found['bare'] = f'http://{proxy.host}:{proxy.port}/bare', {}, image.tobytes()
+    if 'bare' in _SERVERS.value:
+      bare = serve.deployment(_bare())
+      quiet = {'enable_access_log': False, 'log_level': 'WARNING'}
+      deployed = bare.options(logging_config=quiet).bind(plans['without'], smallest)
+      serve.run(deployed, name='bare', route_prefix='/bare')
+      found['bare'] = f'http://{proxy.host}:{proxy.port}/bare', {}, image.tobytes()
     yield found
 
 

@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
           'medium': {'family': 'mlp', 'size': 4, 'widths': (1536, 1536)},
           'large': {'family': 'mlp', 'widths': (3072, 3072)},
         },
-        'hyper': {'steps': 150, 'batch_size': 64, 'learning_rate': 1e-3},
+        'hyper': {'steps': 400, 'batch_size': 64, 'learning_rate': 2e-3},
       },
       'profiling': {'batch_size': 8, 'rounds': 10, 'stored': ''},
       'fingerprint': {'accuracy_resolution': 1e-3, 'latency_resolution': 5e-3},

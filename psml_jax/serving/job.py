@@ -142,8 +142,6 @@ def cluster(
     serve.start(logging_config=quiet, **listens)
     yield
   finally:
-    if not address:
-      serve.shutdown()
     ray.shutdown()
 
 
