@@ -1,10 +1,16 @@
-"""Makes docs/results/live_leaks.md and its picture of live.json.
+"""Makes docs/results/live.md and its picture of what was measured of a live server.
 
 python benchmarks/live_page.py --root=runs/live --revision=abc
+
+The root holds live.json of live.py, serving.json, serving_budget.json and
+serving_haproxy.json of serving.py, siege.json of siege.py, and raids.json of raids.py.
+What the page says of them is by hand.
 """
 
 import io
+import json
 import pathlib
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -19,13 +25,20 @@ from psml_jax.serving.study import Live, Loaded
 _ROOT = flags.DEFINE_string('root', 'runs/live', 'Where live.json lies.')
 _REVISION = flags.DEFINE_string('revision', None, 'Of the study.', required=True)
 _BAR = 0.55
+_SIDES = {'HTTP (%)': 'wire', 'pure (%)': 'pure', 'pairs (points)': 'paired_difference'}
 _HEAD = """
 ```sh
-python launch/serve.py --workdir=runs/live/zoo  # the server, one switch at a time
-python benchmarks/live.py --root=runs/live && python benchmarks/live_page.py
+python launch/profile_zoo.py --config=configs/live.py --workdir=runs/live/zoo
+python benchmarks/serving.py
+python benchmarks/serving.py --servers=without,budget \\
+  --out=runs/live/serving_budget.json
+python benchmarks/serving.py --haproxy --out=runs/live/serving_haproxy.json
+python benchmarks/siege.py
+python benchmarks/raids.py --workdir=runs/demo
+python benchmarks/live.py --workdir=runs/live/zoo
 ```
 
-{device}, revision {revision}; {busy:.1f} processes wanted a core when it began{loaded}.
+{device}, client and server on the same cores, revision {revision}{loaded}.
 
 Models, accuracy and the latency that the wire's profile promises (its quantile
 {quantile:g}): {models}. Answers are held to {hold}.
@@ -49,7 +62,6 @@ def main(argv: list[str]) -> None:
   head = _HEAD.format(
     device=live.device,
     revision=_REVISION.value,
-    busy=live.busy,
     loaded=busy,
     quantile=live.sizes.quantile,
     models=', '.join(f'{n} {100 * a:.1f} %, {ms:.1f} ms' for n, a, ms in of),
@@ -58,12 +70,113 @@ def main(argv: list[str]) -> None:
     rate=live.sizes.rate,
     workload=live.sizes.workload,
   )
-  page = text.as_markdown('A live server: goodput, and what leaks', _tables(live))
+  tables = [*_costs(), *_sieges(), *_raids(), *_tables(live)]
+  page = text.as_markdown('A live server', tables)
   title, rest = page.split('\n', 1)
   docs = pathlib.Path(__file__).parents[1] / 'docs'
-  (docs / 'results' / 'live_leaks.md').write_text(title + '\n' + head + rest, 'utf-8')
+  (docs / 'results' / 'live.md').write_text(title + '\n' + head + rest, 'utf-8')
   with matplotlib.style.context('default'):
     (docs / 'images' / 'live.png').write_bytes(_draw(live))
+
+
+def _read(name: str) -> dict[str, Any]:
+  found: dict[str, Any] = json.loads(
+    (pathlib.Path(_ROOT.value).expanduser() / name).read_text()
+  )
+  return found
+
+
+def _costs() -> list[Table]:
+  """What the gate costs, in each mode."""
+  names = {
+    'serving.json': 'What gate and defense cost',
+    'serving_budget.json': 'A defense that remembers, in the keeper',
+    'serving_haproxy.json': "Behind Ray's HAProxy",
+  }
+  heads = ['server', 'clients', 'p50 (ms)', 'p99 (ms)', 'answers a second']
+  tables = []
+  for file, name in names.items():
+    turns = _read(file)['turns']
+    rows = []
+    for count in sorted({turn['connections'] for turn in turns}):
+      for server in dict.fromkeys(turn['server'] for turn in turns):
+        own = [
+          turn
+          for turn in turns
+          if (turn['server'], turn['connections']) == (server, count)
+        ]
+        cells = [
+          _spread([turn[field] for turn in own], digits)
+          for field, digits in (('p50_ms', 2), ('p99_ms', 1), ('per_second', 0))
+        ]
+        rows.append([server, str(count), *cells])
+    rounds = len(turns) // len(rows)
+    note = f'The median of {rounds} turns, and the lowest and highest.'
+    tables.append(Table(name, [Column(head) for head in heads], rows, note))
+  return tables
+
+
+def _spread(values: list[float], digits: int) -> str:
+  low, high = min(values), max(values)
+  return f'{np.median(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
+
+
+def _sieges() -> list[Table]:
+  """Kills, overload and malformed requests, as they were counted."""
+  found = _read('siege.json')
+  heads = [Column('what'), Column('measured')]
+  return [
+    Table(
+      name,
+      heads,
+      [[what.replace('_', ' '), _said(value)] for what, value in found[part].items()],
+    )
+    for part, name in {
+      'kills': 'A replica is killed every five seconds',
+      'overload': 'Three times what it answers',
+      'malformed': 'Malformed requests',
+    }.items()
+  ]
+
+
+def _said(value: Any) -> str:
+  if isinstance(value, dict):
+    return ', '.join(f'{name}: {_said(each)}' for name, each in value.items())
+  if isinstance(value, list):
+    return ', '.join(map(_said, value)) or 'none'
+  return f'{value:,.1f}' if isinstance(value, float) else str(value)
+
+
+def _raids() -> list[Table]:
+  """Attacks by HTTP against the pure run, and the capped server."""
+  found = _read('raids.json')
+  heads = ['attack', 'victim', 'queries', 'probes (pure run)']
+  heads += [f'{m}, {who}' for m in ('accuracy', 'fidelity') for who in _SIDES]
+  raids = []
+  for row in found['raids']:
+    cells = [
+      estimate(Interval(*(100 * end for end in row[metric][side].values())))
+      for metric in ('accuracy', 'fidelity')
+      for side in _SIDES.values()
+    ]
+    probes = f'{row["probes"]} ({row["probes_of_the_pure_run"]})'
+    raids.append([row['attack'], row['victim'], str(row['queries']), probes, *cells])
+  capped = [
+    [
+      row['victim'],
+      str(row['queries']),
+      str(row['victim_answers']),
+      f'{row["rate"]:.3f}',
+      f'{row["cap"]:g}',
+      f'{row["p_value_above_the_cap"]:.3f}',
+    ]
+    for row in found['capped']
+  ]
+  asked = ['victim', 'queries', "victim's answers", 'rate', 'cap', 'p']
+  return [
+    Table('Attacks by HTTP', [Column(head) for head in heads], raids),
+    Table('A capped server under its worst query', [*map(Column, asked)], capped),
+  ]
 
 
 def _tables(live: Live) -> list[Table]:
