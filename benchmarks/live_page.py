@@ -87,38 +87,53 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _costs() -> list[Table]:
-  """What the gate costs, in each mode."""
+  """What the gate costs, in each mode: medians, and differences within a round."""
   names = {
     'serving.json': 'What gate and defense cost',
     'serving_budget.json': 'A defense that remembers, in the keeper',
     'serving_haproxy.json': "Behind Ray's HAProxy",
   }
-  heads = ['server', 'clients', 'p50 (ms)', 'p99 (ms)', 'answers a second']
+  heads = ['clients', 'server', 'p50 (ms)', 'p99 (ms)', 'answers a second']
+  heads += ['p50 (ms), more', 'p99 (ms), more', 'throughput, ratio']
   tables = []
   for file, name in names.items():
     turns = _read(file)['turns']
+    servers = list(dict.fromkeys(turn['server'] for turn in turns))
     rows = []
     for count in sorted({turn['connections'] for turn in turns}):
-      for server in dict.fromkeys(turn['server'] for turn in turns):
-        own = [
-          turn
+      own = {
+        server: [
+          [turn[field] for field in ('p50_ms', 'p99_ms', 'per_second')]
           for turn in turns
           if (turn['server'], turn['connections']) == (server, count)
         ]
-        cells = [
-          _spread([turn[field] for turn in own], digits)
-          for field, digits in (('p50_ms', 2), ('p99_ms', 1), ('per_second', 0))
-        ]
-        rows.append([server, str(count), *cells])
+        for server in servers
+      }
+      without = np.array(own['without'])
+      for server in ('without', *(each for each in servers if each != 'without')):
+        mine = np.array(own[server])
+        more, ratio = mine[:, :2] - without[:, :2], mine[:, 2] / without[:, 2]
+        cells = [_middle(mine[:, i], digits) for i, digits in enumerate((2, 1, 0))]
+        cells += [_spread(column, 2) for column in (*more.T, ratio)]
+        if server == 'without':
+          cells[3:] = ['', '', '']
+        rows.append([str(count), server, *cells])
     rounds = len(turns) // len(rows)
-    note = f'The median of {rounds} turns, and the lowest and highest.'
+    note = (
+      f'Medians of {rounds} rounds; against the server without gate in the same round, '
+      'with the quartiles over rounds. `bare` is Ray Serve with one deployment.'
+    )
     tables.append(Table(name, [Column(head) for head in heads], rows, note))
   return tables
 
 
-def _spread(values: list[float], digits: int) -> str:
-  low, high = min(values), max(values)
-  return f'{np.median(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
+def _middle(values: np.ndarray, digits: int) -> str:
+  return f'{np.median(values):.{digits}f}'
+
+
+def _spread(values: np.ndarray, digits: int) -> str:
+  low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+  return f'{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
 
 
 def _sieges() -> list[Table]:

@@ -29,8 +29,8 @@ from psml_jax.serving.gate import Decision
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/live/zoo', 'Of a trained zoo.')
 _OUT = flags.DEFINE_string('out', 'runs/live/serving.json', 'What is written.')
 _HAPROXY = flags.DEFINE_bool('haproxy', False, "Whether Ray's HAProxy listens.")
-_ROUNDS = flags.DEFINE_integer('rounds', 5, 'Turns of each server.', lower_bound=1)
-_SECONDS = flags.DEFINE_float('seconds', 4.0, 'Of a turn.', lower_bound=0.1)
+_ROUNDS = flags.DEFINE_integer('rounds', 12, 'Turns of each server.', lower_bound=1)
+_SECONDS = flags.DEFINE_float('seconds', 2.0, 'Of a turn.', lower_bound=0.1)
 _SERVERS = flags.DEFINE_list(
   'servers', ['without', 'undefended', 'capped', 'bare'], 'What is measured.'
 )
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
       turn(name, *where, count, _SECONDS.value if i else 1.0)
       for i in range(_ROUNDS.value + 1)
       for count in map(int, _CONNECTIONS.value)
-      for name, where in urls.items()
+      for name, where in _rotated(list(urls.items()), i)
     ]
   # The first round warms all of them up.
   turns = turns[len(urls) * len(_CONNECTIONS.value) :]
@@ -82,6 +82,11 @@ def main(argv: list[str]) -> None:
   found = {'device': _device.name(), 'haproxy': _HAPROXY.value, 'turns': rows}
   out.write_text(json.dumps(found, indent=1) + '\n')
   print(summary(turns))
+
+
+def _rotated(servers: list[Any], by: int) -> list[Any]:
+  """Whoever comes first in a round comes last in the next."""
+  return servers[by % len(servers) :] + servers[: by % len(servers)]
 
 
 @contextlib.contextmanager
