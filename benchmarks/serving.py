@@ -71,10 +71,10 @@ def main(argv: list[str]) -> None:
   out.parent.mkdir(parents=True, exist_ok=True)
   with running(_WORKDIR.value, _HAPROXY.value) as urls:
     turns = [
-      turn(name, *where, count, _SECONDS.value if i else 1.0)
+      turn(name, url, headers, body, count, _SECONDS.value if i else 1.0)
       for i in range(_ROUNDS.value + 1)
       for count in map(int, _CONNECTIONS.value)
-      for name, where in _rotated(list(urls.items()), i)
+      for name, (url, headers, body) in _rotated(list(urls.items()), i)
     ]
   # The first round warms all of them up.
   turns = turns[len(urls) * len(_CONNECTIONS.value) :]
