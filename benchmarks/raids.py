@@ -9,6 +9,7 @@ knows the whole defense would send, and the victim's answers are counted in its 
 """
 
 import json
+import logging
 import pathlib
 import time
 from typing import Any
@@ -43,6 +44,7 @@ _SIZES = 'medium', 'large'
 def main(argv: list[str]) -> None:
   """Runs the raids and writes what they came to."""
   del argv
+  logging.getLogger('httpx').setLevel(logging.WARNING)
   out, workdir = pathlib.Path(_OUT.value), pathlib.Path(_WORKDIR.value)
   out.parent.mkdir(parents=True, exist_ok=True)
   served = models.read(workdir, parse({}), None)
