@@ -7,6 +7,7 @@ then starts, loads, probes and stops a server for each switch. What is done lies
 ROOT/live.json, and the same command goes on from there.
 """
 
+import logging
 import pathlib
 import subprocess
 import sys
@@ -27,6 +28,7 @@ _PROBES = flags.DEFINE_integer('probes', 400, 'Of the inventory.')
 def main(argv: list[str]) -> None:
   """Makes live.json."""
   del argv
+  logging.getLogger('httpx').setLevel(logging.WARNING)
   root = pathlib.Path(_ROOT.value).expanduser()
   study.run(
     _WORKDIR.value or _trained(root / 'zoo'),

@@ -275,8 +275,8 @@ def application(plan: Plan, ingress: type[Ingress] = Ingress) -> Any:
       Model,
       name=f'model-{name}',
       ray_actor_options=resources,
-      # The ingress admits no more; were it full, its status would tell of the model, and
-      # Ray's router would wait longer and longer before it tries again.
+      # The ingress admits no more; were it full, its status would tell of the model,
+      # and Ray's router would wait longer and longer before it tries again.
       max_ongoing_requests=plan.serving.ingress * limits.most_requests,
       max_queued_requests=2 * limits.most_requests,
       health_check_period_s=2,
