@@ -1,4 +1,4 @@
-"""What an ASGI application needs of HTTP: bodies with bounds, API keys, whole answers."""
+"""What an ASGI application needs of HTTP: bodies with bounds, API keys, answers."""
 
 import asyncio
 import contextlib

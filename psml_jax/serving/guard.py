@@ -1,9 +1,9 @@
-"""A gate with the names of its zoo and a log: what a host in front of others' models has.
+"""A gate with the names of its zoo and a log, for hosts in front of others' models.
 
 It enforces, or it is a shadow, which decides as it would and changes nothing. Either
-writes a line of JSON for each query, so that the goodput of a defense is known before it
-is turned on: `goodput` reads such a file. It holds specs, clients' numbers and models'
-names; no API key, no secret, nothing of what was asked or answered.
+writes a line of JSON for each query, so that the goodput of a defense is known before
+it is turned on: `goodput` reads such a file. It holds specs, clients' numbers and
+models' names; no API key, no secret, nothing of what was asked or answered.
 """
 
 import os
@@ -114,8 +114,8 @@ class Guard:
       self.backends
     ):
       raise ValueError(
-        f'backends are {self.backends}; they must be {len(profile.names)} names, one of '
-        'each model'
+        f'backends are {self.backends}; they must be {len(profile.names)} names, one '
+        'of each model'
       )
     self.enforce = enforce
     self.clients = gate.clients
@@ -150,9 +150,7 @@ class Guard:
   def reject(self, status: int, client: int | None = None) -> None:
     """Logs a request that is no query."""
     if self._log:
-      self._log(
-        Record(time.time(), client, status=status, enforced=self.enforce)
-      )
+      self._log(Record(time.time(), client, status=status, enforced=self.enforce))
 
   def _record(
     self, client: int, accuracy: float, latency: float, decision: Decision

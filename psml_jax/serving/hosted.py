@@ -53,8 +53,7 @@ class Hosted:
     profile: one of `profiles.names()`.
     table: in the place of the profile.
     models: the models that are served, by their names in the profile, and what the host
-      calls them: a model of a server, or `model_info.id` of a LiteLLM Router. All of the
-      profile under its names where none is named.
+      calls them. All of the profile under its names where none is named.
     policy: one of `routers.POLICIES`.
     defense: what protects the zoo; its value must be given.
     enforce: whether decisions are carried out; a shadow only logs them.
@@ -69,12 +68,12 @@ class Hosted:
   table: Table = Table()
   models: Mapping[str, str] = dataclasses.field(default_factory=dict)
   policy: str = 'uniform'
-  defense: Defense = Defense()
+  defense: Defense = dataclasses.field(default_factory=Defense)
   enforce: bool = True
   log: str = ''
   keys: str = 'keys.csv'
   vault: str = 'serving'
-  rules: Rules = Rules()
+  rules: Rules = dataclasses.field(default_factory=Rules)
 
 
 def parse(fields: Mapping[str, Any]) -> Hosted:

@@ -138,7 +138,9 @@ class _Answer:
     found = read_answer(memoryview(body)[:size], _Given)
     for output in found.outputs:
       if output.parameters is not msgspec.UNSET:
-        size_only = {k: v for k, v in output.parameters.items() if k == 'binary_data_size'}
+        size_only = {
+          k: v for k, v in output.parameters.items() if k == 'binary_data_size'
+        }
         output.parameters = size_only or msgspec.UNSET
     head = msgspec.json.encode({**self._about, 'outputs': found.outputs})
     if length is None:

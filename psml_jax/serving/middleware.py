@@ -83,9 +83,7 @@ class Middleware:
     self._inference = OpenInference(name, rows, rules.request_fields)
     self._plain = openai.OpenAI(name, openai.PATHS[0])
     self._dialects: dict[str, Dialect] = {
-      path: openai.OpenAI(
-        name, path, rows, rules.request_fields, rules.response_fields
-      )
+      path: openai.OpenAI(name, path, rows, rules.request_fields, rules.response_fields)
       for path in openai.PATHS
     } | dict.fromkeys(self._inference.paths, self._inference)
     self._model = f'/v2/models/{name}'
@@ -201,8 +199,7 @@ class Middleware:
     return reply
 
   def _inner(self, scope: Scope, sent: Forward) -> Scope:
-    """The scope for the application behind: nothing in it is the client's but what
-    the rules let through."""
+    """The scope for the application behind: of the client, what the rules let pass."""
     length = (b'content-length', str(len(sent.body)).encode())
     kept = [
       (name.lower(), value)
@@ -256,7 +253,7 @@ class Middleware:
 
     try:
       async with asyncio.timeout(self._rules.deadline_seconds):
-        await self._app(inner | {'method': 'GET'}, _replayed(b'', _never), take)
+        await self._app({**inner, 'method': 'GET'}, _replayed(b'', _never), take)
       return whole.body if whole.status == 200 else None
     except Exception:
       _LOG.exception('what is behind failed')

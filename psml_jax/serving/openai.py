@@ -1,10 +1,10 @@
 """The protocol of OpenAI's servers, as a middleware sees it.
 
-The spec is `min_accuracy` and `max_latency_ms` beside the other fields of the body, where
-OpenAI's own client puts what it is given as `extra_body`; or the headers `x-min-accuracy`
-and `x-max-latency-ms`. Of an answer the text, the calls of tools, the reason for its end
-and the embedding are kept; names, times and the counts of tokens, which tell a tokenizer,
-are not.
+The spec is `min_accuracy` and `max_latency_ms` beside the other fields of the body,
+where OpenAI's own client puts what it is given as `extra_body`; or the headers
+`x-min-accuracy` and `x-max-latency-ms`. Of an answer the text, the calls of tools, the
+reason for its end and the embedding are kept; names, times and the counts of tokens,
+which tell a tokenizer, are not.
 """
 
 import secrets
@@ -181,7 +181,9 @@ def project(shape: Any, value: Any) -> Any:
   if isinstance(shape, dict):
     if not isinstance(value, dict):
       return None
-    return {name: project(of, value[name]) for name, of in shape.items() if name in value}
+    return {
+      name: project(of, value[name]) for name, of in shape.items() if name in value
+    }
   if isinstance(shape, list):
     return [project(shape[0], each) for each in value] if type(value) is list else None
   return shape(value)

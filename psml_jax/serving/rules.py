@@ -53,9 +53,7 @@ class Rules:
   response_fields: tuple[str, ...] = ()
   request_headers: tuple[str, ...] = ()
   response_headers: tuple[str, ...] = ()
-  added_headers: Mapping[str, str] = dataclasses.field(
-    default_factory=dict, repr=False
-  )
+  added_headers: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
   def until(self, max_latency_ms: float, slowest_ms: float) -> float:
     """Seconds from a request's arrival to its answer, where answers are padded.

@@ -40,8 +40,8 @@ class Upstream:
     client: that is used; its owner closes it.
 
   A request names a model in its path, as the Open Inference Protocol has it, or in the
-  field `model` of its body. An answer comes in the pieces that it arrives in, and is not
-  unpacked.
+  field `model` of its body. An answer comes in the pieces that it arrives in, and is
+  not unpacked.
   """
 
   def __init__(self, servers: Mapping[str, str], client: httpx.AsyncClient) -> None:
