@@ -12,13 +12,18 @@ LATEST_PYTHON ?= $(shell for minor in 14 13 12; do \
   for found in python3.$$minor $${PYENV_ROOT:-$$HOME/.pyenv}/versions/3.$$minor.*/bin/python; do \
     $$found -c 'import ensurepip' 2>/dev/null && echo $$found && exit; done; done)
 # Tests that measure wall-clock time run alone, after all others.
-suite = $(1) -m pytest -n 2 --dist worksteal -m 'not alone' $(2) && \
-  $(1) -m pytest -m alone $(2)
+# So do those that start a server, which takes all cores.
+suite = $(1) -m pytest -n 2 --dist worksteal -m 'not alone and not serve' $(2) && \
+  $(1) -m pytest -m 'alone or serve' $(2)
 
-.PHONY: demo test lint parity bench test-lower-bounds test-latest
+.PHONY: demo serve test lint parity bench test-lower-bounds test-latest
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch/reproduce.py --config=configs/digits.py --workdir=runs/demo
+
+# The demo's zoo by HTTP, until Ctrl-C; SERVE has flags, see launch/serve.py.
+serve: $(VENV)/.serve
+	$(BIN)/python launch/serve.py --workdir=runs/demo $(SERVE)
 
 test: lint
 	$(call suite,$(BIN)/python)
@@ -37,6 +42,10 @@ bench: $(VENV)/.torch
 $(VENV)/.installed: setup.py constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.serve: $(VENV)/.installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[serve]'
 	touch $@
 
 $(VENV)/.torch: $(VENV)/.installed

@@ -20,6 +20,7 @@ PURPOSES = {
   'leakage': 8,
   'membership': 9,
   'transfer': 10,
+  'attack': 11,
 }
 
 

@@ -67,7 +67,7 @@ def test_results_are_there_with_their_command():
   assert len(results) >= 3
   for path in results:
     text = path.read_text('utf-8')
-    command = r'make demo|launch/(?:reproduce|leakage|ladder|threats)\.py'
+    command = r'make demo|launch/(?:reproduce|leakage|ladder|threats|serve)\.py'
     assert re.search(command, text), path.name
-    studies = ('leakage', 'ladder', 'threats')
+    studies = ('leakage', 'ladder', 'live', 'threats')
     assert '## Claims' in text or path.stem in studies, path.name

@@ -10,7 +10,7 @@ from absl import app, flags
 
 from psml_jax.experiments import command_line, config_file, launcher
 
-_DEFINE = {
+_DEFINE: dict[type, Any] = {
   str: flags.DEFINE_string,
   int: flags.DEFINE_integer,
   float: flags.DEFINE_float,

@@ -235,7 +235,7 @@ class Application:
       seen = await self._host.reply(decision, client, request, outputs[i], spent)
       outputs[i], held = seen.outputs, max(held, seen.latency_ms)
     await self._hold(arrived, held)
-    told = None
+    told: dict[str, bool | int | float | str] = {}
     if self._limits.disclose:
       told = {'models': ','.join(self._names[m] if m >= 0 else '' for m in models)}
     body, headers = protocol.encode_answer(
@@ -255,9 +255,9 @@ class Application:
           if size > most or too_long:
             # Read on for a while and keep nothing, or many clients see no answer.
             parts, too_long = [], True
-            loop = asyncio.get_running_loop()
-            if limit.when() is not None and limit.when() > loop.time() + _DRAIN_SECONDS:
-              limit.reschedule(loop.time() + _DRAIN_SECONDS)
+            end = asyncio.get_running_loop().time() + _DRAIN_SECONDS
+            if (limit.when() or end) > end:
+              limit.reschedule(end)
           message = await receive()
           if message['type'] == 'http.disconnect':
             raise RequestError(400, 'the body ended early')

@@ -134,8 +134,9 @@ class Model:
     sizes = replicas.batch_sizes
     model = ray.get(_keeper(plan).model.remote(name))
     self._model = Compiled(model, plan.zoo.image_shape, sizes)
-    self._batched.set_max_batch_size(sizes[-1])
-    self._batched.set_batch_wait_timeout_s(replicas.batch_wait_ms / 1e3)
+    batched: Any = self._batched
+    batched.set_max_batch_size(sizes[-1])
+    batched.set_batch_wait_timeout_s(replicas.batch_wait_ms / 1e3)
 
   async def __call__(self, images: np.ndarray) -> np.ndarray:
     answers: np.ndarray = await self._batched(images)
@@ -154,7 +155,7 @@ class Model:
 class Ingress:
   """A replica of the ingress: it listens, decides, and has the models answer."""
 
-  async def __init__(self, plan: Plan, *handles: Any) -> None:
+  async def __init__(self, plan: Plan, *handles: Any) -> None:  # type: ignore[misc]
     _dispatch_at_once()
     keeper, gate = _keeper(plan), None
     if not plan.learns:
@@ -256,7 +257,7 @@ def application(plan: Plan) -> Any:
       }
       number = {'autoscaling_config': ends}
     resources = {'num_cpus': replicas.num_cpus, 'num_gpus': replicas.num_gpus}
-    made = serve.deployment(
+    made: Any = serve.deployment(
       Model,
       name=f'model-{name}',
       ray_actor_options=resources,
@@ -269,7 +270,7 @@ def application(plan: Plan) -> Any:
       **number,
     )
     handles.append(made.bind(plan, name))
-  ingress = serve.deployment(
+  ingress: Any = serve.deployment(
     Ingress,
     name='ingress',
     num_replicas=plan.serving.ingress,

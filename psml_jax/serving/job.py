@@ -15,6 +15,12 @@ from psml_jax.serving import accounts, models, vault
 from psml_jax.serving.config import Serving, parse
 
 _FIRST_KEY = 'first.key'
+_ALONE = {
+  'include_dashboard': False,
+  'num_cpus': os.cpu_count(),
+  '_node_ip_address': '127.0.0.1',
+}
+"""Of a cluster of this machine, which nobody else can reach."""
 
 
 def run(
@@ -79,7 +85,7 @@ def _serve(
   ray, serve = deployments.ray, deployments.serve
   # Ray's processes execute another program at once.
   warnings.filterwarnings('ignore', r'os\.fork\(\) was called', RuntimeWarning)
-  own = {} if address else {'include_dashboard': False, 'num_cpus': os.cpu_count()}
+  own: dict[str, Any] = {} if address else _ALONE
   ray.init(
     address=address or 'local',
     namespace=deployments.NAMESPACE,

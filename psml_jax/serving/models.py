@@ -77,7 +77,10 @@ def read(directory: str | os.PathLike[str], serving: Serving, data_dir: Any) -> 
 
 
 def front(
-  directory: os.PathLike[str], config: Config, profile: ZooProfile, serving: Serving
+  directory: str | os.PathLike[str],
+  config: Config,
+  profile: ZooProfile,
+  serving: Serving,
 ) -> Front:
   """Router and defenses of a server, as an experiment deploys them.
 

@@ -266,7 +266,7 @@ def decode_answer(
       if size is None:
         found[tensor.name] = np.asarray(msgspec.json.decode(tensor.data))
       else:
-        kind = {'FP32': '<f4', 'BOOL': np.bool_}[tensor.datatype]
+        kind = np.dtype({'FP32': '<f4', 'BOOL': '?'}[tensor.datatype])
         found[tensor.name] = np.frombuffer(rest[: int(size)], kind)
         rest = rest[int(size) :]
       found[tensor.name] = found[tensor.name].reshape(tensor.shape)

@@ -153,7 +153,8 @@ class Journal:
         query.number,
         query.client,
         query.model,
-        *np.float32([query.min_accuracy, query.max_latency_ms]),
+        _float32(query.min_accuracy),
+        _float32(query.max_latency_ms),
         query.request,
       )
       for query in queries
@@ -176,6 +177,12 @@ def read(directory: str | os.PathLike[str]) -> list[Asked]:
     ):
       queries.append(Asked(number, client, accuracy, latency, model, request))
   return sorted(queries)
+
+
+def _float32(value: float) -> float:
+  """The nearest number that float32 holds; infinite beyond them."""
+  with np.errstate(over='ignore'):
+    return float(np.float32(value))
 
 
 def bill(queries: Sequence[Asked], client: int | None = None) -> Bill:
