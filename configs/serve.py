@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     {
       'name': 'zoo',
       'defense': {'name': '', 'value': -1.0, 'fields': {}},
+      'reply': {},
       'model': {
         'replicas': 1,
         'most_replicas': 0,

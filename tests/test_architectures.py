@@ -245,3 +245,16 @@ class TestFuse:
       zoo.fuse(zoo.fuse(model))
     with pytest.raises(ValueError, match='model is ResNet; it must be a RepVGG'):
       zoo.fuse(zoo.Model(zoo.create('resnet20', num_classes=10), {}))
+
+
+def test_a_mirrored_image_is_answered_alike(images):
+  answers = []
+  for mirror in (True, False):
+    module = zoo.create('resnet9', num_classes=5, width=4, mirror=mirror)
+    variables = random_variables(module, images)
+    answers += [
+      module.apply(variables, batch) for batch in (images, images[:, :, ::-1])
+    ]
+  np.testing.assert_allclose(answers[0], answers[1], rtol=1e-5)
+  np.testing.assert_allclose(answers[0], (answers[2] + answers[3]) / 2, rtol=1e-4)
+  assert np.abs(answers[2] - answers[3]).max() > 1e-3

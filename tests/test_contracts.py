@@ -34,7 +34,10 @@ DEFENSES = {
     defenses.laplace(0.1, 2.0), defenses.identity(), defenses.gaussian(0.2, 1.0)
   ),
 }
-REPLIES = {'ReplyTransform', 'labels_only', 'untouched'}
+REPLIES = {
+  'REPLIES', 'ReplyTransform', 'in_turn', 'labels_only', 'padded', 'rounded',
+  'untouched',
+}  # fmt: skip
 REGISTRY = {'MECHANISMS', 'Deployment', 'Knob', 'Mechanism', 'deploy'}
 COMBINE = {'SpecTransform', 'chain', 'defend', 'relative_scale'} | REPLIES | REGISTRY
 # Held to their contracts by the registry that names them, in test_registries.

@@ -71,7 +71,11 @@ class TestCommandLine:
       (['--workdir=x'], '--config is missing'),
       ([DIGITS.replace('ts.py', 'tz.py'), '--workdir=x'], r'mean .*configs/digits\.py'),
       (['--config=configs', '--workdir=x'], "--config is 'configs'; .* file"),
-      ([f'{DIGITS}:large', '--workdir=x'], r'digits\.py: TypeError: .*get_config'),
+      ([f'{DIGITS}:large', '--workdir=x'], 'must be digits or strong'),
+      (
+        [f'{DIGITS}:x'.replace('digits.py', 'cifar10_small.py'), '--workdir=x'],
+        r'small\.py: TypeError: .*get_config',
+      ),
       (['--flagfile=nowhere'], 'nowhere'),
     ],
   )

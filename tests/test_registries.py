@@ -23,7 +23,7 @@ from psml_jax import (
   zoo,
 )
 from psml_jax.attacks.repeats import Repeats
-from psml_jax.core import Harvest, Knowledge, Query, Spec
+from psml_jax.core import Harvest, Knowledge, Observation, Query, Spec
 from tests import references, toys
 from tests.models import Normed
 
@@ -488,3 +488,80 @@ def test_a_second_objective_of_equal_fields_compiles_nothing(compilations):
       objective=train.objectives.make('cross_entropy', label_smoothing=0.25),
     )  # fmt: skip
   assert len(compilations) == before
+
+
+REPLY_FIELDS = {'padded': {'least_ms': 5.0}, 'rounded': {'decimals': 1}}
+
+
+class TestReplies:
+  """Transforms of replies: what they hide, and what they must leave alone."""
+
+  def served(self, reply):
+    """What comes back behind a transform."""
+    outputs = OUTPUTS / OUTPUTS.sum(-1, keepdims=True)
+    server = servers.table(routers.uniform(ZOO), ZOO.latency_ms, outputs, reply=reply)
+    return serve(server, make_query())[1]
+
+  def make(self, name):
+    return defenses.REPLIES.find(name)(**REPLY_FIELDS.get(name, {}))
+
+  @pytest.mark.parametrize('name', defenses.REPLIES)
+  def test_it_changes_answers_alone(self, name):
+    before, after = map(self.served, (defenses.untouched(), self.make(name)))
+    np.testing.assert_array_equal(before.served, after.served)
+    assert before.served.any()
+    assert not before.served.all()
+    for field in ('outputs', 'latency_ms'):
+      old, new = getattr(before, field), getattr(after, field)
+      assert (old.shape, old.dtype) == (new.shape, new.dtype)
+      np.testing.assert_array_equal(old[~before.served], new[~before.served])
+    assert (after.latency_ms >= before.latency_ms).all()
+
+  @pytest.mark.parametrize('name', defenses.REPLIES)
+  def test_twice_is_once(self, name):
+    reply = self.make(name)
+    once, twice = map(self.served, (reply, defenses.in_turn(reply, reply)))
+    jax.tree.map(np.testing.assert_array_equal, once, twice)
+
+  def test_none_in_turn_change_nothing(self):
+    before, after = map(self.served, (defenses.untouched(), defenses.in_turn()))
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+
+  def test_in_turn_remembers_and_knows_as_many_clients(self):
+    class Later:
+      clients = 3
+
+      def init(self, key):
+        return jnp.float32(0)
+
+      def apply(self, key, query, observation, state):
+        late = dataclasses.replace(observation, latency_ms=state)
+        return late, state + 1
+
+    both = defenses.in_turn(defenses.labels_only(), Later())
+    assert both.clients == 3
+    assert not both.constant
+    state = both.init(SECRET)
+    answer = Observation(jnp.bool_(True), jnp.array([0.3, 0.7]), jnp.float32(9))
+    for turn in range(3):
+      seen, state = both.apply(KEY, None, answer, state)
+      assert float(seen.latency_ms) == turn
+      assert seen.outputs.tolist() == [0, 1]
+
+  def test_padding_holds_to_the_time_or_the_deadline(self):
+    before, after = map(self.served, (defenses.untouched(), defenses.padded(3.5)))
+    due = np.minimum(3.5, make_query().spec.max_latency_ms)
+    held = np.maximum(before.latency_ms, due)
+    served = np.asarray(before.served)
+    np.testing.assert_array_equal(after.latency_ms[served], held[served])
+    assert (np.asarray(after.latency_ms)[served] != due[served]).any()
+
+  @pytest.mark.parametrize('decimals', [-1, 7, 1.5])
+  def test_decimals_that_float32_does_not_have(self, decimals):
+    with pytest.raises(ValueError, match='decimals'):
+      defenses.rounded(decimals)
+
+  @pytest.mark.parametrize('least_ms', [0.0, -1.0, float('inf'), float('nan')])
+  def test_a_time_that_cannot_be_waited(self, least_ms):
+    with pytest.raises(ValueError, match='least_ms'):
+      defenses.padded(least_ms)

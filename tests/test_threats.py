@@ -202,3 +202,51 @@ class TestTransfer:
     labels = jnp.zeros(20, jnp.int32)
     with pytest.raises(ValueError, match=f'^{name} is 0'):
       threats.pgd(KEY, self.logits, self.images, labels, **{'epsilon': 0.1, name: 0})
+
+
+class TestTold:
+  """What a channel tells, against channels whose information is known."""
+
+  def responses(self, size=900):
+    rng = np.random.default_rng(5)
+    return rng, rng.integers(0, 2, size)
+
+  def test_two_normal_clocks(self):
+    """A lower bound, near the mutual information by the integral."""
+    rng, model = self.responses()
+    apart = 2.0
+    grid = np.linspace(-6, apart + 6, 4001)
+    both = stats.norm.pdf(grid[None], loc=[[0.0], [apart]])
+    terms = both * np.log2(2 * both / both.sum(0))
+    truth = float(np.trapezoid(terms.sum(0) / 2, grid))
+    found = threats.told(rng.normal(apart * model), model)
+    assert truth - 0.1 < found.bits.mean < truth + 0.05
+    assert found.bits.low < truth
+    assert found.auc == pytest.approx(stats.norm.cdf(apart / 2**0.5), abs=0.04)
+    assert found.entropy == pytest.approx(1.0, abs=0.01)
+
+  def test_noise_tells_nothing(self):
+    rng, model = self.responses()
+    found = threats.told(rng.normal(size=(len(model), 3)), model)
+    assert found.bits.mean < 0.02
+    assert 0.43 < found.auc < 0.57
+
+  def test_an_answer_that_names_its_model(self):
+    model = np.repeat([0, 2, 5], [300, 100, 200])
+    found = threats.told(model, model)
+    assert found.auc == 1.0
+    assert 0.95 * found.entropy < found.bits.mean < found.entropy
+
+  @pytest.mark.parametrize(
+    ('features', 'model', 'message'),
+    [
+      ([1.0, 2.0], [0], r'features has shape \(2,\) and model \(1,\)'),
+      (np.zeros((9, 1, 1)), np.arange(9), 'features has shape'),
+      ([0.0, np.nan] * 5, [0, 1] * 5, 'features.*nan'),
+      ([0.0] * 9, [0] * 9, r'model has \{0: 9\}'),
+      ([0.0] * 9, [0] * 5 + [1] * 4, r'model has \{0: 5, 1: 4\}'),
+    ],
+  )
+  def test_what_is_refused(self, features, model, message):
+    with pytest.raises(ValueError, match=message):
+      threats.told(features, model)

@@ -40,7 +40,15 @@ from psml_jax.defenses.noise import (
 )
 from psml_jax.defenses.quantised import quantised
 from psml_jax.defenses.refusal import refusal
-from psml_jax.defenses.reply import ReplyTransform, labels_only, untouched
+from psml_jax.defenses.reply import (
+  REPLIES,
+  ReplyTransform,
+  in_turn,
+  labels_only,
+  padded,
+  rounded,
+  untouched,
+)
 from psml_jax.defenses.selection import Selection, exponential, permute_and_flip
 from psml_jax.defenses.sticky import Sticky, luckiest_rate, sticky
 from psml_jax.defenses.transform import (
@@ -53,6 +61,7 @@ from psml_jax.defenses.transform import (
 
 __all__ = [
   'MECHANISMS',
+  'REPLIES',
   'Budget',
   'Deployment',
   'FallBack',
@@ -75,16 +84,19 @@ __all__ = [
   'fall_back',
   'gaussian',
   'identity',
+  'in_turn',
   'labels_only',
   'laplace',
   'log_noise',
   'luckiest_rate',
   'most_answers',
   'noise',
+  'padded',
   'permute_and_flip',
   'quantised',
   'refusal',
   'relative_scale',
+  'rounded',
   'step_noise',
   'sticky',
   'untouched',

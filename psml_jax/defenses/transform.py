@@ -1,6 +1,7 @@
 """The interface of a defense, and how defenses combine with each other and a router."""
 
-from typing import Any, Protocol, cast
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,8 @@ from flax import struct
 
 from psml_jax import _validate, routers
 from psml_jax.core import Query, Route, Router, Spec
+
+T = TypeVar('T')
 
 
 class SpecTransform(Protocol):
@@ -101,8 +104,13 @@ def identity() -> SpecTransform:
 
 
 @struct.dataclass(eq=False)
-class _Chain:
-  transforms: tuple[SpecTransform, ...]
+class InTurn:
+  """The state of transforms that are applied one after the other.
+
+  It is the tuple of theirs; transform i gets `jax.random.fold_in(key, i)`.
+  """
+
+  transforms: tuple[Any, ...]
 
   @property
   def clients(self) -> int:
@@ -113,19 +121,40 @@ class _Chain:
     return not any(map(learns, self.transforms))
 
   def init(self, key: jax.Array) -> tuple[Any, ...]:
+    """The states before the first query."""
     return tuple(
       transform.init(jax.random.fold_in(key, i))
       for i, transform in enumerate(self.transforms)
     )
 
+  def through(
+    self,
+    key: jax.Array,
+    value: T,
+    state: tuple[Any, ...],
+    step: Callable[[Any, jax.Array, T, Any], tuple[T, Any]],
+  ) -> tuple[T, tuple[Any, ...]]:
+    """The value behind all transforms, and their states after it.
+
+    Args:
+      key: consumed.
+      value: what they transform.
+      state: as `init` or the last `through` left it.
+      step: applies one of them to its key, the value and its state.
+    """
+    states = []
+    for i, (transform, old) in enumerate(zip(self.transforms, state, strict=True)):
+      value, new = step(transform, jax.random.fold_in(key, i), value, old)
+      states.append(new)
+    return value, tuple(states)
+
+
+@struct.dataclass(eq=False)
+class _Chain(InTurn):
   def apply(
     self, key: jax.Array, query: Query, state: tuple[Any, ...]
   ) -> tuple[Query, tuple[Any, ...]]:
-    states = []
-    for i, (transform, old) in enumerate(zip(self.transforms, state, strict=True)):
-      query, new = transform.apply(jax.random.fold_in(key, i), query, old)
-      states.append(new)
-    return query, tuple(states)
+    return self.through(key, query, state, lambda part, *rest: part.apply(*rest))
 
 
 def chain(*transforms: SpecTransform) -> SpecTransform:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from psml_jax import _validate, defenses
+from psml_jax import _registry, _validate, defenses
 from psml_jax.defenses import mechanisms
 from psml_jax.experiments.config import build
 from psml_jax.serving.application import Limits
@@ -55,6 +55,8 @@ class Serving:
   Attributes:
     name: of the zoo, in the paths.
     defense: what protects it.
+    reply: of `defenses.REPLIES`, by name their fields; applied to answers behind the
+      defense's own, in the order of their names.
     model: how each model is run.
     models: by name, fields of `model` that differ.
     ingress: how many processes listen; they share the port.
@@ -65,6 +67,7 @@ class Serving:
 
   name: str = 'zoo'
   defense: Defense = Defense()
+  reply: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
   model: Replicas = Replicas()
   models: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
   ingress: int = 1
@@ -77,6 +80,22 @@ class Serving:
     own = self.models.get(model, {})
     fields = {**dataclasses.asdict(self.model), **own}
     return build(Replicas, fields, f'config.models.{model}')
+
+  def replies(self) -> list[defenses.ReplyTransform]:
+    """What is applied to answers, first to last.
+
+    Raises:
+      ValueError: an unknown one, or fields that it does not take.
+    """
+    made = []
+    for name, fields in sorted(self.reply.items()):
+      make = defenses.REPLIES.find(name, 'config.reply')
+      _registry.check_fields(f'config.reply.{name}', make, 0, fields)
+      try:
+        made.append(make(**fields))
+      except ValueError as error:
+        raise ValueError(f'config.reply.{name}: {error}') from None
+    return made
 
 
 def parse(fields: Mapping[str, Any]) -> Serving:
@@ -104,6 +123,7 @@ def parse(fields: Mapping[str, Any]) -> Serving:
   _validate.positive_int('config.most_rows', serving.most_rows)
   if serving.defense.name:
     _check_defense(serving.defense)
+  serving.replies()
   _check_limits(serving.limits)
   for path, replicas in (
     ('config.model', serving.model),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from psml_jax import _files, zoo
+from psml_jax import _files, defenses, zoo
 from psml_jax._validate import InputError
 from psml_jax.core import ZooProfile
 from psml_jax.experiments import config as experiment_config
@@ -82,12 +82,25 @@ def front(
   profile: ZooProfile,
   serving: Serving,
 ) -> Front:
-  """Router and defenses of a server, as an experiment deploys them.
+  """Router and defenses of a server, as an experiment deploys them, and its replies.
 
   Raises:
     InputError: a defense that the zoo does not admit, or without a value where the work
       directory has none.
   """
+  found = _front(directory, config, profile, serving)
+  replies = serving.replies()
+  if not replies:
+    return found
+  return dataclasses.replace(found, reply=defenses.in_turn(found.reply, *replies))
+
+
+def _front(
+  directory: str | os.PathLike[str],
+  config: Config,
+  profile: ZooProfile,
+  serving: Serving,
+) -> Front:
   name, value = serving.defense.name, serving.defense.value
   if not name:
     return deployment.serve(config, profile, NONE, 0.0).front

@@ -1,5 +1,6 @@
-"""Other goals of a thief: who was trained on, and inputs that fool the victim."""
+"""Other goals of a thief: who was trained on, what fools the victim, who answered."""
 
+from psml_jax.threats.channels import Told, told
 from psml_jax.threats.detection import Detection, detection, true_positive_rate
 from psml_jax.threats.membership import (
   Shadows,
@@ -14,6 +15,7 @@ from psml_jax.threats.transfer import pgd, transfer_rate
 __all__ = [
   'Detection',
   'Shadows',
+  'Told',
   'confidences',
   'detection',
   'likelihood_ratios',
@@ -21,6 +23,7 @@ __all__ = [
   'of_distinct',
   'pgd',
   'shadows',
+  'told',
   'transfer_rate',
   'true_positive_rate',
 ]

@@ -4,6 +4,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from psml_jax.zoo.layers import Classifier, Conv, relu
 
@@ -19,9 +20,12 @@ class ResNet9(Classifier, kw_only=True):
 
   Attributes (beside those of `Classifier`):
     width: channels of the first stage; published with 64.
+    mirror: whether it answers, once trained, with the mean of its logits for an image
+      and for the mirrored one.
   """
 
   width: int = 64
+  mirror: bool = False
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -29,6 +33,8 @@ class ResNet9(Classifier, kw_only=True):
       raise ValueError(f'width is {self.width}; it must be at least 1')
     norm = self.norm(train)
     x = self.standardise(images, multiple=8)
+    if mirror := self.mirror and not train:
+      x = jnp.concatenate([x, x[:, :, ::-1]])
     for stage in range(4):
       x = ConvNorm(self.width * 2**stage, norm, name=f'stage{stage}')(x)
       if stage:
@@ -36,7 +42,8 @@ class ResNet9(Classifier, kw_only=True):
       if stage % 2:
         y = ConvNorm(x.shape[-1], norm, name=f'stage{stage}_res1')(x)
         x += ConvNorm(x.shape[-1], norm, name=f'stage{stage}_res2')(y)
-    return self.logits(x.max((1, 2)), 'fc') * _SCALE
+    logits = self.logits(x.max((1, 2)), 'fc') * _SCALE
+    return logits.reshape(2, -1, self.num_classes).mean(0) if mirror else logits
 
 
 class ConvNorm(nn.Module):

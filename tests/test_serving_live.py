@@ -1,0 +1,29 @@
+"""The study of a live server, small, on Ray Serve."""
+
+import pytest
+
+from psml_jax.serving import study
+from tests import serving_zoo
+
+pytestmark = [pytest.mark.serve, pytest.mark.slow]
+SIZES = study.Sizes(queries=40, rate=20.0, probes=90, gap_s=0.02)
+
+
+def test_a_study_counts_all_and_goes_on_where_it_was(tmp_path):
+  serving_zoo.make(tmp_path)
+  first, again = (
+    study.run(
+      str(tmp_path / 'zoo'), str(tmp_path / 'live'), sizes=SIZES, switches=['none']
+    )
+    for _ in range(2)
+  )
+  assert first.switches == again.switches
+  assert first.hold_ms > 0
+  (switch,) = first.switches
+  for load in switch.loads:
+    ends = load.served, load.refused, load.missed, load.in_doubt, load.turned_away
+    assert sum(ends) == load.offered == 40
+    assert load.served + load.refused + load.missed <= load.logged
+    assert load.by_clock.mean <= load.by_profile.mean <= load.simulated.high
+  leaks = {leak.channel: leak for leak in switch.leaks}
+  assert leaks['outputs'].auc > leaks['status'].auc
