@@ -119,7 +119,8 @@ def test_statuses_are_distinct_and_tell_nothing_more(served):
       assert set(reply.json()) == {'error'}
       assert not any(name in reply.text for name in known_zoo.NAMES)
   for scheme in ('Basic first', 'Bearer', 'Bearer nobody', 'first', 'Bearer fir\xe9st'):
-    assert post(url, headers={'authorization': scheme}).status_code == 401
+    headers = {'authorization': scheme.encode('latin-1')}
+    assert post(url, headers=headers).status_code == 401
 
 
 def test_answers_of_all_models_look_alike(served):
@@ -273,6 +274,18 @@ def test_all_that_happens_after_a_decision_is_one_status():
     host.ready = True
     assert post(url).status_code == 200
   assert int(host.gate.log().queries) == 4
+
+
+def test_a_timeout_does_not_tell_how_long_a_model_took():
+  app, host = application(limits=Limits(hold_ms=300.0))
+  host.answering = lambda model: asyncio.sleep(0.1)
+  tensor = malformed.tensor((1, *ABOUT.image_shape))
+  body = json.dumps({'inputs': [tensor], 'parameters': {'timeout': 50_000}})
+  with listening(app) as url:
+    began = time.perf_counter()
+    reply = httpx.post(f'{url}/infer', content=body, headers=FIRST)
+    assert time.perf_counter() - began >= 0.3
+    assert reply.status_code == 200
 
 
 def test_nothing_goes_out_before_it_is_held():

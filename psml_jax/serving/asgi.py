@@ -14,6 +14,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
+JSON = (b'content-type', b'application/json')
 _DRAIN_SECONDS = 1.0
 
 
@@ -118,3 +119,36 @@ async def send_reply(reply: Reply, send: Send) -> None:
       {'type': 'http.response.start', 'status': reply.status, 'headers': headers}
     )
     await send({'type': 'http.response.body', 'body': reply.body})
+
+
+def failed(failure: RequestError, body: bytes) -> Reply:
+  """The answer of an error.
+
+  Args:
+    failure: its status and text.
+    body: JSON that has the text.
+  """
+  headers: Headers = [JSON]
+  if failure.status == 429:
+    headers.append((b'retry-after', b'1'))
+  if failure.status == 401:
+    headers.append((b'www-authenticate', b'Bearer'))
+  return Reply(failure.status, body, headers, failure.status in (408, 413))
+
+
+def check_method(method: str, allowed: str) -> None:
+  """Raises a RequestError, 405, for another method; HEAD is a GET.
+
+  >>> check_method('HEAD', 'GET')
+  """
+  if method != allowed and not (method == 'HEAD' and allowed == 'GET'):
+    raise RequestError(405, f'the method must be {allowed}')
+
+
+async def live(receive: Receive, send: Send) -> None:
+  """Answers the messages of a server's life where there is nothing to start or stop."""
+  while True:
+    message = await receive()
+    await send({'type': f'{message["type"]}.complete'})
+    if message['type'] == 'lifespan.shutdown':
+      return

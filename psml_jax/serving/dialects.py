@@ -16,7 +16,7 @@ from psml_jax.serving.asgi import Headers, header
 from psml_jax.serving.protocol import RequestError
 
 ACCURACY, LATENCY = 'min_accuracy', 'max_latency_ms'
-_HEADERS = {ACCURACY: b'x-min-accuracy', LATENCY: b'x-max-latency-ms'}
+HEADERS = {ACCURACY: b'x-min-accuracy', LATENCY: b'x-max-latency-ms'}
 _NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
 _BROKEN = (
   msgspec.MsgspecError,
@@ -146,7 +146,7 @@ def take_spec(fields: Fields, headers: Headers) -> tuple[float, float]:
 
 
 def _limit(fields: Fields, headers: Headers, name: str, default: float) -> float:
-  raw, text = fields.pop(name, None), header(headers, _HEADERS[name])
+  raw, text = fields.pop(name, None), header(headers, HEADERS[name])
   if raw is not None and text is not None:
     raise RequestError(400, f'{name} is in the body and in a header')
   if raw is not None:

@@ -16,10 +16,11 @@ from psml_jax.experiments.config import build
 from psml_jax.servers.base import Front
 from psml_jax.serving import accounts, vault
 from psml_jax.serving.asgi import Asgi
-from psml_jax.serving.config import Defense, _check_defense
+from psml_jax.serving.config import Defense, check_defense
 from psml_jax.serving.gate import Gate
-from psml_jax.serving.guard import Guard, Log
+from psml_jax.serving.guard import Guard
 from psml_jax.serving.middleware import Middleware
+from psml_jax.serving.records import Log
 from psml_jax.serving.rules import Rules, check
 
 
@@ -100,7 +101,7 @@ def parse(fields: Mapping[str, Any]) -> Hosted:
     )
   routers.POLICIES.find(config.policy, 'config.policy')
   if config.defense.name:
-    _check_defense(config.defense)
+    check_defense(config.defense)
     if config.defense.value < 0:
       raise ValueError(
         f'config.defense.value is {config.defense.value}; it must be that of its knob'

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from psml_jax.serving import protocol
-from psml_jax.serving.asgi import Headers, header
+from psml_jax.serving.asgi import JSON, Headers, header
 from psml_jax.serving.dialects import (
   Asked,
   Fields,
@@ -22,7 +22,7 @@ from psml_jax.serving.dialects import (
   read_answer,
   take_spec,
 )
-from psml_jax.serving.protocol import RequestError
+from psml_jax.serving.protocol import RequestError, head_size
 
 _HEAD_LENGTH = protocol.HEAD_LENGTH.encode()
 _REQUEST = {'id', 'inputs', 'outputs', 'parameters'}
@@ -84,7 +84,7 @@ class OpenInference:
   def read(self, headers: Headers, body: bytes) -> Asked:
     length = header(headers, _HEAD_LENGTH)
     whole = memoryview(body)
-    size = len(body) if length is None else _length(length, len(body))
+    size = head_size(length, len(body))
     fields: Fields = decode(whole[:size], Fields)
     check_fields(fields, frozenset(_REQUEST))
     parameters: Fields = {}
@@ -106,7 +106,7 @@ class OpenInference:
       head = msgspec.json.encode({**fields, 'parameters': parameters})
       paths = model_path(model, '/infer')
       if length is None:
-        return Forward(*paths, [(b'content-type', b'application/json')], head)
+        return Forward(*paths, [JSON], head)
       return Forward(*paths, _binary(head), head + rest)
 
     return Asked(*spec, False, forward, _Answer(self._name, id))
@@ -132,7 +132,7 @@ class _Answer:
   def whole(self, body: bytes, headers: Headers) -> tuple[bytes, Headers]:
     try:
       length = header(headers, _HEAD_LENGTH)
-      size = len(body) if length is None else _length(length, len(body))
+      size = head_size(length, len(body))
     except RequestError:
       raise ValueError('the answer is not as the protocol has it') from None
     found = read_answer(memoryview(body)[:size], _Given)
@@ -144,7 +144,7 @@ class _Answer:
         output.parameters = size_only or msgspec.UNSET
     head = msgspec.json.encode({**self._about, 'outputs': found.outputs})
     if length is None:
-      return head, [(b'content-type', b'application/json')]
+      return head, [JSON]
     return head + body[size:], _binary(head)
 
   def event(self, data: bytes) -> bytes | None:
@@ -166,11 +166,3 @@ def _binary(head: bytes) -> Headers:
     (b'content-type', b'application/octet-stream'),
     (_HEAD_LENGTH, str(len(head)).encode()),
   ]
-
-
-def _length(given: str, total: int) -> int:
-  if not given.isascii() or not given.isdigit() or len(given) > 12:
-    raise RequestError(400, f'{protocol.HEAD_LENGTH} must be a whole number')
-  if int(given) > total:
-    raise RequestError(400, f'{protocol.HEAD_LENGTH} is larger than the body')
-  return int(given)

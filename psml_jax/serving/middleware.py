@@ -22,18 +22,20 @@ A stream that fails after its start ends with an event that has the error of a 5
 import asyncio
 import logging
 import time
+import urllib.parse
 from typing import Any
 
 import msgspec
 
 from psml_jax.serving import asgi, openai
 from psml_jax.serving.accounts import Accounts
-from psml_jax.serving.asgi import Asgi, Headers, Message, Receive, Reply, Scope, Send
-from psml_jax.serving.dialects import Asked, Dialect, Forward
+from psml_jax.serving.asgi import Asgi, Receive, Reply, Scope, Send
+from psml_jax.serving.behind import Behind
+from psml_jax.serving.dialects import Asked, Dialect
 from psml_jax.serving.guard import Guard
 from psml_jax.serving.inference import OpenInference, model_path
 from psml_jax.serving.protocol import RequestError
-from psml_jax.serving.relay import Relay, Whole
+from psml_jax.serving.relay import Relay
 from psml_jax.serving.rules import Rules, check
 from psml_jax.serving.shadow import watched
 
@@ -75,9 +77,10 @@ class Middleware:
         'guard changes answers; a middleware passes them on, so its defense must be '
         'one of queries or of routing'
       )
-    self._app, self._guard, self._accounts = app, guard, accounts
+    self._guard, self._accounts = guard, accounts
     self._rules = rules = rules or Rules()
     check('rules', rules)
+    self._app, self._behind = app, Behind(app, rules)
     self._name = name
     rows = rules.most_rows
     self._inference = OpenInference(name, rows, rules.request_fields)
@@ -118,12 +121,12 @@ class Middleware:
     try:
       reply = await self._reply(scope, path, receive, send)
     except RequestError as failure:
-      reply = failed(dialect, failure)
+      reply = _failed(dialect, failure)
     except asyncio.CancelledError:
       raise
     except Exception:
       _LOG.exception('a request failed')
-      reply = failed(dialect, RequestError(504, 'no answer'))
+      reply = _failed(dialect, RequestError(504, 'no answer'))
     if reply is not None:
       await asgi.send_reply(reply, send)
 
@@ -134,7 +137,7 @@ class Middleware:
     arrived = time.perf_counter()
     method, headers = scope['method'], list(scope['headers'])
     if path in _HEALTH:
-      _check_method(method, 'GET')
+      asgi.check_method(method, 'GET')
       return await self._health(scope, path)
     dialect = self._dialects.get(path)
     client = None
@@ -142,7 +145,7 @@ class Middleware:
       client = asgi.client(headers, self._accounts)
       if dialect is None:
         return await self._told(scope, path, method)
-      _check_method(method, 'POST')
+      asgi.check_method(method, 'POST')
       if self._under_way >= self._rules.most_requests:
         raise RequestError(429, 'too many requests')
       self._under_way += 1
@@ -154,17 +157,8 @@ class Middleware:
         asked = dialect.read(headers, body)
         if asked.stream and not rules.streams:
           raise RequestError(400, 'stream must be false')
-        model = self._guard.decide(client, asked.min_accuracy, asked.max_latency_ms)
-        if model is None:
-          return failed(dialect, RequestError(412, 'refused'))
         return await self._answered(
-          scope,
-          receive,
-          send,
-          arrived,
-          asked,
-          asked.forward(model),
-          failed(dialect, RequestError(504, 'no answer')),
+          scope, receive, send, arrived, client, dialect, asked
         )
       finally:
         self._under_way -= 1
@@ -179,44 +173,30 @@ class Middleware:
     receive: Receive,
     send: Send,
     arrived: float,
+    client: int,
+    dialect: Dialect,
     asked: Asked,
-    sent: Forward,
-    lost: Reply,
   ) -> Reply | None:
-    """What comes of a query that was decided about; `lost` where nothing does."""
+    """Decides about a query, and what comes of it."""
     rules, held = self._rules, 0.0
+    model = self._guard.decide(client, asked.min_accuracy, asked.max_latency_ms)
+    if model is None:
+      return _failed(dialect, RequestError(412, 'refused'))
     seconds = rules.deadline_seconds
     if rules.pad:
       held = rules.until(asked.max_latency_ms, self._guard.slowest_ms)
       seconds = held = min(held, seconds)
-    relay = Relay(send, rules, asked.answer, asked.stream, lost)
-    inner = self._app(self._inner(scope, sent), _replayed(sent.body, receive), relay)
-    app = asyncio.ensure_future(inner)
+    told = [(b'x-model', urllib.parse.quote(model).encode())] if rules.disclose else []
+    lost = _failed(dialect, RequestError(504, 'no answer'))
+    relay = Relay(send, rules, asked.answer, asked.stream, lost, told)
+    app = asyncio.ensure_future(
+      self._behind.send(scope, asked.forward(model), receive, relay)
+    )
     self._running.add(app)  # The loop itself holds tasks weakly.
     app.add_done_callback(self._running.discard)
     reply = await relay.result(app, arrived + seconds - time.perf_counter())
     await asyncio.sleep(max(0.0, arrived + held - time.perf_counter()))
     return reply
-
-  def _inner(self, scope: Scope, sent: Forward) -> Scope:
-    """The scope for the application behind: of the client, what the rules let pass."""
-    length = (b'content-length', str(len(sent.body)).encode())
-    kept = [
-      (name.lower(), value)
-      for name, value in scope['headers']
-      if name.lower().decode('latin-1') in self._rules.request_headers
-    ]
-    added = [(k.encode(), v.encode()) for k, v in self._rules.added_headers.items()]
-    return {
-      **scope,
-      'path': sent.path,
-      'raw_path': sent.raw_path,
-      'root_path': '',
-      'query_string': b'',
-      'headers': [*sent.headers, length, *kept, *added],
-      'extensions': {},
-      'state': dict(scope.get('state') or {}),
-    }
 
   async def _told(self, scope: Scope, path: str, method: str) -> Reply:
     """What a client may know of the zoo."""
@@ -224,14 +204,14 @@ class Middleware:
     listed = {'object': 'list', 'data': [known]}
     answers = {'/v1/models': listed, f'/v1/models/{self._name}': known}
     if path in answers:
-      _check_method(method, 'GET')
+      asgi.check_method(method, 'GET')
       return _json(msgspec.json.encode(answers[path]))
     if path == f'{self._model}/ready':
-      _check_method(method, 'GET')
+      asgi.check_method(method, 'GET')
       return await self._health(scope, '/v2/health/ready')
     if path == self._model:
-      _check_method(method, 'GET')
-      body = await self._asked(scope, *model_path(self._guard.backends[0]))
+      asgi.check_method(method, 'GET')
+      body = await self._behind.get(scope, *model_path(self._guard.backends[0]))
       try:
         return _json(self._inference.about(body or b''))
       except ValueError:
@@ -240,66 +220,18 @@ class Middleware:
 
   async def _health(self, scope: Scope, path: str) -> Reply:
     """Whether what is behind is healthy, and nothing else."""
-    body = await self._asked(scope, path, path.encode())
+    body = await self._behind.get(scope, path, path.encode())
     return Reply(503 if body is None else 200, b'', [])
 
-  async def _asked(self, scope: Scope, path: str, raw_path: bytes) -> bytes | None:
-    """What is behind a path; None unless it is 200."""
-    inner = self._inner(scope, Forward(path, raw_path, [], b''))
-    whole = Whole(self._rules.most_answer)
 
-    async def take(message: Message) -> None:
-      whole.take(message)
-
-    try:
-      async with asyncio.timeout(self._rules.deadline_seconds):
-        await self._app({**inner, 'method': 'GET'}, _replayed(b'', _never), take)
-      return whole.body if whole.status == 200 else None
-    except Exception:
-      _LOG.exception('what is behind failed')
-      return None
-
-
-def failed(dialect: Dialect, failure: RequestError) -> Reply:
-  """The answer of an error."""
-  headers: Headers = [(b'content-type', b'application/json')]
-  if failure.status == 429:
-    headers.append((b'retry-after', b'1'))
-  if failure.status == 401:
-    headers.append((b'www-authenticate', b'Bearer'))
-  body = dialect.error(failure.status, failure.text)
-  return Reply(failure.status, body, headers, failure.status in (408, 413))
+def _failed(dialect: Dialect, failure: RequestError) -> Reply:
+  return asgi.failed(failure, dialect.error(failure.status, failure.text))
 
 
 def _json(body: bytes) -> Reply:
-  return Reply(200, body, [(b'content-type', b'application/json')])
+  return Reply(200, body, [asgi.JSON])
 
 
 def _path(scope: Any) -> str:
   path: str = scope.get('path', '')
   return path.removeprefix(scope.get('root_path', '')) or '/'
-
-
-def _check_method(method: str, allowed: str) -> None:
-  if method != allowed and not (method == 'HEAD' and allowed == 'GET'):
-    raise RequestError(405, f'the method must be {allowed}')
-
-
-def _replayed(body: bytes, receive: Receive) -> Receive:
-  """A body in one piece, then what the client does: it can only leave."""
-  pieces = [body]
-
-  async def replay() -> Message:
-    if pieces:
-      return {'type': 'http.request', 'body': pieces.pop(), 'more_body': False}
-    while True:
-      message = await receive()
-      if message['type'] == 'http.disconnect':
-        return message
-
-  return replay
-
-
-async def _never() -> Message:
-  await asyncio.Event().wait()
-  return {'type': 'http.disconnect'}

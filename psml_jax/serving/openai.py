@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
-from psml_jax.serving.asgi import Headers
+from psml_jax.serving.asgi import JSON, Headers
 from psml_jax.serving.dialects import (
+  Answer,
   Asked,
   Fields,
   Forward,
@@ -26,7 +27,6 @@ from psml_jax.serving.dialects import (
   take_spec,
 )
 
-_JSON = (b'content-type', b'application/json')
 _SAMPLING = {
   'frequency_penalty',
   'max_completion_tokens',
@@ -97,10 +97,14 @@ class OpenAI:
     def forward(model: str) -> Forward:
       named = {**fields, 'model': model}
       return Forward(
-        self._path, self._path.encode(), [_JSON], msgspec.json.encode(named)
+        self._path, self._path.encode(), [JSON], msgspec.json.encode(named)
       )
 
-    return Asked(*spec, stream, forward, _Answer(self._name, self._path, self._kept))
+    return Asked(*spec, stream, forward, self.answer())
+
+  def answer(self) -> Answer:
+    """What becomes of the answer to one request; its pieces share a made-up name."""
+    return _Answer(self._name, self._path, self._kept)
 
   def _rows(self, fields: Fields) -> int:
     """How many answers a request is for."""
@@ -114,7 +118,7 @@ class OpenAI:
 
 
 class _Answer:
-  """What becomes of one answer, whose pieces share a made-up name."""
+  """See `OpenAI.answer`."""
 
   def __init__(self, name: str, path: str, kept: tuple[str, ...]) -> None:
     prefix, self._object, self._chunk = _KINDS[path]
@@ -146,7 +150,7 @@ class _Answer:
 
   def whole(self, body: bytes, headers: Headers) -> tuple[bytes, Headers]:
     del headers
-    return msgspec.json.encode(self._rewritten(body, self._object)), [_JSON]
+    return msgspec.json.encode(self._rewritten(body, self._object)), [JSON]
 
   def event(self, data: bytes) -> bytes | None:
     found = self._rewritten(data, self._chunk)

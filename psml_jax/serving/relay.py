@@ -28,13 +28,20 @@ class Relay:
     answer: what becomes of the answer.
     stream: whether it may come in pieces.
     lost: the answer where there is none.
+    told: headers that the operator adds to an answer.
   """
 
   def __init__(
-    self, send: Send, rules: Rules, answer: Answer, stream: bool, lost: Reply
+    self,
+    send: Send,
+    rules: Rules,
+    answer: Answer,
+    stream: bool,
+    lost: Reply,
+    told: Headers,
   ) -> None:
     self._send, self._rules, self._answer = send, rules, answer
-    self._stream, self._lost = stream, lost
+    self._stream, self._lost, self._named = stream, lost, told
     self._got = Whole(rules.most_answer)
     self._events: sse.Events | None = None
     self._sent = self._broken = False
@@ -90,12 +97,12 @@ class Relay:
       found = self._events.feed(piece)
       if self._got.ended:
         found += self._events.end()
-      told = [self._told(data) for data in found]
+      told = [self._seen(data) for data in found]
       await self._piece(b''.join(told), more=not self._got.ended)
     if self._got.ended:
       self._stop()
 
-  def _told(self, data: bytes) -> bytes:
+  def _seen(self, data: bytes) -> bytes:
     """An event as the client sees it; nothing where it says nothing."""
     if data == sse.DONE:
       return sse.event(data)
@@ -129,7 +136,8 @@ class Relay:
 
   def _kept(self) -> Headers:
     names = self._rules.response_headers
-    return [each for each in self._got.headers if each[0].decode('latin-1') in names]
+    kept = [each for each in self._got.headers if each[0].decode('latin-1') in names]
+    return [*kept, *self._named]
 
   def _done(self, app: asyncio.Task[Any]) -> None:
     """The application has ended, with its answer or without."""

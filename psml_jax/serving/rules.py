@@ -26,9 +26,14 @@ class Rules:
     pad: whether an answer in one piece, or a 504, goes out when the request's
       `max_latency_ms` is over, counted from its arrival, neither before nor after:
       what is not there by then is a 504. A spec without a limit, or one beyond the
-      slowest model's latency, waits as long as that model takes. Without streams.
+      slowest model's latency, waits as long as that model takes. A 504 tells that
+      the model drawn was slower than the limit: `slack_ms` above what models vary by
+      hides it of those that meet the spec; of one that does not, as defenses draw
+      too, it is told to who gets no answer, and pays. Without streams.
     slack_ms: that padding adds, for models that sometimes take longer than their
       profile says.
+    disclose: whether the header `x-model` of an answer names the model, as the host
+      calls it.
     request_fields: fields of a request, or parameters of the Open Inference Protocol,
       that go on besides those known to steer nothing.
     response_fields: fields of an answer of OpenAI's protocol that the client sees
@@ -49,6 +54,7 @@ class Rules:
   streams: bool = True
   pad: bool = False
   slack_ms: float = 0.0
+  disclose: bool = False
   request_fields: tuple[str, ...] = ()
   response_fields: tuple[str, ...] = ()
   request_headers: tuple[str, ...] = ()
