@@ -23,6 +23,7 @@ from psml_jax.serving.dialects import (
   take_spec,
 )
 from psml_jax.serving.protocol import RequestError, head_size
+from psml_jax.serving.rules import Rules
 
 _HEAD_LENGTH = protocol.HEAD_LENGTH.encode()
 _REQUEST = {'id', 'inputs', 'outputs', 'parameters'}
@@ -62,15 +63,12 @@ class OpenInference:
 
   Args:
     name: of the zoo, which stands for every model.
-    most_rows: answers that a request may be for: the first number of a tensor's shape.
-    request_fields: parameters that go on, besides those that are known.
+    rules: what passes.
   """
 
-  def __init__(
-    self, name: str, most_rows: int = 1, request_fields: tuple[str, ...] = ()
-  ) -> None:
-    self._name, self._most_rows = name, most_rows
-    self._allowed = frozenset(_PARAMETERS | {*request_fields})
+  def __init__(self, name: str, rules: Rules) -> None:
+    self._name, self._most_rows = name, rules.most_rows
+    self._allowed = frozenset(_PARAMETERS | {*rules.request_fields})
 
   @property
   def paths(self) -> tuple[str, ...]:

@@ -22,11 +22,18 @@ import msgspec
 
 from psml_jax.serving import openai
 from psml_jax.serving._extra import needs
+from psml_jax.serving.answers import Completion
 from psml_jax.serving.asgi import Headers
-from psml_jax.serving.dialects import HEADERS, Answer, take_spec
+from psml_jax.serving.dialects import HEADERS, take_spec
 from psml_jax.serving.guard import Guard
 from psml_jax.serving.protocol import RequestError
 
+_AGAIN = (
+  'attempted_fallbacks',
+  'attempted_retries',
+  'previous_models',
+  'request_retry_count',
+)
 _LOG = logging.getLogger('psml_jax.serving')
 
 
@@ -92,7 +99,7 @@ class Plugin:
         self._zoo.issubset(context.candidate_models)
       ):
         raise RequestError(404, 'no such model')
-      if metadata.get('attempted_retries') or metadata.get('attempted_fallbacks'):
+      if any(map(metadata.get, _AGAIN)):
         raise RequestError(504, 'no answer')
       client = self._client(metadata)
       spec = take_spec({}, _headers(metadata))
@@ -150,7 +157,7 @@ async def ask(router: Any, name: str, **call: Any) -> Any:
   Raises:
     CallError: as `Plugin.run`; 504 for whatever else goes wrong.
   """
-  answer = openai.OpenAI(name, openai.PATHS[0]).answer()
+  answer = Completion(name, openai.PATHS[0])
   try:
     given = await router.acompletion(model=name, **call)
     if call.get('stream'):
@@ -164,7 +171,7 @@ async def ask(router: Any, name: str, **call: Any) -> Any:
   raise CallError(504, 'no answer')
 
 
-async def _chunks(given: Any, answer: Answer) -> AsyncIterator[Any]:
+async def _chunks(given: Any, answer: Completion) -> AsyncIterator[Any]:
   try:
     async for chunk in given:
       seen = answer.event(chunk.model_dump_json().encode())

@@ -82,12 +82,9 @@ class Middleware:
     check('rules', rules)
     self._app, self._behind = app, Behind(app, rules)
     self._name = name
-    rows = rules.most_rows
-    self._inference = OpenInference(name, rows, rules.request_fields)
-    self._plain = openai.OpenAI(name, openai.PATHS[0])
+    self._inference = OpenInference(name, rules)
     self._dialects: dict[str, Dialect] = {
-      path: openai.OpenAI(name, path, rows, rules.request_fields, rules.response_fields)
-      for path in openai.PATHS
+      path: openai.OpenAI(name, path, rules) for path in openai.PATHS
     } | dict.fromkeys(self._inference.paths, self._inference)
     self._model = f'/v2/models/{name}'
     self._under_way = 0
@@ -115,9 +112,8 @@ class Middleware:
 
   async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
     path = _path(scope)
-    dialect = self._dialects.get(path) or (
-      self._inference if path.startswith('/v2') else self._plain
-    )
+    other = self._inference.paths if path.startswith('/v2') else openai.PATHS
+    dialect = self._dialects.get(path) or self._dialects[other[0]]
     try:
       reply = await self._reply(scope, path, receive, send)
     except RequestError as failure:
@@ -155,8 +151,6 @@ class Middleware:
           headers, receive, rules.most_body, rules.body_seconds
         )
         asked = dialect.read(headers, body)
-        if asked.stream and not rules.streams:
-          raise RequestError(400, 'stream must be false')
         return await self._answered(
           scope, receive, send, arrived, client, dialect, asked
         )

@@ -21,8 +21,9 @@ class Rules:
       than one lets a client have more of a model than a defense counts.
     deadline_seconds: from a request's arrival to its answer, or to the first piece.
     stream_seconds: from a request's arrival to a stream's end.
-    streams: whether answers come in pieces to those who ask for it. The time of each
-      piece is the model's and cannot be padded.
+    streams: whether the model's own pieces go to those who ask for a stream. Their
+      number, length and time tell of the model, and cannot be padded. Without, a
+      stream has one piece, which is made of a whole answer.
     pad: whether an answer in one piece, or a 504, goes out when the request's
       `max_latency_ms` is over, counted from its arrival, neither before nor after:
       what is not there by then is a 504. A spec without a limit, or one beyond the
@@ -51,7 +52,7 @@ class Rules:
   most_rows: int = 1
   deadline_seconds: float = 60.0
   stream_seconds: float = 600.0
-  streams: bool = True
+  streams: bool = False
   pad: bool = False
   slack_ms: float = 0.0
   disclose: bool = False
