@@ -22,6 +22,8 @@ def watched(
 ) -> Receive:
   """The messages of a client as they are; when a body is whole, it is decided about.
 
+  What the application answers without reading it is not seen.
+
   Args:
     scope: of the request.
     receive: of ASGI.
