@@ -8,6 +8,7 @@ the draws of other secrets, without the middleware.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +32,8 @@ _BODY = b'{"choices":[{"message":{"content":"x"}}]}'
 
 async def host(scope: Any, receive: Any, send: Any) -> None:
   """Answers at once; a shadow sees what its host reads."""
-  await receive()
+  while (await receive())['more_body']:
+    pass
   headers = [(b'content-type', b'application/json')]
   await send({'type': 'http.response.start', 'status': 200, 'headers': headers})
   await send({'type': 'http.response.body', 'body': _BODY})
@@ -100,6 +102,7 @@ def measure(zoo: ZooProfile, name: str, value: float, spec: Spec) -> None:
 def main(argv: Sequence[str]) -> None:
   """Two defenses of one zoo."""
   del argv
+  logging.getLogger('httpx').setLevel(logging.WARNING)
   zoo = profiles.load(_PROFILE.value)
   spec = goodput.uniform_workload(jax.random.key(7), zoo, _SPECS.value)
   cap = float(leakage.least_rate(zoo, 'uniform', _GOODPUT.value))
