@@ -24,7 +24,15 @@ from psml_jax.servers.http import UnansweredError
 from psml_jax.serving import protocol
 from psml_jax.serving.application import Limits
 from tests import known_zoo, malformed, serving_local
-from tests.serving_local import ABOUT, IMAGES, SECRET, application, listening, one
+from tests.serving_local import (
+  ABOUT,
+  IMAGES,
+  PROFILE,
+  SECRET,
+  application,
+  listening,
+  one,
+)
 
 CORNER = 0.7, 2.0
 FIRST = {'authorization': 'Bearer first'}
@@ -142,7 +150,7 @@ def test_disclosure_is_the_operators_choice():
   with listening(app) as url:
     reply = post(url, accuracy=CORNER[0], latency=CORNER[1])
   head = json.loads(reply.content[: int(reply.headers[protocol.HEAD_LENGTH])])
-  assert head['parameters'] == {'models': 'medium'}
+  assert head['parameters'] == {'models': PROFILE.names[known_zoo.MEDIUM]}
 
 
 @pytest.mark.parametrize('name', sorted(malformed.BODIES)[::4])
@@ -151,7 +159,7 @@ def test_malformed_bodies_are_400(name, served):
   body, head = malformed.BODIES[name]
   about = {} if head is None else {protocol.HEAD_LENGTH: head.encode()}
   reply = httpx.post(f'{url}/infer', content=body, headers={**FIRST, **about})
-  assert reply.status_code == 400
+  assert reply.status_code == (413 if len(body) > ABOUT.most_bytes else 400)
   assert set(reply.json()) == {'error'}
 
 
