@@ -16,7 +16,7 @@ LATEST_PYTHON ?= $(shell for minor in 14 13 12; do \
 suite = $(1) -m pytest -n 2 --dist worksteal -m 'not alone and not serve' $(2) && \
   $(1) -m pytest -m 'alone or serve' $(2)
 
-.PHONY: demo serve test lint parity bench test-lower-bounds test-latest
+.PHONY: demo serve test lint litellm parity bench test-lower-bounds test-latest
 
 demo: $(VENV)/.installed
 	$(BIN)/python launch/reproduce.py --config=configs/digits.py --workdir=runs/demo
@@ -35,6 +35,12 @@ lint: $(VENV)/.installed
 
 parity: $(VENV)/.torch
 	$(BIN)/python -m pytest tests/test_state_dict.py
+
+# In an environment of its own, for LiteLLM wants older packages than constraints.txt.
+litellm: setup.py
+	$(PYTHON) -m venv .venv-litellm
+	.venv-litellm/bin/pip install --quiet -e '.[dev,litellm]'
+	.venv-litellm/bin/python -m pytest tests/test_serving_litellm.py
 
 bench: $(VENV)/.torch
 	$(BIN)/python benchmarks/run.py --out=runs/bench/bench.json

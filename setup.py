@@ -39,6 +39,7 @@ setuptools.setup(
   extras_require={
     'cuda12': ['jax[cuda12]>=0.8.0'],
     'http': ['httpx>=0.27'],
+    'litellm': ['litellm>=1.110,<1.111'],
     'serve': ['httpx>=0.27', 'ray[serve]>=2.55'],
     'torch': ['torch>=2.4'],
     'dev': [

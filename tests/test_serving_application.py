@@ -24,7 +24,15 @@ from psml_jax.servers.http import UnansweredError
 from psml_jax.serving import protocol
 from psml_jax.serving.application import Limits
 from tests import known_zoo, malformed, serving_local
-from tests.serving_local import ABOUT, IMAGES, SECRET, application, listening, one
+from tests.serving_local import (
+  ABOUT,
+  IMAGES,
+  PROFILE,
+  SECRET,
+  application,
+  listening,
+  one,
+)
 
 CORNER = 0.7, 2.0
 FIRST = {'authorization': 'Bearer first'}
@@ -119,7 +127,8 @@ def test_statuses_are_distinct_and_tell_nothing_more(served):
       assert set(reply.json()) == {'error'}
       assert not any(name in reply.text for name in known_zoo.NAMES)
   for scheme in ('Basic first', 'Bearer', 'Bearer nobody', 'first', 'Bearer fir\xe9st'):
-    assert post(url, headers={'authorization': scheme}).status_code == 401
+    headers = {'authorization': scheme.encode('latin-1')}
+    assert post(url, headers=headers).status_code == 401
 
 
 def test_answers_of_all_models_look_alike(served):
@@ -141,7 +150,7 @@ def test_disclosure_is_the_operators_choice():
   with listening(app) as url:
     reply = post(url, accuracy=CORNER[0], latency=CORNER[1])
   head = json.loads(reply.content[: int(reply.headers[protocol.HEAD_LENGTH])])
-  assert head['parameters'] == {'models': 'medium'}
+  assert head['parameters'] == {'models': PROFILE.names[known_zoo.MEDIUM]}
 
 
 @pytest.mark.parametrize('name', sorted(malformed.BODIES)[::4])
@@ -150,7 +159,7 @@ def test_malformed_bodies_are_400(name, served):
   body, head = malformed.BODIES[name]
   about = {} if head is None else {protocol.HEAD_LENGTH: head.encode()}
   reply = httpx.post(f'{url}/infer', content=body, headers={**FIRST, **about})
-  assert reply.status_code == 400
+  assert reply.status_code == (413 if len(body) > ABOUT.most_bytes else 400)
   assert set(reply.json()) == {'error'}
 
 
@@ -273,6 +282,18 @@ def test_all_that_happens_after_a_decision_is_one_status():
     host.ready = True
     assert post(url).status_code == 200
   assert int(host.gate.log().queries) == 4
+
+
+def test_a_timeout_does_not_tell_how_long_a_model_took():
+  app, host = application(limits=Limits(hold_ms=300.0))
+  host.answering = lambda model: asyncio.sleep(0.1)
+  tensor = malformed.tensor((1, *ABOUT.image_shape))
+  body = json.dumps({'inputs': [tensor], 'parameters': {'timeout': 50_000}})
+  with listening(app) as url:
+    began = time.perf_counter()
+    reply = httpx.post(f'{url}/infer', content=body, headers=FIRST)
+    assert time.perf_counter() - began >= 0.3
+    assert reply.status_code == 200
 
 
 def test_nothing_goes_out_before_it_is_held():

@@ -184,6 +184,24 @@ def test_a_reply_may_be_held_and_never_hurried():
   assert not gate(table(reply=untouched())).changes_replies
 
 
+REPLIES = {
+  'labels': (defenses.labels_only(), [0.0, 1.0, 0.0], 3.0),
+  'rounded': (defenses.rounded(1), [0.3, 0.5, 0.2], 3.0),
+  'padded': (defenses.padded(7.0), [0.26, 0.5, 0.24], 7.0),
+}
+
+
+@pytest.mark.parametrize('name', REPLIES)
+def test_every_reply_of_the_library_is_applied(name):
+  reply, outputs, latency_ms = REPLIES[name]
+  made = Gate(table(reply=reply).front, SECRET, num_classes=3)
+  assert made.changes_replies
+  given = np.array([0.26, 0.5, 0.24], np.float32)
+  seen = made.reply(made.decide(0, 0.5, 9.0)[0], 0, 0.5, 9.0, given, 3.0)
+  np.testing.assert_allclose(seen.outputs, outputs, atol=1e-6)
+  assert seen.latency_ms == latency_ms
+
+
 def test_a_gate_wants_a_typed_key():
   with pytest.raises(ValueError, match='key is of type uint32'):
     Gate(table().front, jax.random.PRNGKey(0), num_classes=8)

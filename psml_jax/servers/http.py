@@ -88,7 +88,11 @@ class Http:
     self._threads = concurrent.futures.ThreadPoolExecutor(concurrency)
     self._lock = threading.Lock()
     self._run, self._sent = os.urandom(6).hex(), 0
-    self._shape = self._describe()
+    try:
+      self._shape = self._describe()
+    except BaseException:
+      self.close()
+      raise
     self.ledger = Ledger()
     self.in_doubt: collections.deque[str] = collections.deque(maxlen=10_000)
 

@@ -3,7 +3,11 @@
 `gate` decides about queries and knows no network; `protocol` is the wire; `vault` and
 `accounts` hold secrets and identities; `application` is the ASGI application of all
 that; `models` compiles a zoo; `deployments` puts both on Ray Serve and `job` is what
-the launch script runs. Only `listener` and `deployments` need the extra `serve`.
+the launch script runs. `middleware` is the same defense in front of others' servers,
+and `litellm` in LiteLLM's router: a `guard` decides for both by a gate, enforcing or as
+a shadow, and keeps the log that `records` reads; `hosted` makes them of a config. Only
+`listener` and `deployments` need the extra `serve`, `upstream` needs `http`, and what
+`litellm` makes needs `litellm`.
 """
 
 from typing import TYPE_CHECKING
@@ -15,7 +19,10 @@ if TYPE_CHECKING:
   from psml_jax.serving.application import Application, Limits
   from psml_jax.serving.config import Serving, parse
   from psml_jax.serving.gate import Decision, Gate
+  from psml_jax.serving.guard import Guard
+  from psml_jax.serving.middleware import Middleware
   from psml_jax.serving.protocol import Zoo
+  from psml_jax.serving.rules import Rules
   from psml_jax.serving.vault import Vault
 
 __all__ = [
@@ -23,7 +30,10 @@ __all__ = [
   'Application',
   'Decision',
   'Gate',
+  'Guard',
   'Limits',
+  'Middleware',
+  'Rules',
   'Serving',
   'Vault',
   'Zoo',
@@ -39,7 +49,10 @@ if not TYPE_CHECKING:
       'Application': 'psml_jax.serving.application',
       'Decision': 'psml_jax.serving.gate',
       'Gate': 'psml_jax.serving.gate',
+      'Guard': 'psml_jax.serving.guard',
       'Limits': 'psml_jax.serving.application',
+      'Middleware': 'psml_jax.serving.middleware',
+      'Rules': 'psml_jax.serving.rules',
       'Serving': 'psml_jax.serving.config',
       'Vault': 'psml_jax.serving.vault',
       'Zoo': 'psml_jax.serving.protocol',

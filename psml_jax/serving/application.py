@@ -8,30 +8,24 @@ model.
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import hashlib
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 import numpy as np
 
 from psml_jax._version import __version__
-from psml_jax.serving import protocol
+from psml_jax.serving import asgi, protocol
 from psml_jax.serving.accounts import Accounts
+from psml_jax.serving.asgi import JSON, Headers, Receive, Reply, Scope, Send
 from psml_jax.serving.gate import Decision, Replied
 from psml_jax.serving.protocol import Inference, RequestError, Zoo
 
-Message = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-_Headers = dict[bytes, bytes]
-_JSON = {'content-type': 'application/json'}
-_DRAIN_SECONDS = 1.0
 _LOG = logging.getLogger('psml_jax.serving')
 
 
@@ -69,7 +63,9 @@ class Limits:
     most_requests: under way at once; more get 429.
     body_seconds: that a body may take to arrive.
     deadline_seconds: from a request's arrival to its answer, at most.
-    hold_ms: no answer and no refusal goes out before; 0 holds nothing.
+    hold_ms: no answer and no refusal goes out before; 0 holds nothing. A client's
+      `timeout` counts from there on alone: one before it would tell how long the model
+      took, as one beyond it tells of models that take longer than is held.
     disclose: whether answers name the models that gave them.
   """
 
@@ -78,13 +74,6 @@ class Limits:
   deadline_seconds: float = 30.0
   hold_ms: float = 0.0
   disclose: bool = False
-
-
-class _Reply(NamedTuple):
-  status: int
-  body: bytes
-  headers: dict[str, str]
-  close: bool = False
 
 
 class Application:
@@ -125,11 +114,9 @@ class Application:
       }
     self._infer_paths = {self._infer_at, f'{model}/versions/1/infer'}
 
-  async def __call__(
-    self, scope: Mapping[str, Any], receive: Receive, send: Send
-  ) -> None:
+  async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
     if scope['type'] == 'lifespan':
-      await _lifespan(receive, send)
+      await asgi.live(receive, send)
       return
     if scope['type'] != 'http':
       return
@@ -143,23 +130,21 @@ class Application:
     except Exception:
       _LOG.exception('a request failed')
       reply = _failed(RequestError(504, 'no answer'))
-    await _send(reply, send)
+    await asgi.send_reply(reply, send)
 
-  async def _reply(
-    self, scope: Mapping[str, Any], receive: Receive, arrived: float
-  ) -> _Reply:
+  async def _reply(self, scope: Scope, receive: Receive, arrived: float) -> Reply:
     path, method = scope['path'], scope['method']
-    headers: _Headers = dict(scope['headers'])
+    headers: Headers = list(scope['headers'])
     if path in self._get:
-      _check_method(method, 'GET')
-      return _Reply(200, self._get[path](), _JSON)
-    client = self._client(headers)
+      asgi.check_method(method, 'GET')
+      return Reply(200, self._get[path](), [JSON])
+    client = asgi.client(headers, self._accounts)
     if path in self._get_with_key:
-      _check_method(method, 'GET')
-      return _Reply(200, self._get_with_key[path](), _JSON)
+      asgi.check_method(method, 'GET')
+      return Reply(200, self._get_with_key[path](), [JSON])
     if path not in self._infer_paths:
       raise RequestError(404, 'no such path')
-    _check_method(method, 'POST')
+    asgi.check_method(method, 'POST')
     if not self._host.ready:
       raise RequestError(503, 'not ready')
     if self._under_way >= self._limits.most_requests:
@@ -170,29 +155,18 @@ class Application:
     finally:
       self._under_way -= 1
 
-  def _client(self, headers: _Headers) -> int:
-    scheme, _, key = headers.get(b'authorization', b'').partition(b' ')
-    client = None
-    if scheme.lower() == b'bearer' and key.isascii():
-      client = self._accounts.client(key.strip().decode())
-    if client is None:
-      raise RequestError(
-        401, 'the header Authorization must be: Bearer, and an API key'
-      )
-    return client
-
   async def _infer(
-    self, client: int, headers: _Headers, receive: Receive, arrived: float
-  ) -> _Reply:
-    if headers.get(b'content-encoding', b'identity') != b'identity':
-      raise RequestError(415, 'the body must not be compressed')
-    body = await self._body(headers, receive)
-    head = headers.get(protocol.HEAD_LENGTH.encode())
-    request = protocol.decode_request(
-      self._zoo, body, None if head is None else head.decode('latin-1')
+    self, client: int, headers: Headers, receive: Receive, arrived: float
+  ) -> Reply:
+    limits = self._limits
+    body = await asgi.read_body(
+      headers, receive, self._zoo.most_bytes, limits.body_seconds
     )
-    seconds = min(request.timeout_s, self._limits.deadline_seconds)
-    left = arrived + seconds - time.perf_counter()
+    head = asgi.header(headers, protocol.HEAD_LENGTH.encode())
+    request = protocol.decode_request(self._zoo, body, head)
+    # A shorter timeout than what is held would ask how long the model took.
+    seconds = max(request.timeout_s, limits.hold_ms / 1e3)
+    left = arrived + min(seconds, limits.deadline_seconds) - time.perf_counter()
     if left <= 0:
       raise RequestError(408, 'the request took longer to arrive than its deadline')
     until = asyncio.get_running_loop().time() + left
@@ -201,10 +175,10 @@ class Application:
         reply = await self._decided(client, request, arrived)
     except TimeoutError:
       reply = _failed(RequestError(504, 'no answer within the deadline'))
-    await self._hold(arrived, self._limits.hold_ms)
+    await self._hold(arrived, limits.hold_ms)
     return reply
 
-  async def _decided(self, client: int, request: Inference, arrived: float) -> _Reply:
+  async def _decided(self, client: int, request: Inference, arrived: float) -> Reply:
     try:
       return await self._answered(client, request, arrived)
     except (asyncio.CancelledError, TimeoutError):
@@ -213,7 +187,7 @@ class Application:
       _LOG.exception('what should answer a request failed')
       return _failed(RequestError(504, 'no answer'))
 
-  async def _answered(self, client: int, request: Inference, arrived: float) -> _Reply:
+  async def _answered(self, client: int, request: Inference, arrived: float) -> Reply:
     decisions = await self._host.decide(client, request, name(request.id))
     models = np.array([decision.model for decision in decisions])
     if (models < 0).all():
@@ -241,36 +215,7 @@ class Application:
     body, headers = protocol.encode_answer(
       self._zoo, request, models >= 0, outputs, told
     )
-    return _Reply(200, body, headers)
-
-  async def _body(self, headers: _Headers, receive: Receive) -> bytes:
-    most = self._zoo.most_bytes
-    given = headers.get(b'content-length', b'0')
-    too_long = not given.isdigit() or len(given) > 12 or int(given) > most
-    parts: list[bytes] = []
-    size, more = 0, True
-    try:
-      async with asyncio.timeout(self._limits.body_seconds) as limit:
-        while more:
-          if size > most or too_long:
-            # Read on for a while and keep nothing, or many clients see no answer.
-            parts, too_long = [], True
-            end = asyncio.get_running_loop().time() + _DRAIN_SECONDS
-            if (limit.when() or end) > end:
-              limit.reschedule(end)
-          message = await receive()
-          if message['type'] == 'http.disconnect':
-            raise RequestError(400, 'the body ended early')
-          part, more = message.get('body', b''), message.get('more_body', False)
-          size += len(part)
-          if not too_long:
-            parts.append(part)
-    except TimeoutError:
-      if not too_long:
-        raise RequestError(408, 'the body took too long') from None
-    if too_long or size > most:
-      raise RequestError(413, f'the body must have at most {most} bytes')
-    return b''.join(parts)
+    return Reply(200, body, [(k.encode(), v.encode()) for k, v in headers.items()])
 
   async def _hold(self, arrived: float, latency_ms: float) -> None:
     """Waits until so much time has passed since a request arrived."""
@@ -300,37 +245,5 @@ def name(id: str) -> int:
   return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest(), 'little')
 
 
-def _check_method(method: str, allowed: str) -> None:
-  if method != allowed and not (method == 'HEAD' and allowed == 'GET'):
-    raise RequestError(405, f'the method must be {allowed}')
-
-
-def _failed(failure: RequestError) -> _Reply:
-  body = msgspec.json.encode({'error': failure.text})
-  headers = dict(_JSON)
-  if failure.status == 429:
-    headers['retry-after'] = '1'
-  if failure.status == 401:
-    headers['www-authenticate'] = 'Bearer'
-  return _Reply(failure.status, body, headers, failure.status in (408, 413))
-
-
-async def _send(reply: _Reply, send: Send) -> None:
-  headers = {**reply.headers, 'content-length': str(len(reply.body))}
-  if reply.close:
-    headers['connection'] = 'close'
-  encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
-  # A client who has gone wants no answer.
-  with contextlib.suppress(OSError):
-    await send(
-      {'type': 'http.response.start', 'status': reply.status, 'headers': encoded}
-    )
-    await send({'type': 'http.response.body', 'body': reply.body})
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-  while True:
-    message = await receive()
-    await send({'type': f'{message["type"]}.complete'})
-    if message['type'] == 'lifespan.shutdown':
-      return
+def _failed(failure: RequestError) -> Reply:
+  return asgi.failed(failure, msgspec.json.encode({'error': failure.text}))

@@ -124,7 +124,7 @@ def parse(fields: Mapping[str, Any]) -> Serving:
   _validate.positive_int('config.ingress', serving.ingress)
   _validate.positive_int('config.most_rows', serving.most_rows)
   if serving.defense.name:
-    _check_defense(serving.defense)
+    check_defense(serving.defense)
   serving.replies()
   _check_limits(serving.limits)
   for path, replicas in (
@@ -135,7 +135,8 @@ def parse(fields: Mapping[str, Any]) -> Serving:
   return serving
 
 
-def _check_defense(defense: Defense) -> None:
+def check_defense(defense: Defense) -> None:
+  """Raises a ValueError for a defense whose name, value or fields are not allowed."""
   path = 'config.defense'
   knob = defenses.MECHANISMS.find(defense.name, f'{path}.name').knob
   ends = f'between {knob.off:g} and {knob.strongest:g} that float32 can hold'

@@ -142,7 +142,7 @@ class Gate:
     self._memory, self._reply_memory = state.memory[:2], state.memory[2]
     self._decide = jax.jit(self._deciding, donate_argnums=1)
     self._reply = jax.jit(self._replying, donate_argnums=1)
-    self._untouched = isinstance(front.reply, type(untouched()))
+    self._untouched = type(front.reply) is type(untouched())  # Others derive from it.
     for width in _WIDTHS:
       nobody = np.full((width, 4), -1, np.int32)
       _, self._memory = self._decide(self._secret, self._memory, nobody)

@@ -142,7 +142,7 @@ def decode_request(zoo: Zoo, body: bytes, head_length: str | None) -> Inference:
   >>> found.images.shape, found.min_accuracy, found.max_latency_ms
   ((1, 1, 2, 1), 0.5, 20.0)
   """
-  length = _length(head_length, len(body))
+  length = head_size(head_length, len(body))
   try:
     request = msgspec.json.decode(memoryview(body)[:length], type=_Request)
   except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -258,7 +258,7 @@ def decode_answer(
     ValueError: one that is not as the protocol has it.
   """
   try:
-    length = _length(head_length, len(body))
+    length = head_size(head_length, len(body))
     answer = msgspec.json.decode(memoryview(body)[:length], type=_Answer)
     found, rest = {}, memoryview(body)[length:]
     for tensor in answer.outputs:
@@ -342,7 +342,19 @@ def _from_json(data: bytes, count: int) -> np.ndarray:
   raise RequestError(400, problem)
 
 
-def _length(given: str | None, total: int) -> int:
+def head_size(given: str | None, total: int) -> int:
+  """Bytes of the JSON at the begin of a body.
+
+  Args:
+    given: the header `Inference-Header-Content-Length`; None where there is none.
+    total: bytes of the body.
+
+  Raises:
+    RequestError: 400, no whole number, or one larger than the body.
+
+  >>> head_size('7', 9), head_size(None, 9)
+  (7, 9)
+  """
   if given is None:
     return total
   if not given.isascii() or not given.isdigit() or len(given) > 12:
