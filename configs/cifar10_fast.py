@@ -85,6 +85,7 @@ def get_config(objective: str = 'soft') -> ConfigDict:
   )
   if objective != 'soft':
     config.zoo.stored = 'runs/cifar10_fast'
+    config.extraction.victims = ('large', 'medium')
     del config.defense.mechanisms['refusal']  # It takes what fewer answers take.
   if objective == 'fixmatch':
     config.extraction.recipe.update(epochs=14, warmup_epochs=2.0)
