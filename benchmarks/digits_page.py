@@ -159,7 +159,8 @@ def _thieves(weak: pathlib.Path, strong: pathlib.Path) -> Table:
     for d in (weak, strong)
   ]
   heads = ['victim', 'queries']
-  heads += [f'{m}, {who} (%)' for m in METRICS for who in ('MLP', 'CNN', 'difference')]
+  shown = 'MLP (%)', 'CNN (%)', 'difference (points)'
+  heads += [f'{metric}, {what}' for metric in METRICS for what in shown]
   rows = []
   for cell in compared:
     if cell['attack'] != 'explicit':

@@ -2,12 +2,11 @@
 
 python launch/reproduce.py --config=configs/digits.py --workdir=runs/digits
 
-Two minutes on two CPU cores. At revision a3f1cfc, at 400 queries: fingerprint against
-naive, medium victim, +12.1 +-0.6 points accuracy and +16.4 +-0.6 fidelity (large: +7.9
-and +9.0); within 1 point of explicit, but not at 100 and 200 queries, of which 18 are
-probes; at a goodput of 80 %, noise changes the fingerprint attack by -4.3 +-1.6 and
--12.0 +-1.4, and a thief told the corner by +1.2 +-0.5 and -7.9 +-0.4 (who is told
-the best spec under the noise, as now, loses less). These intervals cover one zoo;
+Two minutes on two CPU cores. At 400 queries: fingerprint against naive, medium victim,
++12.1 +-0.6 points accuracy and +16.3 +-0.6 fidelity (large: +8.2 and +9.1); within 1
+point of explicit, but not at 100 and 200 queries, of which 18 are probes; at a goodput
+of 80 %, noise changes the fingerprint attack by -3.2 +-1.5 and -8.4 +-1.5, and a thief
+told the best spec under it by +1.4 +-0.3 and -3.3 +-0.3. These intervals cover one zoo;
 docs/results/digits.md has five.
 
 `--config=configs/digits.py:strong` steals from the zoo of runs/demo

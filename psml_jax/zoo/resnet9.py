@@ -1,4 +1,4 @@
-"""The ResNet of nine layers that trains fastest on small images."""
+"""The ResNet of nine wide layers, for small images."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class ResNet9(Classifier, kw_only=True):
 
   Its first stage has one layer; three more double the channels and halve the images,
   and the second and the last of the four have a residual block. Far fewer activations
-  for the same arithmetic than `ResNet`, so memory-bound machines train it faster.
+  for the same arithmetic than `ResNet`.
 
   Attributes (beside those of `Classifier`):
     width: channels of the first stage; published with 64.
