@@ -38,7 +38,8 @@ python benchmarks/raids.py --workdir=runs/demo
 python benchmarks/live.py --workdir=runs/live/zoo
 ```
 
-{device}, client and server on the same cores, revision {revision}{loaded}.
+{device}, client and server on the same cores, revision {revision}; the load average was
+{busy:.1f} when the study of leaks began.
 
 Models, accuracy and the latency that the wire's profile promises (its quantile
 {quantile:g}): {models}. Answers are held to {hold}.
@@ -58,11 +59,10 @@ def main(argv: list[str]) -> None:
   del argv
   live = workdir.read_json(pathlib.Path(_ROOT.value).expanduser() / 'live.json', Live)
   of = zip(live.models, live.accuracy, live.wire_ms, strict=True)
-  busy = '; **taken on a loaded machine: rough, run again**' if live.busy > 0.5 else ''
   head = _HEAD.format(
     device=live.device,
     revision=_REVISION.value,
-    loaded=busy,
+    busy=live.busy,
     quantile=live.sizes.quantile,
     models=', '.join(f'{n} {100 * a:.1f} %, {ms:.1f} ms' for n, a, ms in of),
     hold='no time yet' if live.hold_ms is None else f'{live.hold_ms:g} ms',
