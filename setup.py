@@ -40,7 +40,7 @@ setuptools.setup(
     'cuda12': ['jax[cuda12]>=0.8.0'],
     'http': ['httpx>=0.27'],
     'litellm': ['litellm>=1.110,<1.111'],
-    'serve': ['httpx>=0.27', 'ray[serve]>=2.55'],
+    'serve': ['httpx>=0.27', 'ray[serve]>=2.60'],
     'torch': ['torch>=2.4'],
     'dev': [
       'httpx>=0.27',
@@ -51,7 +51,7 @@ setuptools.setup(
       'nbformat>=5.10',
       'pytest>=8.2',
       'pytest-xdist>=3.6.1',
-      'ray[serve]>=2.55',
+      'ray[serve]>=2.60',
       'ruff>=0.8',
       'tritonclient[http]>=2.50',
     ],
