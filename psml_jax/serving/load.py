@@ -144,6 +144,8 @@ async def offer(
   ) as client:
     # As many connections as a burst may need are there before the clock starts.
     await asyncio.gather(*(client.get(url) for _ in range(min(connections, 16))))
+    # What waits for a connection waits here: httpx's pool looks through all that wait.
+    free = asyncio.Semaphore(connections)
     began = time.perf_counter()
 
     async def attempts(i: int) -> Any:
@@ -155,7 +157,8 @@ async def offer(
           await asyncio.sleep(_AGAIN_SECONDS)
         body, headers = bodies[i]
         with contextlib.suppress(httpx.TransportError):
-          return await client.post(f'{url}/infer', content=body, headers=headers)
+          async with free:
+            return await client.post(f'{url}/infer', content=body, headers=headers)
       return None
 
     async def ask(i: int) -> None:
