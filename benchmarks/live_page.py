@@ -28,6 +28,7 @@ _BAR = 0.55
 _SIDES = {'HTTP (%)': 'wire', 'pure (%)': 'pure', 'pairs (points)': 'paired_difference'}
 _HEAD = """
 ```sh
+make demo
 python launch/profile_zoo.py --config=configs/live.py --workdir=runs/live/zoo
 python benchmarks/serving.py
 python benchmarks/serving.py --servers=without,budget \\

@@ -1,4 +1,5 @@
 import asyncio
+import types
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from psml_jax.serving.application import name
 from psml_jax.serving.config import parse
 from psml_jax.serving.gate import Asked
 from psml_jax.serving.load import Offered, Seen
+from psml_jax.serving.target import Target
 from tests import serving_local
 
 ZOO = ZooProfile([0.7, 0.9], [10.0, 50.0], ('small', 'large'))
@@ -193,10 +195,9 @@ def test_the_inventory_of_a_server_without_ray(tmp_path):
   probes = ['calm', 'tight', 'crowd', 'rushed', 'refusals']
   samples = [[1e3]] * len(profile)
   with serving_local.listening(app) as url:
-    target = study.Target(
-      url,
+    target = Target(
+      types.SimpleNamespace(url=url, vault=tmp_path),
       'first',
-      tmp_path,
       np.asarray(serving_local.IMAGES),
       np.asarray(serving_local.LABELS),
       serving_local.OUTPUTS.shape[-1],
