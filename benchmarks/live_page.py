@@ -122,7 +122,7 @@ def _costs() -> list[Table]:
     rounds = len(turns) // len(rows)
     note = (
       f'Medians of {rounds} rounds; against the server without gate in the same round, '
-      'with the quartiles over rounds. `bare` is Ray Serve with one deployment.'
+      'with the quartiles over rounds; bare is Ray Serve with one deployment.'
     )
     tables.append(Table(name, [Column(head) for head in heads], rows, note))
   return tables

@@ -22,7 +22,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -32,7 +32,7 @@ from absl import app, flags
 
 from psml_jax import _device
 from psml_jax.core import Spec
-from psml_jax.serving import arrivals, models, protocol, vault
+from psml_jax.serving import arrivals, inventory, models, protocol, vault
 from psml_jax.serving.application import name as digest
 from psml_jax.serving.config import parse
 from psml_jax.serving.gate import Gate
@@ -74,8 +74,7 @@ def kills() -> dict[str, Any]:
   with _fresh(fields) as (target, served):
     profile = served.profile
     count = int(_RATE.value * _SECONDS.value)
-    keys = jax.random.split(jax.random.key(0))
-    due_s = arrivals.poisson(keys[0], count, _RATE.value)
+    due_s = arrivals.poisson(jax.random.key(0), count, _RATE.value)
     # The corners of all models, in turns.
     at = np.arange(count) % len(profile)
     accuracy, latency = np.asarray(profile.accuracy), np.asarray(profile.latency_ms)
@@ -122,13 +121,12 @@ def _accounts(
     target.plan.serving,
   )
   secret = vault.key(vault.Vault(target.plan.vault).secret)
-  pure = Gate(front, secret, num_classes=zoo.zoo.num_classes)
-  packed = np.empty((len(journal), 4), np.int32)
-  packed[:, :2] = [(each.number, each.client) for each in journal]
-  packed[:, 2:].view(np.float32)[:] = [
-    (each.min_accuracy, each.max_latency_ms) for each in journal
+  numbers = _Recorded(asked.number for asked in journal)
+  pure = Gate(front, secret, num_classes=zoo.zoo.num_classes, numbers=numbers)
+  again = [
+    pure.decide(asked.client, asked.min_accuracy, asked.max_latency_ms)[0].model
+    for asked in journal
   ]
-  again = pure._models(packed)
   statuses, counts = np.unique(seen.status, return_counts=True)
   served = seen.status == 200
   return {
@@ -147,7 +145,7 @@ def _accounts(
     'in_the_journal_and_never_sent': sum(each not in known for each in decided),
     'journal': len(journal),
     'decisions_unlike_those_of_the_secret': sum(
-      a.model != b for a, b in zip(journal, again, strict=True)
+      asked.model != model for asked, model in zip(journal, again, strict=True)
     ),
     'served_by_corner': {
       name: int((seen.status[i :: len(zoo.profile)] == 200).sum())
@@ -155,6 +153,16 @@ def _accounts(
     },
     'served_afterwards': int((after.status == 200).sum()),
   }
+
+
+class _Recorded:
+  """The numbers of a journal's queries, in its order."""
+
+  def __init__(self, numbers: Iterable[int]) -> None:
+    self._numbers = iter(numbers)
+
+  def take(self, count: int) -> list[int]:
+    return list(itertools.islice(self._numbers, count))
 
 
 @contextlib.contextmanager
@@ -216,18 +224,14 @@ def overload() -> dict[str, Any]:
       'client_sent_late_ms_p99': float(np.quantile(behind, 0.99)),
       'p50_ms_calm': float(np.median(before.latency_ms)),
       'p99_ms_calm': usual,
-      'p50_ms_of_answers': float(np.median(_took(seen, due_s)[answered])),
-      'p99_ms_of_answers': float(np.quantile(_took(seen, due_s)[answered], 0.99)),
+      'p50_ms_of_answers': float(np.median(inventory.clock(seen, due_s)[answered])),
+      'p99_ms_of_answers': float(
+        np.quantile(inventory.clock(seen, due_s)[answered], 0.99)
+      ),
       'memory_mib': [memory[0], max(memory), memory[-1]],
       'recovered_after_s': float(0.05 * (late[-1] + 1)) if len(late) else 0.0,
       'calm_probes_late': len(late),
     }
-
-
-def _took(seen: Seen, due_s: np.ndarray) -> np.ndarray:
-  """Milliseconds from when each query really went out."""
-  elapsed: np.ndarray = seen.latency_ms + 1e3 * due_s - seen.sent_ms
-  return elapsed
 
 
 def _capacity(target: Target, spec: Spec) -> float:
@@ -246,7 +250,8 @@ def _watch(stopped: threading.Event, memory: list[float]) -> None:
     total = 0
     for process in psutil.Process().children(recursive=True):
       with contextlib.suppress(psutil.Error):
-        total += process.memory_info().rss if 'psml_jax' in _title(process) else 0
+        if _title(process).startswith('ray::'):
+          total += process.memory_info().rss
     memory.append(total / 2**20)
     if stopped.wait(1.0):
       return

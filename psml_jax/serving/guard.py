@@ -76,7 +76,7 @@ class Guard:
     return self._gate.changes_replies
 
   def decide(
-    self, client: int, min_accuracy: float, max_latency_ms: float, request: int = 0
+    self, client: int, min_accuracy: float, max_latency_ms: float
   ) -> str | None:
     """Decides about a query; see `gate.Gate.decide`.
 
@@ -84,7 +84,7 @@ class Guard:
       The backend that answers, or would; None for a refusal.
     """
     spec = min_accuracy, max_latency_ms
-    (decision,) = self._gate.decide(client, *spec, request=request)
+    (decision,) = self._gate.decide(client, *spec)
     if self._log:
       self._log(self._record(client, *spec, decision))
     return None if decision.model < 0 else self.backends[decision.model]

@@ -157,17 +157,17 @@ async def offer(
           await asyncio.sleep(_AGAIN_SECONDS)
         body, headers = bodies[i]
         with contextlib.suppress(httpx.TransportError):
-          async with free:
-            return await client.post(f'{url}/infer', content=body, headers=headers)
+          return await client.post(f'{url}/infer', content=body, headers=headers)
       return None
 
     async def ask(i: int) -> None:
       await asyncio.sleep(began + offered.due_s[i] - time.perf_counter())
-      seen.sent_ms[i] = 1e3 * (time.perf_counter() - began)
       reply = None
-      with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(patience_s):
-          reply = await attempts(i)
+      async with free:
+        seen.sent_ms[i] = 1e3 * (time.perf_counter() - began)
+        with contextlib.suppress(TimeoutError):
+          async with asyncio.timeout(patience_s):
+            reply = await attempts(i)
       ended = time.perf_counter() - began - offered.due_s[i]
       seen.latency_ms[i] = 1e3 * ended
       if reply is not None:
