@@ -120,7 +120,7 @@ def running(workdir: str, haproxy: bool) -> Iterator[dict[str, tuple[str, Any, b
       url = f'http://{plan.host}:{port}/v2/models/{name}/infer'
       found[name] = url, headers | {'authorization': f'Bearer {key}'}, body
     if 'bare' in _SERVERS.value:
-      bare = serve.deployment(_bare())
+      bare: Any = serve.deployment(_bare())
       quiet = {'enable_access_log': False, 'log_level': 'WARNING'}
       deployed = bare.options(logging_config=quiet).bind(plans['without'], smallest)
       serve.run(deployed, name='bare', route_prefix='/bare')
