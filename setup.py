@@ -40,9 +40,10 @@ setuptools.setup(
     'cuda12': ['jax[cuda12]>=0.8.0'],
     'http': ['httpx>=0.27'],
     'litellm': ['litellm>=1.110,<1.111'],
-    'serve': ['httpx>=0.27', 'ray[serve]>=2.60'],
+    'serve': ['aiohttp>=3.14.4', 'httpx>=0.27', 'ray[serve]>=2.60'],
     'torch': ['torch>=2.4'],
     'dev': [
+      'aiohttp>=3.14.4',
       'httpx>=0.27',
       'hypothesis>=6.100',
       'ipykernel>=6.29',

@@ -94,20 +94,27 @@ def running(workdir: str, haproxy: bool) -> Iterator[dict[str, tuple[str, Any, b
   """By name the address of each server, its request's headers and its body."""
   from ray import serve
 
-  plans = {
-    name: job.planned(
-      {'name': name, 'defense': defense, 'haproxy': haproxy},
-      workdir=workdir,
-      port=0,
-    )
-    for name, defense in SERVERS.items()
-    if name in _SERVERS.value
-  }
-  proxy = job.planned({'haproxy': haproxy}, workdir=workdir, port=0)
   served = models.read(workdir, parse({}), None)
   smallest = int(np.argmin(served.profile.latency_ms))
   image, accuracy, latency = _request(served, smallest)
   with contextlib.ExitStack() as stack:
+    root = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+
+    def planned(name: str, defense: dict[str, Any]) -> Any:
+      # A server has its vault to itself, so each gets a work directory of its own.
+      (root / name).mkdir()
+      for path in pathlib.Path(workdir).absolute().iterdir():
+        if path.name != 'serving':
+          (root / name / path.name).symlink_to(path)
+      fields = {'name': name, 'defense': defense, 'haproxy': haproxy}
+      return job.planned(fields, workdir=str(root / name), port=0)
+
+    proxy = planned('proxy', {})
+    plans = {
+      name: planned(name, defense)
+      for name, defense in SERVERS.items()
+      if name in _SERVERS.value
+    }
     stack.enter_context(job.cluster(proxy, proxy=True))
     found = {}
     for name, plan in plans.items():
@@ -178,7 +185,7 @@ def _straight(model: int) -> Any:
   """An ingress that hands each request to one model, and notes nothing."""
   from psml_jax.serving import deployments
 
-  class Host(deployments._Host):
+  class Host(deployments.Host):
     async def decide(self, client: int, request: Any, name: int) -> list[Decision]:
       return [Decision(0, model)]
 
@@ -188,9 +195,7 @@ def _straight(model: int) -> Any:
       return Replied(args[3], args[4])
 
   class Straight(deployments.Ingress):
-    async def __init__(self, plan: Any, *handles: Any) -> None:  # type: ignore[misc]
-      await super().__init__(plan, *handles)
-      self._host.__class__ = Host
+    host = Host
 
   return Straight
 

@@ -228,6 +228,21 @@ class TestVault:
     with pytest.raises(ValueError, match='count is 5; it must be at most 4'):
       numbers.take(5)
 
+  def test_one_at_a_time_has_a_right(self, tmp_path):
+    first, second = (vault.Lock(tmp_path, 'remember') for _ in range(2))
+    assert first.take()
+    assert first.take()
+    assert not second.take()
+    assert vault.Lock(tmp_path, 'number').take()
+    first.release()
+    assert second.take()
+
+  def test_who_stands_by_has_no_numbers_yet(self, tmp_path):
+    lease = vault.Vault(tmp_path).lease
+    first, second = (vault.Leased(lease, 4) for _ in range(2))
+    assert [*first.take(4), *first.take(4)] == [*range(8)]
+    assert min(second.take(1)) > 7
+
   def test_numbers_are_after_the_journal(self, tmp_path):
     vault.Vault(tmp_path)
     vault.Journal(tmp_path)([Asked(70, 0, 0.5, 9.0, 1)])

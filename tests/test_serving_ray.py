@@ -78,16 +78,21 @@ class Server:
     own = {'authorization': f'Bearer {self.keys[0]}'}
     return httpx.post(f'{self.url}/infer', content=body, headers=own | (headers or {}))
 
-  def replica(self, name):
-    """The process of a replica."""
+  def kill_ingress(self):
+    """Kills the one that listens, and waits until the server answers again."""
+    port = int(self.url.split('/')[2].split(':')[1])
     ours = psutil.Process(self.process.pid).children(recursive=True)
-    title = f'ray::ServeReplica:psml_jax-zoo:{name}'
-    (found,) = [each for each in ours if each.cmdline()[:1] == [title]]
-    return found
-
-  def kill(self, name):
-    """Kills a replica, and waits until the server answers again."""
-    self.replica(name).send_signal(signal.SIGKILL)
+    title = 'ray::ServeReplica:psml_jax-zoo:ingress'
+    (found,) = [
+      each
+      for each in ours
+      if each.cmdline()[:1] == [title]
+      and any(
+        at.laddr.port == port and at.status == psutil.CONN_LISTEN
+        for at in each.net_connections()
+      )
+    ]
+    found.kill()
     ready = self.url.replace('/models/zoo', '/health/ready')
     end, times = time.monotonic() + SECONDS, 0
     while times < 3:
@@ -234,6 +239,7 @@ def test_budgets_survive_a_killed_ingress_and_no_secret_is_told(zoo, tmp_path):
     '--config.defense.name=budget',
     '--config.defense.value=3',
     '--config.defense.fields={"cap": 0.0, "clients": 4}',
+    '--config.ingress=2',
   )
   with running(zoo, tmp_path / 'budget', *flags) as server:
     victim = profile.index('medium')
@@ -244,7 +250,7 @@ def test_budgets_survive_a_killed_ingress_and_no_secret_is_told(zoo, tmp_path):
     # The journal of the undefended server counts too: nothing of a client is forgotten.
     while ask():
       assert client.ledger.served <= 3
-    server.kill('ingress')
+    server.kill_ingress()
     assert not any(ask() for _ in range(3))
     after = vault.bill(vault.read(server.vault), 1)
     billed, doubt = client.ledger.billed, client.ledger.in_doubt

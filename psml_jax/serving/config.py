@@ -59,7 +59,8 @@ class Serving:
       defense's own, in the order of their names.
     model: how each model is run.
     models: by name, fields of `model` that differ.
-    ingress: how many processes listen; they share the port.
+    ingress: how many processes listen; they share the port. Where the defense remembers
+      clients, one listens and the others stand by, and behind HAProxy it is one.
     haproxy: whether Ray's HAProxy listens in their place, and hands requests to them.
     most_rows: images in a request, at most.
     limits: what a client can ask.

@@ -4,10 +4,10 @@ Each model is one deployment, whose replicas batch what waits for them. The ingr
 one too, so that Ray replaces a replica that dies; but each of its replicas listens at
 the port itself (see `listener`), which saves the hop of a proxy; or Ray's HAProxy does
 and deals requests out to them. Secret and numbers are the keeper's, a named actor that
-outlives all of them and comes back by itself from what lies on the disk. A defense
-without memory is computed in the ingress, by the secret that the keeper hands it; one
-that remembers clients has a single gate, in the keeper, so that replicas of the ingress
-come and go and no budget is forgotten.
+outlives all of them and comes back by itself from what lies on the disk. The ingress
+decides by the secret that the keeper hands it. Where the defense remembers clients, one
+replica has the memory and the others stand by: when it dies, the next one holds the
+vault's lock, reads from the journal what was asked, and listens.
 """
 
 import asyncio
@@ -92,6 +92,9 @@ class Keeper:
     from psml_jax.serving import models  # Nothing else needs what it imports.
 
     self._models = models
+    self._lock = vault.Lock(plan.vault, 'number')
+    if not self._lock.take():
+      raise RuntimeError(f'{plan.vault} is in use by another server')
     self._vault = vault.Vault(plan.vault)
     self._served = models.read(plan.directory, plan.serving, plan.data_dir)
     self._front = models.front(
@@ -100,15 +103,9 @@ class Keeper:
       self._served.profile,
       plan.serving,
     )
-    self._gate = None
-    if plan.learns:
-      queries = vault.read(plan.vault)
-      numbers = vault.Leased(self._vault.lease)
-      self._gate = _gate(plan, self._front, self._vault.secret, numbers)
-      self._gate.recall(queries)
 
   def started(self) -> tuple[Front, bytes]:
-    """The front and the secret, for a gate elsewhere."""
+    """The front and the secret, for a gate."""
     return self._front, self._vault.secret
 
   def model(self, name: str) -> Any:
@@ -118,16 +115,6 @@ class Keeper:
   def lease(self, count: int) -> int:
     """See `vault.Vault.lease`."""
     return self._vault.lease(count)
-
-  def decide(self, *asked: Any) -> list[Decision]:
-    """See `gate.Gate.decide`."""
-    assert self._gate is not None
-    return self._gate.decide(*asked)
-
-  def reply(self, *answered: Any) -> Replied:
-    """See `gate.Gate.reply`."""
-    assert self._gate is not None
-    return self._gate.reply(*answered)
 
 
 class Model:
@@ -157,71 +144,35 @@ class Model:
     return np.split(answers, np.cumsum([len(images) for images in requests])[:-1])
 
 
-class Ingress:
-  """A replica of the ingress: it listens, decides, and has the models answer."""
+class Host:
+  """What the application of an ingress asks, see `application.Host`.
 
-  async def __init__(self, plan: Plan, *handles: Any) -> None:  # type: ignore[misc]
-    _dispatch_at_once()
-    keeper, gate = _keeper(plan), None
-    if not plan.learns:
-      front, secret = await keeper.started.remote()
-      numbers = vault.Leased(lambda count: ray.get(keeper.lease.remote(count)))
-      gate = _gate(plan, front, secret, numbers)
-    self._host = _Host(gate, keeper, handles)
-    clients = accounts.read(plan.keys)
-    limits = plan.serving.limits
-    self._application = Application(plan.zoo, self._host, clients, limits, plan.names)
-    self._listener = None
-    if not plan.serving.haproxy:
-      self._listener = Listener(self._application, plan.host, plan.port)
-      await self._listener.start()
-    self._warming = asyncio.create_task(self._host.warm())
+  Attributes:
+    opened: whether the ingress listens.
+  """
 
-  def __serve_build_asgi_app__(self) -> Application:
-    """What Ray serves where it listens itself."""
-    return self._application
+  def __init__(self, gate: Gate, handles: Sequence[Any]) -> None:
+    self._gate, self._handles = gate, handles
+    self.opened = self._warm = False
+    self._warming = asyncio.create_task(self._wait())
 
-  def check_health(self) -> None:
-    """Raises where it does not listen; Ray then replaces it."""
-    if self._listener is not None:
-      self._listener.check()
-
-  async def ready(self) -> bool:
-    """Whether every model can answer."""
-    await asyncio.shield(self._warming)
-    return self._host.ready
-
-  async def __del__(self) -> None:
-    if self._listener is not None:
-      await self._listener.stop()
-
-
-class _Host:
-  """See `application.Host`: by one's own gate, or the keeper's."""
-
-  def __init__(self, gate: Gate | None, keeper: Any, handles: Sequence[Any]) -> None:
-    self._gate, self._keeper, self._handles = gate, keeper, handles
-    self.ready = False
+  @property
+  def ready(self) -> bool:
+    return self.opened and self._warm
 
   async def warm(self) -> None:
     """Waits for every model."""
+    await asyncio.shield(self._warming)
+
+  async def _wait(self) -> None:
     await asyncio.gather(*(handle.ready.remote() for handle in self._handles))
-    self.ready = True
+    self._warm = True
 
   async def decide(
     self, client: int, request: Inference, name: int
   ) -> Sequence[Decision]:
-    asked = (
-      client,
-      request.min_accuracy,
-      request.max_latency_ms,
-      len(request.images),
-      name,
-    )
-    if self._gate is not None:
-      return self._gate.decide(*asked)
-    decisions: list[Decision] = await self._keeper.decide.remote(*asked)
-    return decisions
+    spec = request.min_accuracy, request.max_latency_ms
+    return self._gate.decide(client, *spec, len(request.images), name)
 
   async def answer(self, model: int, images: np.ndarray) -> np.ndarray:
     # A model answers again what it answered before, so a lost question is asked anew.
@@ -241,11 +192,69 @@ class _Host:
     latency_ms: float,
   ) -> Replied:
     spec = request.min_accuracy, request.max_latency_ms
-    answered = (decision, client, *spec, outputs, latency_ms)
-    if self._gate is not None:
-      return self._gate.reply(*answered)
-    replied: Replied = await self._keeper.reply.remote(*answered)
-    return replied
+    return self._gate.reply(decision, client, *spec, outputs, latency_ms)
+
+
+class Ingress:
+  """A replica of the ingress: it listens, decides, and has the models answer."""
+
+  host: type[Host] = Host
+
+  async def __init__(self, plan: Plan, *handles: Any) -> None:  # type: ignore[misc]
+    _dispatch_at_once()
+    keeper = _keeper(plan)
+    front, secret = await keeper.started.remote()
+    self._plan = plan
+    self._gate = Gate(
+      front,
+      vault.key(secret),
+      num_classes=plan.zoo.num_classes,
+      numbers=vault.Leased(lambda count: ray.get(keeper.lease.remote(count))),
+      journal=vault.Journal(plan.vault),
+    )
+    self._host = self.host(self._gate, handles)
+    clients = accounts.read(plan.keys)
+    limits = plan.serving.limits
+    self._application = Application(plan.zoo, self._host, clients, limits, plan.names)
+    self._listener = None
+    if not plan.serving.haproxy:
+      self._listener = Listener(self._application, plan.host, plan.port)
+    self._lock = vault.Lock(plan.vault, 'remember')
+    self._opened = asyncio.create_task(self._open())
+    if not plan.learns or self._lock.take():
+      await self._opened
+
+  def __serve_build_asgi_app__(self) -> Application:
+    """What Ray serves where it listens itself."""
+    return self._application
+
+  async def _open(self) -> None:
+    """Listens; where the defense remembers, when no other process does."""
+    if self._plan.learns:
+      while not self._lock.take():
+        await asyncio.sleep(_AGAIN_SECONDS)
+      await asyncio.to_thread(lambda: self._gate.recall(vault.read(self._plan.vault)))
+    if self._listener is not None:
+      await self._listener.start()
+    self._host.opened = True
+
+  def check_health(self) -> None:
+    """Raises where it does not listen and does not stand by; Ray then replaces it."""
+    if self._opened.done():
+      self._opened.result()
+      if self._listener is not None:
+        self._listener.check()
+
+  async def ready(self) -> bool:
+    """True, once every model can answer."""
+    await self._host.warm()
+    return True
+
+  async def __del__(self) -> None:
+    self._opened.cancel()
+    if self._listener is not None:
+      await self._listener.stop()
+    self._lock.release()
 
 
 def application(plan: Plan, ingress: type[Ingress] = Ingress) -> Any:
@@ -313,16 +322,6 @@ def start_keeper(plan: Plan) -> Any:
 
 def _keeper(plan: Plan) -> Any:
   return ray.get_actor(plan.keeper, namespace=NAMESPACE)
-
-
-def _gate(plan: Plan, front: Front, secret: bytes, numbers: vault.Leased) -> Gate:
-  return Gate(
-    front,
-    vault.key(secret),
-    num_classes=plan.zoo.num_classes,
-    numbers=numbers,
-    journal=vault.Journal(plan.vault),
-  )
 
 
 def _dispatch_at_once() -> None:

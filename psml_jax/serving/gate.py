@@ -12,6 +12,7 @@ them, for a compilation cache writes constants to the disk. One lock makes decis
 serial.
 """
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -29,6 +30,7 @@ from psml_jax.servers.base import Front, kept
 MOST_QUERIES = 2**31 - 1
 """How many queries one secret serves."""
 _WIDTHS = (1, 32)
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class Decision(NamedTuple):
@@ -49,8 +51,8 @@ class Asked(NamedTuple):
   Attributes:
     number: which query of the server's life it is.
     client: who asked.
-    min_accuracy: a fraction.
-    max_latency_ms: milliseconds.
+    min_accuracy: a fraction; infinite where float32 cannot hold it.
+    max_latency_ms: milliseconds, likewise.
     model: that answers; -1 for a refusal.
     request: 64 bits of the client's own name of the request; 0 where it gave none.
   """
@@ -197,19 +199,14 @@ class Gate:
       numbers = self._numbers.take(rows)
       if numbers[-1] > MOST_QUERIES:
         raise OverflowError(f'a secret serves {MOST_QUERIES} queries; take a new one')
+      spec = _float32(min_accuracy), _float32(max_latency_ms)
       packed = np.empty((rows, 4), np.int32)
       packed[:, 0], packed[:, 1] = numbers, client
-      with np.errstate(over='ignore'):
-        packed[:, 2:].view(np.float32)[:] = min_accuracy, max_latency_ms
+      packed[:, 2:].view(np.float32)[:] = spec
       models = self._models(packed)
       decided = [Decision(*each) for each in zip(numbers, models, strict=True)]
       if self._journal:
-        self._journal(
-          [
-            Asked(number, client, min_accuracy, max_latency_ms, model, request)
-            for number, model in decided
-          ]
-        )
+        self._journal([Asked(i, client, *spec, model, request) for i, model in decided])
       bill = self._bills.setdefault(client, [0, 0])
       bill[0] += rows
       bill[1] += sum(model >= 0 for model in models)
@@ -333,8 +330,7 @@ class Gate:
     packed = np.empty(5, np.int32)
     packed[:2] = number, client
     packed[4] = served
-    with np.errstate(over='ignore'):
-      packed[2:4].view(np.float32)[:] = min_accuracy, max_latency_ms
+    packed[2:4].view(np.float32)[:] = _float32(min_accuracy), _float32(max_latency_ms)
     measured = np.asarray(latency_ms, np.float32)
     with self._lock:
       seen, self._reply_memory = self._reply(
@@ -357,6 +353,11 @@ class Gate:
     )
     reply: ReplyTransform = self._front.reply
     return reply.apply(key, query, observation, memory)
+
+
+def _float32(value: float) -> float:
+  """What float32 holds of a number: infinite beyond its largest."""
+  return value if abs(value) <= _LARGEST else math.copysign(math.inf, value)
 
 
 def _unpacked(packed: jax.Array) -> Query:

@@ -95,8 +95,17 @@ def planned(
   served = models.read(workdir, serving, data_dir)
   config, profile = served.experiment.config, served.profile
   front = models.front(workdir, config, profile, serving)
+  if front.learns and serving.haproxy and serving.ingress > 1:
+    raise InputError(
+      f'config.ingress is {serving.ingress}; it must be 1 behind HAProxy, for one '
+      'process has the memory of this defense and HAProxy asks all'
+    )
   directory = served.experiment.directory.absolute()
   vault.Vault(directory / 'serving')  # Tells of trouble with it here and now.
+  lock = vault.Lock(directory / 'serving', 'number')
+  if not lock.take():
+    raise InputError(f'{directory} is served already; stop that server first')
+  lock.release()
   return deployments.Plan(
     str(directory),
     data_dir,

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -115,13 +115,13 @@ async def offer(
 
   Raises:
     ValueError: numbers out of range.
-    InputError: the extra `http` is missing.
+    InputError: the extra `serve` is missing.
   """
   _validate.positive_int('connections', connections)
   _validate.positive('patience_s', patience_s)
   _validate.non_negative_int('retries', retries)
-  with needs('http'):
-    import httpx
+  with needs('serve'):
+    import aiohttp
   count, run = len(offered.due_s), os.urandom(6).hex()
   broken: list[str] = []
   seen = Seen(
@@ -135,16 +135,14 @@ async def offer(
     broken,
   )
   bodies = [_request(offered, i, seen.name[i]) for i in range(count)]
-  limits = httpx.Limits(
-    max_connections=connections, max_keepalive_connections=connections
-  )
-  authorization = {'authorization': f'Bearer {key}'}
-  async with httpx.AsyncClient(
-    headers=authorization, timeout=patience_s, trust_env=False, limits=limits
+  async with aiohttp.ClientSession(
+    connector=aiohttp.TCPConnector(limit=connections),
+    headers={'authorization': f'Bearer {key}'},
+    timeout=aiohttp.ClientTimeout(total=patience_s),
   ) as client:
     # As many connections as a burst may need are there before the clock starts.
-    await asyncio.gather(*(client.get(url) for _ in range(min(connections, 16))))
-    # What waits for a connection waits here: httpx's pool looks through all that wait.
+    await asyncio.gather(*(_get(client, url) for _ in range(min(connections, 16))))
+    # What waits for a connection waits here, for patience begins when it has one.
     free = asyncio.Semaphore(connections)
     began = time.perf_counter()
 
@@ -156,8 +154,9 @@ async def offer(
           bodies[i] = _request(offered, i, seen.name[i])
           await asyncio.sleep(_AGAIN_SECONDS)
         body, headers = bodies[i]
-        with contextlib.suppress(httpx.TransportError):
-          return await client.post(f'{url}/infer', content=body, headers=headers)
+        with contextlib.suppress(aiohttp.ClientError):
+          async with client.post(f'{url}/infer', data=body, headers=headers) as reply:
+            return reply.status, reply.headers, await reply.read()
       return None
 
     async def ask(i: int) -> None:
@@ -171,7 +170,7 @@ async def offer(
       ended = time.perf_counter() - began - offered.due_s[i]
       seen.latency_ms[i] = 1e3 * ended
       if reply is not None:
-        _keep(seen, i, reply)
+        _keep(seen, i, *reply)
 
     await asyncio.gather(*(ask(i) for i in range(count)))
   return seen
@@ -234,12 +233,18 @@ def _request(offered: Offered, i: int, id: str) -> tuple[bytes, dict[str, str]]:
   return changed + body[length:], headers | {protocol.HEAD_LENGTH: str(len(changed))}
 
 
-def _keep(seen: Seen, i: int, reply: Any) -> None:
-  seen.status[i] = reply.status_code
-  seen.headers[i] = '\n'.join(sorted(f'{k}: {v}' for k, v in reply.headers.items()))
-  if reply.status_code != 200:
-    seen.text[i] = reply.text
+async def _get(client: Any, url: str) -> None:
+  async with client.get(url) as reply:
+    await reply.read()
+
+
+def _keep(
+  seen: Seen, i: int, status: int, headers: Mapping[str, str], content: bytes
+) -> None:
+  seen.status[i] = status
+  seen.headers[i] = '\n'.join(sorted(f'{k.lower()}: {v}' for k, v in headers.items()))
+  if status != 200:
+    seen.text[i] = content.decode(errors='replace')
     return
-  head = reply.headers.get(protocol.HEAD_LENGTH)
-  _, outputs = protocol.decode_answer(reply.content, head)
+  _, outputs = protocol.decode_answer(content, headers.get(protocol.HEAD_LENGTH))
   seen.outputs[i] = outputs[0]

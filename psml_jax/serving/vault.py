@@ -6,11 +6,13 @@ once. Numbers are leased in blocks that are written down before they are handed 
 that none is given twice; what is left of a killed replica's block is skipped, which
 changes no other draw. The journal holds each query before it is answered: in the order
 of their numbers, and with the same secret, they give back the memory of any defense.
-Writes reach the kernel and not necessarily the disk: they survive processes, and not
-the machine.
+Who remembers holds a lock, so that there is one memory at a time, and so does who gives
+out numbers. Writes reach the kernel and not necessarily the disk: they survive
+processes, and not the machine.
 """
 
 import concurrent.futures
+import fcntl
 import os
 import pathlib
 import secrets
@@ -27,7 +29,7 @@ from psml_jax import _files, _validate
 from psml_jax.core import Bill
 from psml_jax.serving.gate import Asked
 
-_RECORD = struct.Struct('<qiiffQ')
+_RECORD = struct.Struct('<qiffiQ')
 _SECRET, _NEXT, _SUFFIX = 'secret', 'next', '.queries'
 _SECRET_BYTES = 8
 """All that a key of JAX's threefry holds."""
@@ -99,8 +101,36 @@ def key(secret: bytes) -> jax.Array:
   return jax.random.wrap_key_data(jnp.asarray(np.frombuffer(secret, '<u4')))
 
 
+class Lock:
+  """A right that one process has until it ends, however it does.
+
+  Args:
+    directory: of a vault.
+    right: to `number` queries, or to `remember` them.
+  """
+
+  def __init__(self, directory: str | os.PathLike[str], right: str) -> None:
+    path = pathlib.Path(directory) / f'{right}.lock'
+    self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+
+  def take(self) -> bool:
+    """Whether this process has it now."""
+    try:
+      fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      return False
+    return True
+
+  def release(self) -> None:
+    """Gives it to whoever asks next."""
+    os.close(self._handle)
+
+
 class Leased:
   """Numbers of queries in leased blocks, the next of which is fetched ahead.
+
+  The first is fetched when the first number is taken, so that a process that stands by
+  gets none that are below those of the process before it.
 
   Args:
     lease: `count -> first`, such as a vault's.
@@ -117,15 +147,16 @@ class Leased:
     self._lease, self._size = lease, size
     self._fetcher = concurrent.futures.ThreadPoolExecutor(1)
     self._next = self._end = 0
-    self._ahead = self._fetcher.submit(lease, size)
+    self._ahead: concurrent.futures.Future[int] | None = None
 
   def take(self, count: int) -> Sequence[int]:
     """The next numbers, one after the other; what a block has too few of is skipped."""
     if count > self._size:
       raise ValueError(f'count is {count}; it must be at most {self._size}')
     if self._end - self._next < count:
+      ahead = self._ahead or self._fetcher.submit(self._lease, self._size)
       try:
-        self._next = self._ahead.result()
+        self._next = ahead.result()
       finally:
         self._ahead = self._fetcher.submit(self._lease, self._size)
       self._end = self._next + self._size
@@ -148,17 +179,7 @@ class Journal:
 
   def __call__(self, queries: Sequence[Asked]) -> None:
     """Keeps queries: all of them, in one write."""
-    data = b''.join(
-      _RECORD.pack(
-        query.number,
-        query.client,
-        query.model,
-        _float32(query.min_accuracy),
-        _float32(query.max_latency_ms),
-        query.request,
-      )
-      for query in queries
-    )
+    data = b''.join(_RECORD.pack(*query) for query in queries)
     if os.write(self._handle, data) != len(data):
       raise OSError('the journal could not be written')
 
@@ -168,21 +189,12 @@ def read(directory: str | os.PathLike[str]) -> list[Asked]:
 
   What a killed process had half written is left out.
   """
-  queries = []
+  queries: list[Asked] = []
   for path in sorted(pathlib.Path(directory).glob(f'*{_SUFFIX}')):
     data = path.read_bytes()
     whole = len(data) - len(data) % _RECORD.size
-    for number, client, model, accuracy, latency, request in _RECORD.iter_unpack(
-      memoryview(data)[:whole]
-    ):
-      queries.append(Asked(number, client, accuracy, latency, model, request))
+    queries += map(Asked._make, _RECORD.iter_unpack(memoryview(data)[:whole]))
   return sorted(queries)
-
-
-def _float32(value: float) -> float:
-  """The nearest number that float32 holds; infinite beyond them."""
-  with np.errstate(over='ignore'):
-    return float(np.float32(value))
 
 
 def bill(queries: Sequence[Asked], client: int | None = None) -> Bill:
