@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import pathlib
+import re
 import sys
 import types
 
@@ -20,6 +22,7 @@ from tests.serving_hosts import BACKENDS
 ZOO = profiles.load('llm_aider_polyglot')
 VENDORS = tuple(f'openai/{name}' for name in ZOO.names)
 SAY = serving_hosts.SAY
+README = (pathlib.Path(__file__).parents[1] / 'README.md').read_text('utf-8')
 
 pytestmark = pytest.mark.filterwarnings('ignore')  # LiteLLM and pydantic warn a lot.
 
@@ -195,3 +198,15 @@ def test_what_is_missing_is_named(monkeypatch):
   monkeypatch.setitem(sys.modules, 'litellm', None)
   with pytest.raises(_validate.InputError, match=r"'psml-jax\[litellm\]'"):
     litellm.router(serving_hosts.guard(), 'zoo', mocked)
+
+
+def test_the_code_of_the_readme_runs(theirs):
+  found = re.findall(r'```py(?:thon)?\n(.*?)```', README, re.DOTALL)
+  at = next(i for i, block in enumerate(found) if 'litellm.router' in block)
+  names = {}
+  exec(compile(found[at - 1], 'README.md', 'exec'), names)  # It goes on from there.
+  exec(compile(found[at], 'README.md', 'exec'), names)
+  router, ask = names['router'], names['litellm'].ask
+  reply = asyncio.run(ask(router, 'zoo', messages=[], metadata=names['spec']))
+  assert reply['model'] == 'zoo'
+  assert reply['choices'][0]['message']['content'].removeprefix('I am ') in VENDORS
