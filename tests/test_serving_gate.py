@@ -228,14 +228,17 @@ class TestVault:
     with pytest.raises(ValueError, match='count is 5; it must be at most 4'):
       numbers.take(5)
 
-  def test_one_at_a_time_has_a_right(self, tmp_path):
-    first, second = (vault.Lock(tmp_path, 'remember') for _ in range(2))
-    assert first.take()
-    assert first.take()
-    assert not second.take()
-    assert vault.Lock(tmp_path, 'number').take()
-    first.release()
-    assert second.take()
+  def test_one_at_a_time_has_the_memory(self, tmp_path):
+    first, second = (vault.Vault(tmp_path) for _ in range(2))
+    assert first.remember()
+    assert first.remember()
+    assert not second.remember()
+    del first
+    assert second.remember()
+
+  def test_processes_share_the_numbers(self, tmp_path):
+    first, second = (vault.Vault(tmp_path) for _ in range(2))
+    assert [first.lease(4), second.lease(4), first.lease(4)] == [0, 4, 8]
 
   def test_who_stands_by_has_no_numbers_yet(self, tmp_path):
     lease = vault.Vault(tmp_path).lease

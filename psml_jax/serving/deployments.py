@@ -3,11 +3,11 @@
 Each model is one deployment, whose replicas batch what waits for them. The ingress is
 one too, so that Ray replaces a replica that dies; but each of its replicas listens at
 the port itself (see `listener`), which saves the hop of a proxy; or Ray's HAProxy does
-and deals requests out to them. Secret and numbers are the keeper's, a named actor that
-outlives all of them and comes back by itself from what lies on the disk. The ingress
-decides by the secret that the keeper hands it. Where the defense remembers clients, one
-replica has the memory and the others stand by: when it dies, the next one holds the
-vault's lock, reads from the journal what was asked, and listens.
+and deals requests out to them. The ingress decides, by secret and numbers of the vault.
+Where the defense remembers clients, one replica has the memory and the others stand by:
+when it dies, the next one gets the vault's lock, reads from the journal what was asked,
+and listens. The keeper, a named actor that outlives all of them, reads the zoo once for
+all.
 """
 
 import asyncio
@@ -49,7 +49,6 @@ class Plan(NamedTuple):
     zoo: what clients may know.
     names: of the models, in the order of the router's.
     keys: the table of API keys.
-    learns: whether the defense remembers.
     host: where the ingress listens.
     port: likewise.
   """
@@ -60,7 +59,6 @@ class Plan(NamedTuple):
   zoo: Zoo
   names: tuple[str, ...]
   keys: str
-  learns: bool
   host: str
   port: int
 
@@ -86,35 +84,23 @@ class Plan(NamedTuple):
 
 
 class Keeper:
-  """Holds what a server must not forget, see `vault`, and reads its zoo."""
+  """Reads the zoo, and hands it out."""
 
   def __init__(self, plan: Plan) -> None:
     from psml_jax.serving import models  # Nothing else needs what it imports.
 
     self._models = models
-    self._lock = vault.Lock(plan.vault, 'number')
-    if not self._lock.take():
-      raise RuntimeError(f'{plan.vault} is in use by another server')
-    self._vault = vault.Vault(plan.vault)
     self._served = models.read(plan.directory, plan.serving, plan.data_dir)
-    self._front = models.front(
-      plan.directory,
-      self._served.experiment.config,
-      self._served.profile,
-      plan.serving,
-    )
+    config, profile = self._served.experiment.config, self._served.profile
+    self._front = models.front(plan.directory, config, profile, plan.serving)
 
-  def started(self) -> tuple[Front, bytes]:
-    """The front and the secret, for a gate."""
-    return self._front, self._vault.secret
+  def front(self) -> Front:
+    """Router, defense and reply."""
+    return self._front
 
   def model(self, name: str) -> Any:
     """A model of the zoo, on the host."""
     return self._models.model(self._served, name)
-
-  def lease(self, count: int) -> int:
-    """See `vault.Vault.lease`."""
-    return self._vault.lease(count)
 
 
 class Model:
@@ -202,14 +188,12 @@ class Ingress:
 
   async def __init__(self, plan: Plan, *handles: Any) -> None:  # type: ignore[misc]
     _dispatch_at_once()
-    keeper = _keeper(plan)
-    front, secret = await keeper.started.remote()
-    self._plan = plan
+    self._vault = vault.Vault(plan.vault)
     self._gate = Gate(
-      front,
-      vault.key(secret),
+      await _keeper(plan).front.remote(),
+      vault.key(self._vault.secret),
       num_classes=plan.zoo.num_classes,
-      numbers=vault.Leased(lambda count: ray.get(keeper.lease.remote(count))),
+      numbers=vault.Leased(self._vault.lease),
       journal=vault.Journal(plan.vault),
     )
     self._host = self.host(self._gate, handles)
@@ -219,9 +203,8 @@ class Ingress:
     self._listener = None
     if not plan.serving.haproxy:
       self._listener = Listener(self._application, plan.host, plan.port)
-    self._lock = vault.Lock(plan.vault, 'remember')
     self._opened = asyncio.create_task(self._open())
-    if not plan.learns or self._lock.take():
+    if not self._gate.learns or self._vault.remember():
       await self._opened
 
   def __serve_build_asgi_app__(self) -> Application:
@@ -230,10 +213,12 @@ class Ingress:
 
   async def _open(self) -> None:
     """Listens; where the defense remembers, when no other process does."""
-    if self._plan.learns:
-      while not self._lock.take():
+    if self._gate.learns:
+      while not self._vault.remember():
         await asyncio.sleep(_AGAIN_SECONDS)
-      await asyncio.to_thread(lambda: self._gate.recall(vault.read(self._plan.vault)))
+      await asyncio.to_thread(
+        lambda: self._gate.recall(vault.read(self._vault.directory))
+      )
     if self._listener is not None:
       await self._listener.start()
     self._host.opened = True
@@ -254,7 +239,6 @@ class Ingress:
     self._opened.cancel()
     if self._listener is not None:
       await self._listener.stop()
-    self._lock.release()
 
 
 def application(plan: Plan, ingress: type[Ingress] = Ingress) -> Any:

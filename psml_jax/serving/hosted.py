@@ -164,7 +164,8 @@ def front(config: Hosted, profile: ZooProfile) -> Front:
 def guard(config: Hosted, directory: str | os.PathLike[str] = '.') -> Guard:
   """The guard of a zoo, with its secret and memory where the config keeps them.
 
-  One process has it: a defense that remembers its clients has one memory.
+  A defense that remembers its clients has one memory, so one process can have it; of
+  others as many as the host runs.
 
   Args:
     config: of the zoo.
@@ -174,8 +175,8 @@ def guard(config: Hosted, directory: str | os.PathLike[str] = '.') -> Guard:
     The guard; it knows again what it knew before it ended.
 
   Raises:
-    InputError: files that cannot be read or written, or a zoo that does not admit its
-      defense.
+    InputError: files that cannot be read or written, a zoo that does not admit its
+      defense, or a memory that another process has.
   """
   try:
     profile = zoo(config)
@@ -183,6 +184,11 @@ def guard(config: Hosted, directory: str | os.PathLike[str] = '.') -> Guard:
   except ValueError as error:
     raise InputError(f'config: {error}') from error
   held = vault.Vault(_path(directory, 'vault', config.vault))
+  if made.learns and not held.remember():
+    raise InputError(
+      f'{held.directory}: another process has the memory of this defense; it takes one '
+      'worker'
+    )
   queries = vault.read(held.directory)
   gate = Gate(
     made,

@@ -101,11 +101,13 @@ def planned(
       'process has the memory of this defense and HAProxy asks all'
     )
   directory = served.experiment.directory.absolute()
-  vault.Vault(directory / 'serving')  # Tells of trouble with it here and now.
-  lock = vault.Lock(directory / 'serving', 'number')
-  if not lock.take():
-    raise InputError(f'{directory} is served already; stop that server first')
-  lock.release()
+  held = vault.Vault(directory / 'serving')
+  if front.learns and not held.remember():
+    raise InputError(
+      f'{directory} is served already, and this defense has one memory: stop that '
+      'server first'
+    )
+  del held  # What was asked for is the ingress's to have.
   return deployments.Plan(
     str(directory),
     data_dir,
@@ -113,7 +115,6 @@ def planned(
     served.zoo,
     profile.names,
     str(_keys(directory / 'serving', serving, front.clients)),
-    front.learns,
     host,
     _free(host, port),
   )
@@ -168,7 +169,7 @@ def serving(plan: Any, ingress: Any = None, *, prefix: str = '/') -> Iterator[No
 
   keeper = deployments.start_keeper(plan)
   try:
-    ray.get(keeper.started.remote())
+    ray.get(keeper.front.remote())
     handle = serve.run(
       deployments.application(plan, ingress or deployments.Ingress),
       name=plan.application,

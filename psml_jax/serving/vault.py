@@ -6,9 +6,9 @@ once. Numbers are leased in blocks that are written down before they are handed 
 that none is given twice; what is left of a killed replica's block is skipped, which
 changes no other draw. The journal holds each query before it is answered: in the order
 of their numbers, and with the same secret, they give back the memory of any defense.
-Who remembers holds a lock, so that there is one memory at a time, and so does who gives
-out numbers. Writes reach the kernel and not necessarily the disk: they survive
-processes, and not the machine.
+A process that remembers holds a lock, so that there is one memory at a time. Writes
+reach the kernel and not necessarily the disk: they survive processes, and not the
+machine.
 """
 
 import concurrent.futures
@@ -19,6 +19,7 @@ import secrets
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 
 import jax
@@ -36,7 +37,7 @@ _SECRET_BYTES = 8
 
 
 class Vault:
-  """The secret and the numbers of a server, in a folder.
+  """The secret and the numbers of a server, in a folder that its processes share.
 
   Args:
     directory: made where there is none.
@@ -47,11 +48,14 @@ class Vault:
 
   def __init__(self, directory: str | os.PathLike[str]) -> None:
     self.directory = _files.local('vault', directory)
-    self._lock = threading.Lock()
+    self._threads = threading.Lock()
     try:
       self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
       self._secret = self._read_or_make()
-      self._next = self._read_next()
+      self._turn, self._memory = self._lock('next'), self._lock('memory')
+      self._given()
+      asked = read(self.directory)
+      self._least = asked[-1].number + 1 if asked else 0
     except (OSError, ValueError) as error:
       raise _validate.InputError(
         f'{self.directory} holds no secret of a server that can be read: {error}'
@@ -64,10 +68,27 @@ class Vault:
 
   def lease(self, count: int) -> int:
     """The first of `count` numbers, none of which is given to another."""
-    with self._lock:
-      first, self._next = self._next, self._next + count
-      _files.write_text(self.directory / _NEXT, f'{self._next}\n')
+    with self._threads:
+      fcntl.flock(self._turn, fcntl.LOCK_EX)
+      try:
+        first = max(self._given(), self._least)
+        _files.write_text(self.directory / _NEXT, f'{first + count}\n')
+      finally:
+        fcntl.flock(self._turn, fcntl.LOCK_UN)
     return first
+
+  def remember(self) -> bool:
+    """Whether this object has the memory, which it then keeps until it ends."""
+    try:
+      fcntl.flock(self._memory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      return False
+    return True
+
+  def _lock(self, name: str) -> int:
+    handle = os.open(self.directory / f'{name}.lock', os.O_RDWR | os.O_CREAT, 0o600)
+    weakref.finalize(self, os.close, handle)
+    return handle
 
   def _read_or_make(self) -> bytes:
     path = self.directory / _SECRET
@@ -89,41 +110,15 @@ class Vault:
       raise ValueError(f'{path} must hold {_SECRET_BYTES} bytes')
     return secret
 
-  def _read_next(self) -> int:
+  def _given(self) -> int:
+    """The first number that no process has leased."""
     path = self.directory / _NEXT
-    given = int(path.read_text('ascii')) if path.exists() else 0
-    asked = read(self.directory)
-    return max(given, asked[-1].number + 1 if asked else 0)
+    return int(path.read_text('ascii')) if path.exists() else 0
 
 
 def key(secret: bytes) -> jax.Array:
   """The key of a secret of 8 bytes."""
   return jax.random.wrap_key_data(jnp.asarray(np.frombuffer(secret, '<u4')))
-
-
-class Lock:
-  """A right that one process has until it ends, however it does.
-
-  Args:
-    directory: of a vault.
-    right: to `number` queries, or to `remember` them.
-  """
-
-  def __init__(self, directory: str | os.PathLike[str], right: str) -> None:
-    path = pathlib.Path(directory) / f'{right}.lock'
-    self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-
-  def take(self) -> bool:
-    """Whether this process has it now."""
-    try:
-      fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      return False
-    return True
-
-  def release(self) -> None:
-    """Gives it to whoever asks next."""
-    os.close(self._handle)
 
 
 class Leased:
