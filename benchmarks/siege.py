@@ -2,13 +2,13 @@
 
 python benchmarks/siege.py --workdir=runs/live/zoo --out=runs/live/siege.json
 
-Kills: two processes of the ingress and two of each model, behind a defense with a
-budget a client; one replica, a model's and the ingress's in turns, is killed every five
-seconds under a Poisson load. Every attempt has a name, so the client's ledger and the
-server's journal are compared attempt by attempt, and the journal's decisions are made
-again from its secret. Overload: three times what the server answers, for as long; then
-calm probes until they are as fast as before. Malformed: requests that no server must
-answer.
+Kills: two processes of the ingress, of which one listens and one stands by, and two of
+each model, behind a defense with a budget a client; one replica, a model's and the
+ingress that listens in turns, is killed every five seconds under a Poisson load. Every
+attempt has a name, so the client's ledger and the server's journal are compared attempt
+by attempt, and the journal's decisions are made again from its secret. Overload: three
+times what the server answers, for as long; then calm probes until they are as fast as
+before. Malformed: requests that no server must answer.
 """
 
 import collections
@@ -183,9 +183,11 @@ def _kill(target: Target, stopped: threading.Event, killed: list[str]) -> None:
   while not stopped.wait(_EVERY_SECONDS):
     names = [f'model-{name}' for name in target.plan.names]
     name = 'ingress' if turn % 2 else names[turn // 2 % len(names)]
+    # Of the ingress the one that listens, and not one that stands by.
     found = _replicas(target.plan, name)
+    found = [each for each in found if _listens(each, target.plan.port)] or found
     with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-      found[turn % len(found) if found else 0].send_signal(signal.SIGKILL)
+      found[0].send_signal(signal.SIGKILL)
       killed.append(name)
     turn += 1
 
@@ -316,6 +318,17 @@ def _replicas(plan: Any, name: str) -> list[psutil.Process]:
   title = f'ray::ServeReplica:{plan.application}:{name}'
   ours = psutil.Process().children(recursive=True)
   return [each for each in ours if _title(each).startswith(title)]
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+  with contextlib.suppress(psutil.Error):
+    listening = [
+      at.laddr.port
+      for at in process.net_connections()
+      if at.status == psutil.CONN_LISTEN
+    ]
+    return port in listening
+  return False
 
 
 def _title(process: psutil.Process) -> str:
