@@ -2,8 +2,8 @@
 
 python benchmarks/live_page.py --root=runs/live --revision=abc
 
-The root holds live.json of live.py, serving.json, serving_budget.json and
-serving_haproxy.json of serving.py, siege.json of siege.py, and raids.json of raids.py.
+The root holds live.json of live.py, serving.json and serving_haproxy.json of serving.py,
+siege.json of siege.py, and raids.json of raids.py.
 What the page says of them is by hand.
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib.style
 import numpy as np
 from absl import app, flags
+from scipy import stats
 
 from psml_jax.experiments import workdir
 from psml_jax.metrics import Interval
@@ -31,8 +32,6 @@ _HEAD = """
 make demo
 python launch/profile_zoo.py --config=configs/live.py --workdir=runs/live/zoo
 python benchmarks/serving.py
-python benchmarks/serving.py --servers=without,budget \\
-  --out=runs/live/serving_budget.json
 python benchmarks/serving.py --haproxy --out=runs/live/serving_haproxy.json
 python benchmarks/siege.py
 python benchmarks/raids.py --workdir=runs/demo
@@ -91,7 +90,6 @@ def _costs() -> list[Table]:
   """What the gate costs, in each mode: medians, and differences within a round."""
   names = {
     'serving.json': 'What gate and defense cost',
-    'serving_budget.json': 'A defense that remembers, in the keeper',
     'serving_haproxy.json': "Behind Ray's HAProxy",
   }
   heads = ['clients', 'server', 'p50 (ms)', 'p99 (ms)', 'answers a second']
@@ -121,8 +119,9 @@ def _costs() -> list[Table]:
         rows.append([str(count), server, *cells])
     rounds = len(turns) // len(rows)
     note = (
-      f'Medians of {rounds} rounds; against the server without gate in the same round, '
-      'with the quartiles over rounds; bare is Ray Serve with one deployment.'
+      f'Medians over {rounds} rounds; differences are from the server without gate in '
+      'the same round, with 95 % bootstrap intervals of their median; bare is Ray Serve '
+      'with one deployment.'
     )
     tables.append(Table(name, [Column(head) for head in heads], rows, note))
   return tables
@@ -133,8 +132,8 @@ def _middle(values: np.ndarray, digits: int) -> str:
 
 
 def _spread(values: np.ndarray, digits: int) -> str:
-  low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-  return f'{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
+  low, high = stats.bootstrap((values,), np.median, rng=0).confidence_interval
+  return f'{np.median(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
 
 
 def _sieges() -> list[Table]:

@@ -4,8 +4,9 @@ python benchmarks/serving.py --workdir=runs/live/zoo --out=runs/live/serving.jso
 
 Side by side in one cluster, in turns: the server without gate and journal, whose
 ingress hands each request to the smallest model; the same undefended, and behind
-defenses; and bare Ray Serve, a deployment of that model behind Ray's own proxy. All
-answer the same request of one image. `--haproxy` has Ray's HAProxy listen for all.
+defenses, with and without memory; and bare Ray Serve, a deployment of that model behind
+Ray's own proxy. All answer the same request of one image. `--haproxy` has Ray's HAProxy
+listen for all.
 """
 
 import contextlib
@@ -29,10 +30,12 @@ from psml_jax.serving.gate import Decision
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/live/zoo', 'Of a trained zoo.')
 _OUT = flags.DEFINE_string('out', 'runs/live/serving.json', 'What is written.')
 _HAPROXY = flags.DEFINE_bool('haproxy', False, "Whether Ray's HAProxy listens.")
-_ROUNDS = flags.DEFINE_integer('rounds', 12, 'Turns of each server.', lower_bound=1)
+_ROUNDS = flags.DEFINE_integer('rounds', 20, 'Turns of each server.', lower_bound=1)
 _SECONDS = flags.DEFINE_float('seconds', 2.0, 'Of a turn.', lower_bound=0.1)
 _SERVERS = flags.DEFINE_list(
-  'servers', ['without', 'undefended', 'capped', 'bare'], 'What is measured.'
+  'servers',
+  ['without', 'undefended', 'capped', 'budget', 'bare'],
+  'What is measured.',
 )
 _CONNECTIONS = flags.DEFINE_list('connections', ['1', '8'], 'Clients at once.')
 SERVERS: dict[str, dict[str, Any]] = {
