@@ -2,9 +2,8 @@
 
 python benchmarks/live_page.py --root=runs/live --revision=abc
 
-The root holds live.json of live.py, serving.json and serving_haproxy.json of serving.py,
-siege.json of siege.py, and raids.json of raids.py.
-What the page says of them is by hand.
+The root holds live.json of live.py, serving.json and serving_haproxy.json of
+serving.py, siege.json of siege.py, and raids.json of raids.py. What the page says of them is by hand.
 """
 
 import io
@@ -120,8 +119,8 @@ def _costs() -> list[Table]:
     rounds = len(turns) // len(rows)
     note = (
       f'Medians over {rounds} rounds; differences are from the server without gate in '
-      'the same round, with 95 % bootstrap intervals of their median; bare is Ray Serve '
-      'with one deployment.'
+      'the same round, with 95 % bootstrap intervals of their median; bare is Ray '
+      'Serve with one deployment.'
     )
     tables.append(Table(name, [Column(head) for head in heads], rows, note))
   return tables
