@@ -3,7 +3,8 @@
 python benchmarks/live_page.py --root=runs/live --revision=abc
 
 The root holds live.json of live.py, serving.json and serving_haproxy.json of
-serving.py, siege.json of siege.py, and raids.json of raids.py. What the page says of them is by hand.
+serving.py, siege.json of siege.py, and raids.json of raids.py. What the page says of
+them is by hand.
 """
 
 import io
