@@ -1,6 +1,7 @@
 """A zoo that others serve, of a config: what it keeps, and what it refuses."""
 
 import asyncio
+import gc
 import json
 
 import numpy as np
@@ -89,3 +90,14 @@ def test_files_are_checked(fields, message, folder):
   config = hosted.parse({**FIELDS, **fields})
   with pytest.raises(_validate.InputError, match=message):
     hosted.middleware(serving_hosts.Host().app, config, folder)
+
+
+def test_a_memory_has_one_worker(folder):
+  budget = {'name': 'budget', 'value': 3.0, 'fields': {'clients': 4}}
+  config = hosted.parse({**FIELDS, 'defense': budget})
+  first = hosted.guard(config, folder)
+  with pytest.raises(_validate.InputError, match='it takes one worker'):
+    hosted.guard(config, folder)
+  del first
+  gc.collect()  # Its compiled programs know it.
+  hosted.guard(config, folder)

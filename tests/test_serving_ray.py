@@ -19,11 +19,12 @@ import pytest
 import tritonclient.http as triton
 
 from psml_jax import attacks, experiments, servers, session
+from psml_jax._validate import InputError
 from psml_jax.attacks import fingerprint
 from psml_jax.core import Knowledge, Query, Spec
 from psml_jax.experiments import deployment, raid
 from psml_jax.experiments.experiment import Experiment, latency_budget
-from psml_jax.serving import accounts, protocol, vault
+from psml_jax.serving import accounts, job, protocol, vault
 from tests import malformed, serving_zoo
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -266,6 +267,17 @@ def test_budgets_survive_a_killed_ingress_and_no_secret_is_told(zoo, tmp_path):
     for path in told:
       text = path.read_bytes()
       assert not any(each.encode() in text for each in secrets), path
+
+
+def test_a_memory_is_of_one_process(zoo):
+  budget = {'name': 'budget', 'value': 3.0, 'fields': {'clients': 4}}
+  two = {'defense': budget, 'haproxy': True, 'ingress': 2}
+  with pytest.raises(InputError, match='config.ingress is 2; it must be 1 behind HAP'):
+    job.planned(two, workdir=str(zoo))
+  held = vault.Vault(zoo / 'serving')
+  assert held.remember()
+  with pytest.raises(InputError, match='is served already'):
+    job.planned({'defense': budget}, workdir=str(zoo))
 
 
 def test_behind_haproxy_it_is_the_same_server(zoo, tmp_path):
