@@ -34,7 +34,7 @@ def test_readme_commands_name_files_that_exist():
   scripts = 0
   for command in commands:
     words = shlex.split(command, comments=True)
-    if words[0] == 'make':
+    if words[:1] == ['make']:
       assert re.search(rf'^{words[1]}:', (ROOT / 'Makefile').read_text(), re.MULTILINE)
     for word in words[1:]:
       path = word.removeprefix('--config=').split(':')[0]

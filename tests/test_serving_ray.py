@@ -188,6 +188,21 @@ def test_fingerprints_find_the_corners_of_the_pure_run(server, zoo):
   client.close()
 
 
+def test_the_code_of_the_docs_runs(server, tmp_path, capsys):
+  text = (ROOT / 'docs' / 'serving.md').read_text('utf-8')
+  (code,) = re.findall(r'```py\n(.*?)```', text, re.DOTALL)
+  key = tmp_path / 'key'
+  key.write_text(server.keys[0])
+  code = code.replace('http://127.0.0.1:8000/v2/models/zoo', server.url)
+  code = code.replace('runs/demo/serving/first.key', str(key))
+  code = code.replace('Knowledge(0.1)', 'Knowledge(3.0)')  # Of this zoo.
+  names = {}
+  exec(compile(code, 'serving.md', 'exec'), names)
+  names['client'].close()
+  assert 'in_doubt=0' in capsys.readouterr().out
+  assert names['found'].harvest.spec.max_latency_ms == pytest.approx(2.0, abs=0.03)
+
+
 def test_malformed_requests_leave_it_healthy(server):
   for name, (body, head) in malformed.BODIES.items():
     about = {} if head is None else {protocol.HEAD_LENGTH: head.encode()}

@@ -18,7 +18,7 @@ _FLAGS = (
   'num_processes',
   'process_id',
 )
-_HELP = ('-h', '-?', '-help', '--help', '-helpshort', '--helpshort')
+HELP = ('-h', '-?', '-help', '--help', '-helpshort', '--helpshort')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Arguments | Non
   """
   try:
     expanded = flag_values.read_flags_from_files(list(argv), force_gnu=False)
-    asked = [word for word in expanded[1:] if word not in _HELP]
+    asked = [word for word in expanded[1:] if word not in HELP]
     plain, overrides = split(asked)
     rest = flag_values([argv[0], *plain])[1:]
   except flags.Error as error:
@@ -98,7 +98,7 @@ def parse(argv: Sequence[str], flag_values: flags.FlagValues) -> Arguments | Non
     for path, text in overrides:
       config_file.override(fields, path, text)
   if len(asked) < len(expanded) - 1:
-    print(_help(flag_values, fields))
+    print(help_of(_FLAGS, flag_values, fields))
     return None
   if fields is None:
     raise ValueError('--config is missing; it must be a file, e.g. configs/digits.py')
@@ -128,9 +128,12 @@ def split(words: Sequence[str]) -> tuple[list[str], list[tuple[str, str | None]]
   return plain, overrides
 
 
-def _help(flag_values: flags.FlagValues, fields: dict[str, Any] | None) -> str:
+def help_of(
+  names: Sequence[str], flag_values: flags.FlagValues, fields: dict[str, Any] | None
+) -> str:
+  """What `--help` says: the script's text, its flags, and the config's fields."""
   lines = [str(sys.modules['__main__'].__doc__ or '').strip(), '', 'Flags:']
-  for name in _FLAGS:
+  for name in names:
     text = flags.text_wrap(flag_values[name].help, indent='    ')
     lines += [f'  --{name}', text]
   if fields is None:

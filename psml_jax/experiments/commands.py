@@ -50,18 +50,22 @@ def main(
 def read(
   argv: Sequence[str], values: flags.FlagValues, known: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-  """The fields of the config, and the flags.
+  """The fields of the config, and the flags; prints help and exits where it is asked.
 
   Raises:
     ValueError: any mistake in the command line or the config file.
   """
-  plain, overrides = command_line.split(argv[1:])
+  asked = [word for word in argv[1:] if word not in command_line.HELP]
+  plain, overrides = command_line.split(asked)
   rest = values([argv[0], *plain])[1:]
   if rest:
     raise ValueError(f'unknown argument {rest[0]!r}; all settings are flags')
   fields = config_file.load(values.config)
   for path, text in overrides:
     config_file.override(fields, path, text)
+  if len(asked) < len(argv) - 1:
+    print(command_line.help_of(['config', *known], values, fields))
+    sys.exit(0)
   return fields, {name: values[name].value for name in known}
 
 

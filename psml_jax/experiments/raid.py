@@ -25,6 +25,7 @@ from psml_jax.experiments.experiment import Experiment
 from psml_jax.servers import Http, http
 
 KEY_VARIABLE = 'PSML_JAX_API_KEY'
+_FOUND = 'attack.json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,9 +133,16 @@ def run(
     InputError: what the command line or the config has wrong, or what the server says
       to it.
   """
-  if not target or not latency_budget_ms:
-    raise InputError('--target and --latency_budget_ms must be given')
+  for name, value in (('target', target), ('latency_budget_ms', latency_budget_ms)):
+    if value is None:
+      raise InputError(f'--{name} is missing')
+  assert target is not None
+  assert latency_budget_ms is not None
+  if not latency_budget_ms > 0:
+    raise InputError(f'--latency_budget_ms is {latency_budget_ms}; it must be > 0')
   directory = _files.local('--workdir', workdir) if workdir else None
+  if directory is not None and (directory / _FOUND).exists():
+    raise InputError(f'--workdir {workdir} holds the results of a raid; take another')
   try:
     config = experiment_config.parse(fields)
     made, resources = _attack(config, attack, queries)
@@ -249,4 +257,4 @@ def _write(directory: pathlib.Path, found: Found, surrogate: Any) -> None:
   directory.mkdir(parents=True, exist_ok=True)
   if surrogate is not None:
     train.save(directory / 'surrogate', surrogate)
-  workdir.write_json(directory / 'attack.json', found)
+  workdir.write_json(directory / _FOUND, found)

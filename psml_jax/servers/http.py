@@ -2,8 +2,8 @@
 
 Every attempt that may have reached the server's decision is billed, retries included:
 an answer, a refusal, a missed deadline, and a connection that broke before the status
-came. Those of the last kind are in doubt: the server's own count lies between the bill
-without them and with them.
+came, or came with one that is not the server's (502 of a proxy). Those of the last kind
+are in doubt: the server's own count lies between the bill without them and with them.
 """
 
 import collections
@@ -167,6 +167,8 @@ class Http:
       last = f'status {status}'
       if status == _DEADLINE:
         self._count('missed')
+      elif status >= 500 and status != _NOT_READY:  # Of a proxy, say.
+        self._count('in_doubt', name)
       elif status in (_BUSY, _NOT_READY):
         self._count('turned_away')
         time.sleep(_AGAIN_SECONDS)
@@ -189,9 +191,14 @@ class Http:
     except self._errors as error:
       raise UnansweredError(f'{self._url} does not answer: {error}') from error
     if response.status_code != 200:
+      mend = (
+        'the key must be one of that server'
+        if response.status_code == 401
+        else 'the URL must be the address of a zoo, such as '
+        'http://127.0.0.1:8000/v2/models/zoo'
+      )
       raise ValueError(
-        f'{self._url} says {response.status_code}: {_text(response)}; it must be the '
-        'address of a zoo, such as http://127.0.0.1:8000/v2/models/zoo'
+        f'{self._url} says {response.status_code}: {_text(response)}; {mend}'
       )
     try:
       told = response.json()

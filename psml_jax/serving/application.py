@@ -62,7 +62,8 @@ class Limits:
   Attributes:
     most_requests: under way at once; more get 429.
     body_seconds: that a body may take to arrive.
-    deadline_seconds: from a request's arrival to its answer, at most.
+    deadline_seconds: from the end of a request's body to its answer, at most; so are
+      a client's `timeout` and all that answers are held for.
     hold_ms: no answer and no refusal goes out before; 0 holds nothing. A client's
       `timeout` counts from there on alone: one before it would tell how long the model
       took, as one beyond it tells of models that take longer than is held.
@@ -120,9 +121,8 @@ class Application:
       return
     if scope['type'] != 'http':
       return
-    arrived = time.perf_counter()
     try:
-      reply = await self._reply(scope, receive, arrived)
+      reply = await self._reply(scope, receive)
     except RequestError as failure:
       reply = _failed(failure)
     except asyncio.CancelledError:
@@ -132,7 +132,7 @@ class Application:
       reply = _failed(RequestError(504, 'no answer'))
     await asgi.send_reply(reply, send)
 
-  async def _reply(self, scope: Scope, receive: Receive, arrived: float) -> Reply:
+  async def _reply(self, scope: Scope, receive: Receive) -> Reply:
     path, method = scope['path'], scope['method']
     headers: Headers = list(scope['headers'])
     if path in self._get:
@@ -151,25 +151,22 @@ class Application:
       raise RequestError(429, 'too many requests')
     self._under_way += 1
     try:
-      return await self._infer(client, headers, receive, arrived)
+      return await self._infer(client, headers, receive)
     finally:
       self._under_way -= 1
 
-  async def _infer(
-    self, client: int, headers: Headers, receive: Receive, arrived: float
-  ) -> Reply:
+  async def _infer(self, client: int, headers: Headers, receive: Receive) -> Reply:
     limits = self._limits
     body = await asgi.read_body(
       headers, receive, self._zoo.most_bytes, limits.body_seconds
     )
+    # Not before: a client would use up by a slow body what answers are held for.
+    arrived = time.perf_counter()
     head = asgi.header(headers, protocol.HEAD_LENGTH.encode())
     request = protocol.decode_request(self._zoo, body, head)
     # A shorter timeout than what is held would ask how long the model took.
     seconds = max(request.timeout_s, limits.hold_ms / 1e3)
-    left = arrived + min(seconds, limits.deadline_seconds) - time.perf_counter()
-    if left <= 0:
-      raise RequestError(408, 'the request took longer to arrive than its deadline')
-    until = asyncio.get_running_loop().time() + left
+    until = asyncio.get_running_loop().time() + min(seconds, limits.deadline_seconds)
     try:
       async with asyncio.timeout_at(until):
         reply = await self._decided(client, request, arrived)
@@ -218,7 +215,7 @@ class Application:
     return Reply(200, body, [(k.encode(), v.encode()) for k, v in headers.items()])
 
   async def _hold(self, arrived: float, latency_ms: float) -> None:
-    """Waits until so much time has passed since a request arrived."""
+    """Waits until so much time has passed since a request had arrived."""
     left = latency_ms / 1e3 - (time.perf_counter() - arrived)
     if left > 0 and math.isfinite(left):
       await asyncio.sleep(left)

@@ -112,6 +112,18 @@ def decode(body: bytes | memoryview, kind: Any) -> Any:
     ) from None
 
 
+def encode(value: Any) -> bytes:
+  """JSON that goes on.
+
+  Raises:
+    RequestError: 400, it holds what JSON cannot.
+  """
+  try:
+    return msgspec.json.encode(value)
+  except _BROKEN:
+    raise RequestError(400, 'the request holds a number that is too large') from None
+
+
 def read_answer(body: bytes | memoryview, kind: Any) -> Any:
   """Reads JSON of an answer.
 

@@ -1,11 +1,12 @@
 """The Open Inference Protocol of any server, as a middleware sees it.
 
 The spec is in the `parameters` of a request, as in `protocol`, or in the headers
-`x-min-accuracy` and `x-max-latency-ms`. Tensors go through as they are, in JSON and in
-binary; their names must be those of every model.
+`x-min-accuracy` and `x-max-latency-ms`. Tensors go through, in JSON and in binary;
+their names must be those of every model.
 """
 
 import urllib.parse
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from psml_jax.serving.dialects import (
   check_fields,
   check_rows,
   decode,
+  encode,
   read_answer,
   take_spec,
 )
@@ -31,8 +33,17 @@ _PARAMETERS = {'binary_data_output'}
 _LONGEST_ID = 128
 
 
-class _Input(msgspec.Struct):
+class _Input(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+  name: str
   shape: list[int]
+  datatype: str
+  parameters: dict[str, int] = {}
+  data: Any = msgspec.UNSET
+
+
+class _Wanted(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+  name: str
+  parameters: dict[str, bool] = {}
 
 
 class _Output(msgspec.Struct, omit_defaults=True):
@@ -40,7 +51,7 @@ class _Output(msgspec.Struct, omit_defaults=True):
   shape: list[int]
   datatype: str
   parameters: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
-  data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+  data: Any = msgspec.UNSET
 
 
 class _Given(msgspec.Struct):
@@ -92,20 +103,30 @@ class OpenInference:
     check_fields(parameters, self._allowed)
     if 'inputs' not in fields:
       raise RequestError(400, 'the request has no inputs')
+    # Made anew of what is known: of a field that is there twice, or that is meant for
+    # the host itself, what is behind might make something else.
     inputs = decode(memoryview(fields['inputs']), list[_Input])
+    for each in inputs:
+      _check_parameters(each.parameters, 'binary_data_size')
+    known: dict[str, Any] = {'inputs': inputs, 'parameters': parameters}
+    if 'outputs' in fields:
+      known['outputs'] = decode(memoryview(fields['outputs']), list[_Wanted])
+      for wanted in known['outputs']:
+        _check_parameters(wanted.parameters, 'binary_data')
     rows = max((max(each.shape[:1], default=1) for each in inputs), default=1)
     check_rows(rows, self._most_rows)
     id = decode(memoryview(fields.get('id', msgspec.Raw(b'""'))), str)
     if len(id) > _LONGEST_ID:
       raise RequestError(400, f'id is longer than {_LONGEST_ID} characters')
-    rest = bytes(whole[size:])
+    if id:
+      known['id'] = id
+    rest, made = bytes(whole[size:]), encode(known)
 
     def forward(model: str) -> Forward:
-      head = msgspec.json.encode({**fields, 'parameters': parameters})
       paths = model_path(model, '/infer')
       if length is None:
-        return Forward(*paths, [JSON], head)
-      return Forward(*paths, _binary(head), head + rest)
+        return Forward(*paths, [JSON], made)
+      return Forward(*paths, _binary(made), made + rest)
 
     return Asked(*spec, False, forward, _Answer(self._name, id))
 
@@ -140,6 +161,8 @@ class _Answer:
           k: v for k, v in output.parameters.items() if k == 'binary_data_size'
         }
         output.parameters = size_only or msgspec.UNSET
+      if output.data is not msgspec.UNSET:
+        output.data = _plain(output.data, output.datatype)
     head = msgspec.json.encode({**self._about, 'outputs': found.outputs})
     if length is None:
       return head, [JSON]
@@ -147,6 +170,24 @@ class _Answer:
 
   def event(self, data: bytes) -> bytes | None:
     raise ValueError('the protocol has no streams')
+
+
+def _check_parameters(given: Mapping[str, Any], allowed: str) -> None:
+  if given.keys() - {allowed}:
+    raise RequestError(400, f'a tensor has no other parameter than {allowed}')
+
+
+def _plain(data: Any, datatype: str) -> list[Any]:
+  """The numbers of a tensor, in one way to write them down."""
+  if not isinstance(data, list):
+    raise ValueError('the answer is not as the protocol has it')
+  found: list[Any] = []
+  for each in data:
+    if isinstance(each, list):
+      found += _plain(each, datatype)
+    else:
+      found.append(float(each) if datatype.startswith('FP') else each)
+  return found
 
 
 def model_path(model: str, rest: str = '') -> tuple[str, bytes]:

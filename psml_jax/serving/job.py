@@ -92,6 +92,7 @@ def planned(
     os.environ['RAY_SERVE_ENABLE_HA_PROXY'] = '1'
   from psml_jax.serving import deployments
 
+  port = _free(host, port)
   served = models.read(workdir, serving, data_dir)
   config, profile = served.experiment.config, served.profile
   front = models.front(workdir, config, profile, serving)
@@ -116,7 +117,7 @@ def planned(
     profile.names,
     str(_keys(directory / 'serving', serving, front.clients)),
     host,
-    _free(host, port),
+    port,
   )
 
 
@@ -140,13 +141,16 @@ def cluster(
   if plan.serving.haproxy if proxy is None else proxy:
     options = {'host': plan.host, 'port': plan.port}
     listens = {'proxy_location': 'HeadOnly', 'http_options': options}
-  ray.init(
-    address=address or 'local',
-    namespace=NAMESPACE,
-    log_to_driver=False,
-    configure_logging=False,
-    **own,
-  )
+  try:
+    ray.init(
+      address=address or 'local',
+      namespace=NAMESPACE,
+      log_to_driver=False,
+      configure_logging=False,
+      **own,
+    )
+  except Exception as error:  # Ray raises nothing more exact.
+    raise InputError(f'Ray does not start, or is not at --address: {error}') from error
   try:
     quiet = {'enable_access_log': False, 'log_level': 'WARNING'}
     serve.start(logging_config=quiet, **listens)

@@ -26,10 +26,13 @@ _IDLE_SECONDS = 75
 
 
 class _Protocol(HttpToolsProtocol):
-  """uvicorn's, which bounds neither the length of a head nor its time."""
+  """uvicorn's, which bounds neither the length of a head nor its time.
 
-  _in_head = True
-  _head_bytes = 0
+  Nor does it bound what a chunked body has besides its bytes, such as trailers.
+  """
+
+  _in_head, _in_body = True, False
+  _other_bytes = 0
   _late: asyncio.TimerHandle | None = None
 
   def connection_made(self, transport: Any) -> None:
@@ -41,21 +44,34 @@ class _Protocol(HttpToolsProtocol):
     super().connection_lost(exc)
 
   def data_received(self, data: bytes) -> None:
-    if self._in_head:
-      self._head_bytes += len(data)
+    self._other_bytes += len(data)
     super().data_received(data)
-    if self._in_head and self._head_bytes > _HEAD_BYTES:
+    if self._other_bytes > _HEAD_BYTES:
       self._refuse(431)
 
   def on_message_begin(self) -> None:
     super().on_message_begin()
-    self._in_head, self._head_bytes = True, 0
+    self._in_head, self._other_bytes = True, 0
     self._wait()
 
+  def on_body(self, body: bytes) -> None:
+    self._other_bytes = 0
+    super().on_body(body)
+
   def on_headers_complete(self) -> None:
-    self._in_head = False
+    self._in_head, self._in_body, self._other_bytes = False, True, 0
     self._stop_waiting()
     super().on_headers_complete()
+
+  def on_message_complete(self) -> None:
+    self._in_body = False
+    self._stop_waiting()
+    super().on_message_complete()
+
+  def on_response_complete(self) -> None:
+    super().on_response_complete()
+    if self._in_body:  # Of which nobody reads the rest.
+      self._wait()
 
   def _wait(self) -> None:
     if self._late is None:
@@ -70,7 +86,7 @@ class _Protocol(HttpToolsProtocol):
     if self.transport.is_closing():
       return
     self._stop_waiting()
-    if self.cycle is None or self.cycle.response_complete:
+    if self._in_head and (self.cycle is None or self.cycle.response_complete):
       said = f'HTTP/1.1 {status} {http.HTTPStatus(status).phrase}'
       rest = 'content-length: 0\r\nconnection: close'
       self.transport.write(f'{said}\r\n{rest}\r\n\r\n'.encode())

@@ -185,6 +185,8 @@ def ledger(seen: Seen) -> Ledger:
   counted = Ledger()
   for status, text in zip(seen.status.tolist(), seen.text, strict=True):
     what = 'turned_away' if status in _TURNED_AWAY else _ATTEMPTS.get(status)
+    if what is None and status >= 500:
+      what = 'in_doubt'  # A proxy's.
     if what is None:
       raise ValueError(f'the server says {status}: {text[:200]}')
     setattr(counted, what, getattr(counted, what) + 1)

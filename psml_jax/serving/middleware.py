@@ -89,6 +89,7 @@ class Middleware:
     self._model = f'/v2/models/{name}'
     self._under_way = 0
     self._running: set[asyncio.Future[Any]] = set()
+    self._asking: dict[str, asyncio.Future[bytes | None]] = {}
 
   async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
     if scope['type'] == 'lifespan':
@@ -130,7 +131,6 @@ class Middleware:
     self, scope: Scope, path: str, receive: Receive, send: Send
   ) -> Reply | None:
     """A whole answer; None where it was sent in pieces."""
-    arrived = time.perf_counter()
     method, headers = scope['method'], list(scope['headers'])
     if path in _HEALTH:
       asgi.check_method(method, 'GET')
@@ -150,6 +150,8 @@ class Middleware:
         body = await asgi.read_body(
           headers, receive, rules.most_body, rules.body_seconds
         )
+        # Not before: a client would use up by a slow body what answers are held for.
+        arrived = time.perf_counter()
         asked = dialect.read(headers, body)
         return await self._answered(
           scope, receive, send, arrived, client, dialect, asked
@@ -157,7 +159,7 @@ class Middleware:
       finally:
         self._under_way -= 1
     except RequestError as failure:
-      if dialect is not None:
+      if dialect is not None and client is not None:
         self._guard.reject(failure.status, client)
       raise
 
@@ -213,8 +215,12 @@ class Middleware:
     raise RequestError(404, 'no such path')
 
   async def _health(self, scope: Scope, path: str) -> Reply:
-    """Whether what is behind is healthy, and nothing else."""
-    body = await self._behind.get(scope, path, path.encode())
+    """Whether what is behind is healthy, and nothing else; asked once at a time."""
+    if path not in self._asking:
+      asking = asyncio.ensure_future(self._behind.get(scope, path, path.encode()))
+      self._asking[path] = asking
+      asking.add_done_callback(lambda _: self._asking.pop(path))
+    body = await asyncio.shield(self._asking[path])
     return Reply(503 if body is None else 200, b'', [])
 
 

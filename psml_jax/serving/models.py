@@ -108,9 +108,10 @@ def _front(
     found = DEFENSES.found(_files.local('workdir', directory))
     calibrated = found.calibrated.get(name) if found else None
     if calibrated is None:
+      known = ', '.join(found.calibrated) if found else ''
       raise InputError(
-        f'config.defense.value is {value}, and the work directory has none of {name} '
-        'that keeps the target goodput; give a value'
+        f'config.defense.value is {value}; it must be >= 0, for the work directory has '
+        f'calibrated {known or "nothing"}, and not {name}'
       )
     value = calibrated
   mechanisms = dataclasses.replace(

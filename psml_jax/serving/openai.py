@@ -21,8 +21,10 @@ from psml_jax.serving.dialects import (
   check_fields,
   check_rows,
   decode,
+  encode,
   take_spec,
 )
+from psml_jax.serving.protocol import RequestError
 from psml_jax.serving.rules import Rules
 
 _SAMPLING = {
@@ -47,6 +49,7 @@ _REQUESTS = {
   '/v1/embeddings': {'encoding_format', 'input', 'model', 'user'},
 }
 PATHS = tuple(_REQUESTS)
+_PARTS = ('text', 'refusal', 'image_url', 'input_audio')
 
 
 class OpenAI:
@@ -74,18 +77,53 @@ class OpenAI:
     check_fields(fields, self._allowed)
     stream = _value(fields, 'stream', bool | None) or False
     check_rows(_rows(fields), self._rules.most_rows)
+    _check_calls(fields)
     if stream and not self._rules.streams:
       fields = {
         k: v for k, v in fields.items() if k not in ('stream', 'stream_options')
       }
 
+    # Of a field that is there twice another parser might take the other one.
+    known = {name: decode(memoryview(raw), Any) for name, raw in fields.items()}
+    encode(known)
+
     def forward(model: str) -> Forward:
-      named = msgspec.json.encode({**fields, 'model': model})
+      named = encode({**known, 'model': model})
       return Forward(self._path, self._path.encode(), [JSON], named)
 
     kept = self._rules.response_fields
     answer = Completion(self._name, self._path, kept, stream)
     return Asked(*spec, stream and self._rules.streams, forward, answer)
+
+
+class _Link(msgspec.Struct):
+  url: str
+
+
+class _Part(msgspec.Struct):
+  type: str
+  image_url: _Link | None = None
+
+
+class _Message(msgspec.Struct):
+  content: str | list[_Part] | None = None
+
+
+class _Tool(msgspec.Struct):
+  type: str
+
+
+def _check_calls(fields: Fields) -> None:
+  """Raises a RequestError for what would have the model's vendor call an address."""
+  for message in _value(fields, 'messages', list[_Message]) or ():
+    for part in message.content if isinstance(message.content, list) else ():
+      if part.type not in _PARTS:
+        raise RequestError(400, f'a part of a message must be of {", ".join(_PARTS)}')
+      if part.image_url and not part.image_url.url.startswith('data:'):
+        raise RequestError(400, 'an image_url must be its data')
+  for tool in _value(fields, 'tools', list[_Tool] | None) or ():
+    if tool.type != 'function':
+      raise RequestError(400, 'a tool must be a function')
 
 
 def _rows(fields: Fields) -> int:

@@ -311,7 +311,7 @@ def _images(zoo: Zoo, inputs: Sequence[_Tensor], rest: memoryview) -> np.ndarray
   if size is None:
     if len(rest):
       raise RequestError(400, 'what follows the JSON belongs to no tensor')
-    values = _from_json(data, count)
+    values = _from_json(data, shape)
   else:
     if data:
       raise RequestError(400, f'{INPUT} has data and binary_data_size')
@@ -326,11 +326,14 @@ def _images(zoo: Zoo, inputs: Sequence[_Tensor], rest: memoryview) -> np.ndarray
   return values.astype(np.float32).reshape(shape)
 
 
-def _from_json(data: bytes, count: int) -> np.ndarray:
-  """f64[count] of a flat list, or one nested as the images are."""
+def _from_json(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+  """f64[N] of a flat list, or one nested as the images are."""
+  count, lists = math.prod(shape), sum(math.prod(shape[:i]) for i in range(len(shape)))
   problem = (
     f'the data of {INPUT} must be numbers, {count} in all, as the shape has them'
   )
+  if data.count(b'[') > lists:  # They would cost more than the numbers.
+    raise RequestError(400, problem)
   for kind in (list[float], _Nested):
     try:
       values = np.asarray(msgspec.json.decode(data, type=kind), np.float64)
@@ -368,7 +371,10 @@ def _number(parameters: dict[str, _Value], name: str, default: float) -> float:
   value = parameters.get(name, default)
   if isinstance(value, (bool, str)):
     raise RequestError(400, f'{name} must be a number')
-  return float(value)
+  try:
+    return float(value)
+  except OverflowError:
+    raise RequestError(400, f'{name} must be a number that a double holds') from None
 
 
 def _timeout(parameters: dict[str, _Value]) -> float:
@@ -377,7 +383,7 @@ def _timeout(parameters: dict[str, _Value]) -> float:
     return math.inf
   if type(value) is not int or value <= 0:
     raise RequestError(400, 'timeout must be a whole number of microseconds > 0')
-  return value / 1e6
+  return min(value, 2**63) / 1e6
 
 
 def _flag(parameters: dict[str, _Value], name: str) -> bool:

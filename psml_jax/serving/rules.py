@@ -1,9 +1,12 @@
 """What a middleware lets pass, and its bounds."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 
 from psml_jax import _validate
+
+_HEADER = re.compile(r'[!-~]([ -~]*[!-~])?')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,13 +22,14 @@ class Rules:
     most_rows: answers that a request may be for (`n` times its texts; the first number
       of a tensor's shape). One model gives them all and one query is billed, so more
       than one lets a client have more of a model than a defense counts.
-    deadline_seconds: from a request's arrival to its answer, or to the first piece.
-    stream_seconds: from a request's arrival to a stream's end.
+    deadline_seconds: from the end of a request's body to its answer, or to the first
+      piece.
+    stream_seconds: from there to a stream's end.
     streams: whether the model's own pieces go to those who ask for a stream. Their
       number, length and time tell of the model, and cannot be padded. Without, a
       stream has one piece, which is made of a whole answer.
     pad: whether an answer in one piece, or a 504, goes out when the request's
-      `max_latency_ms` is over, counted from its arrival, neither before nor after:
+      `max_latency_ms` is over, counted from there, neither before nor after:
       what is not there by then is a 504. A spec without a limit, or one beyond the
       slowest model's latency, waits as long as that model takes. A 504 tells that
       the model drawn was slower than the limit: `slack_ms` above what models vary by
@@ -63,7 +67,7 @@ class Rules:
   added_headers: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
   def until(self, max_latency_ms: float, slowest_ms: float) -> float:
-    """Seconds from a request's arrival to its answer, where answers are padded.
+    """Seconds from a request's end to its answer, where answers are padded.
 
     >>> Rules(slack_ms=5.0).until(float('inf'), 20.0)
     0.025
@@ -92,3 +96,9 @@ def check(path: str, rules: Rules) -> None:
     for each in getattr(rules, name):
       if each != each.lower() or not each.isascii():
         raise ValueError(f'{path}.{name} has {each!r}; it must be in lower case')
+  for name, value in rules.added_headers.items():
+    if not isinstance(value, str) or not _HEADER.fullmatch(value):
+      raise ValueError(
+        f"{path}.added_headers has a value of {name!r} that is no header's; it must be "
+        'printable and without spaces at its ends'
+      )

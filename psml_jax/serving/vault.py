@@ -17,6 +17,7 @@ import os
 import pathlib
 import secrets
 import struct
+import tempfile
 import threading
 import time
 import weakref
@@ -51,6 +52,9 @@ class Vault:
     self._threads = threading.Lock()
     try:
       self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+      status = self.directory.stat()
+      if status.st_mode & 0o077 or status.st_uid != os.geteuid():
+        raise ValueError("it must be its owner's alone, see chmod 700")
       self._secret = self._read_or_make()
       self._turn, self._memory = self._lock('next'), self._lock('memory')
       self._given()
@@ -93,8 +97,7 @@ class Vault:
   def _read_or_make(self) -> bytes:
     path = self.directory / _SECRET
     if not path.exists():
-      made = self.directory / f'{_files.UNFINISHED}{os.getpid()}'
-      handle = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+      handle, made = tempfile.mkstemp(prefix=_files.UNFINISHED, dir=self.directory)
       with os.fdopen(handle, 'w') as file:
         file.write(secrets.token_hex(_SECRET_BYTES))
         file.flush()
@@ -104,7 +107,7 @@ class Vault:
       except FileExistsError:
         pass
       finally:
-        made.unlink()
+        os.unlink(made)
     secret = bytes.fromhex(path.read_text('ascii'))
     if len(secret) != _SECRET_BYTES:
       raise ValueError(f'{path} must hold {_SECRET_BYTES} bytes')
@@ -175,7 +178,9 @@ class Journal:
   def __call__(self, queries: Sequence[Asked]) -> None:
     """Keeps queries: all of them, in one write."""
     data = b''.join(_RECORD.pack(*query) for query in queries)
-    if os.write(self._handle, data) != len(data):
+    written = os.write(self._handle, data)
+    if written != len(data):
+      os.ftruncate(self._handle, os.fstat(self._handle).st_size - written)
       raise OSError('the journal could not be written')
 
 
