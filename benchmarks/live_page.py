@@ -276,14 +276,19 @@ def _draw(live: Live) -> bytes:
         capsize=2.5,
         ms=8,
       )
+  leaks = [leak for switch in live.switches for leak in switch.leaks]
+  widest = max(leak.chance for leak in leaks if leak.chance is not None)
+  left.axvspan(0.5 - widest, 0.5 + widest, color='#eeeeee', zorder=0)
   left.axvline(_BAR, color='#777777', ls=':', lw=1.4)
   left.set_yticks(range(len(channels)), channels)
   left.invert_yaxis()
   left.set_xlim(0.4, 1.02)
-  left.set_xlabel('AUC; dotted: the bar of 0.55', fontsize=canvas.FONT)
-  p50 = [load.p50_ms.mean for switch in live.switches for load in switch.loads]
-  canvas.value_axis(right, p50)
-  right.set_xlabel('median latency (ms); hollow in bursts', fontsize=canvas.FONT)
+  left.set_xlabel(
+    'AUC; grey: chance alone; dotted: 0.55, the most that padding may leave',
+    fontsize=canvas.FONT,
+  )
+  right.set_xlim(left=0)
+  right.set_xlabel('median latency (ms); hollow: bursts', fontsize=canvas.FONT)
   right.set_ylabel("goodput by the client's clock (%)", fontsize=canvas.FONT)
   canvas.legend(figure, canvas.labelled([left]), 7)
   file = io.BytesIO()

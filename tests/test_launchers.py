@@ -218,6 +218,39 @@ def test_flags_are_read_before_jax_is_imported(arguments, code, said):
   assert len(done.stderr.splitlines()) == (code == 2)
 
 
+@pytest.mark.parametrize(
+  ('script', 'known'),
+  [('serve', ('--port', 'limits.hold_ms')), ('attack', ('--target', 'data.pool_size'))],
+)
+def test_scripts_of_servers_list_flags_and_fields(script, known):
+  done = python(f'launch/{script}.py', '--help')
+  assert done.returncode == 0
+  assert all(each in done.stdout for each in known)
+
+
+@pytest.mark.parametrize(
+  ('flags', 'message'),
+  [
+    ([], 'error: --target is missing'),
+    (['--target=http://127.0.0.1:9/v2'], 'error: --latency_budget_ms is missing'),
+    (
+      ['--target=http://127.0.0.1:9/v2', '--latency_budget_ms=-1'],
+      'error: --latency_budget_ms is -1.0; it must be > 0',
+    ),
+    (
+      ['--target=http://127.0.0.1:9/v2', '--latency_budget_ms=1'],
+      'holds the results of a raid; take another',
+    ),
+  ],
+)
+def test_a_raid_is_refused_before_it_asks(flags, message, tmp_path):
+  (tmp_path / 'attack.json').write_text('{}')
+  done = python('launch/attack.py', *flags, f'--workdir={tmp_path}')
+  assert done.returncode == 2
+  assert message in done.stderr
+  assert len(done.stderr.splitlines()) == 1
+
+
 def test_no_such_platform(tmp_path):
   done = python(
     'launch/profile_zoo.py',

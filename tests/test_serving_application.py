@@ -21,8 +21,9 @@ from psml_jax import attacks, defenses, servers, session
 from psml_jax.attacks import extraction, fingerprint
 from psml_jax.core import Knowledge, Query, Spec
 from psml_jax.servers.http import UnansweredError
-from psml_jax.serving import protocol
+from psml_jax.serving import asgi, protocol
 from psml_jax.serving.application import Limits
+from psml_jax.serving.asgi import Reply
 from tests import known_zoo, malformed, serving_local
 from tests.serving_local import (
   ABOUT,
@@ -228,6 +229,45 @@ def test_slow_clients_lose_their_turn(monkeypatch):
     assert post(url).status_code == 200
 
 
+CHUNKED = LINE + b'transfer-encoding: chunked\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+  'endless',
+  [
+    b'1\r\nx\r\n0\r\n' + b'a: b\r\n' * 2**13,
+    b'1\r\nx\r\n0\r\na: ' + b'b' * 2**16,
+    b'1;' + b'b' * 2**16,
+  ],
+  ids=['trailers', 'a trailer', 'an extension'],
+)
+def test_what_a_chunked_body_has_besides_is_bounded(endless, served):
+  host, port = served[0].split('/')[2].split(':')
+  with socket.create_connection((host, int(port)), timeout=30) as opened:
+    opened.sendall(CHUNKED)
+    assert b'401' in opened.recv(4096)
+    sent = 0
+    with contextlib.suppress(OSError):
+      opened.sendall(endless)
+      while sent < 2**26:
+        sent += opened.send(endless[-(2**14) :])
+    assert sent < 2**23
+
+
+def test_a_body_that_nobody_reads_is_not_waited_for(monkeypatch):
+  monkeypatch.setattr('psml_jax.serving.listener._HEAD_SECONDS', 0.3)
+  app, _ = application()
+  with listening(app) as url:
+    host, port = url.split('/')[2].split(':')
+    with socket.create_connection((host, int(port)), timeout=30) as opened:
+      opened.sendall(LINE + b'content-length: 100\r\n\r\nx')
+      received = b''
+      while part := opened.recv(4096):
+        received += part
+  assert received.startswith(b'HTTP/1.1 401')
+  assert received.count(b'HTTP/1.1') == 1
+
+
 def test_what_is_too_much_is_turned_away():
   app, host = application(limits=Limits(most_requests=2, deadline_seconds=20))
   release = threading.Event()
@@ -294,6 +334,19 @@ def test_a_timeout_does_not_tell_how_long_a_model_took():
     reply = httpx.post(f'{url}/infer', content=body, headers=FIRST)
     assert time.perf_counter() - began >= 0.3
     assert reply.status_code == 200
+
+
+@pytest.mark.parametrize('fields', [{}, {'reply': defenses.padded(200.0)}])
+def test_a_slow_body_uses_up_nothing_of_what_is_held(fields):
+  limits = Limits(hold_ms=0.0 if fields else 200.0)
+  app, _ = application(serving_local.table(**fields), limits)
+  body, own = protocol.encode_request(one(), 0.5, 1000.0)
+  head = KEYED + f'content-length: {len(body)}\r\n'.encode()
+  head += f'{protocol.HEAD_LENGTH}: {own[protocol.HEAD_LENGTH]}\r\n\r\n'.encode()
+  with listening(app) as url:
+    began = time.perf_counter()
+    assert raw(url, head + body[:9], rest=body[9:], pause=0.25) == 200
+    assert time.perf_counter() - began >= 0.45
 
 
 def test_nothing_goes_out_before_it_is_held():
@@ -395,10 +448,31 @@ def test_retries_are_billed():
     client.close()
 
 
+def test_what_a_proxy_says_is_in_doubt():
+  app, host = application()
+  told = []
+
+  async def proxy(scope, receive, send):
+    told.append(scope['path'])
+    if scope['method'] == 'POST' and len(told) < 3:
+      await app(scope, receive, lambda _: asyncio.sleep(0))
+      reply = Reply(502, b'bad gateway', [])
+      await asgi.send_reply(reply, send)
+    else:
+      await app(scope, receive, send)
+
+  with listening(proxy) as url:
+    client = servers.http(url, 'first')
+    assert client(Query.of(one(), Spec.of(0.5, 9.0))).served.tolist() == [True]
+    client.close()
+  assert dataclasses.astuple(client.ledger) == (1, 0, 0, 1, 0)
+  assert int(host.gate.log().queries) == client.ledger.billed == 2
+
+
 @pytest.mark.parametrize(
   ('change', 'key', 'message'),
   [
-    (lambda url: url, 'nobody', 'says 401: .*API key'),
+    (lambda url: url, 'nobody', 'says 401: .*API key; the key must be one'),
     (lambda url: url + 's', 'first', 'says 404: no such path.*address of a zoo'),
     (lambda url: url.replace('/models/zoo', ''), 'first', 'is no server of this'),
     (lambda url: 'http://127.0.0.1:9/v2/models/zoo', 'first', 'does not answer'),

@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import math
+import os
 
 import jax
 import jax.numpy as jnp
@@ -259,6 +260,23 @@ class TestVault:
     path.write_bytes(path.read_bytes()[:-5])
     assert vault.read(tmp_path) == [query]
     assert path.stat().st_mode & 0o777 == 0o600
+
+  def test_a_record_that_does_not_fit_is_taken_back(self, tmp_path, monkeypatch):
+    vault.Vault(tmp_path)
+    journal, query = vault.Journal(tmp_path), Asked(7, 3, 0.5, 9.0, 1)
+    write = os.write
+    with monkeypatch.context() as full:
+      full.setattr(os, 'write', lambda handle, data: write(handle, data[:-5]))
+      with pytest.raises(OSError, match='could not be written'):
+        journal([query])
+    journal([query._replace(number=8)])
+    assert [asked.number for asked in vault.read(tmp_path)] == [8]
+
+  def test_a_folder_of_others_is_refused(self, tmp_path):
+    (tmp_path / 'vault').mkdir()
+    (tmp_path / 'vault').chmod(0o770)
+    with pytest.raises(_validate.InputError, match='chmod 700'):
+      vault.Vault(tmp_path / 'vault')
 
   @pytest.mark.parametrize('text', ['', 'xyz', '00', '0' * 17])
   def test_a_damaged_secret_is_named(self, text, tmp_path):

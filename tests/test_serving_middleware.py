@@ -242,7 +242,12 @@ def test_what_is_not_a_query(served):
     assert set(reply.json()) == {'error'}
     assert reply.json()['error']['code'] is None
   assert len(host.asked) == before
-  assert [each.status for each in log[told:]] == [400, 405, 413, 415]  # No line for nobody.
+  assert [each.status for each in log[told:]] == [
+    400,
+    405,
+    413,
+    415,
+  ]  # No line for nobody.
   assert all(each.number == -1 for each in log[told:])
 
 
@@ -262,6 +267,22 @@ MALFORMED = {
   'no answer': {'messages': [], 'n': 0},
   'n of text': {'messages': [], 'n': 'x'},
   'stream of text': {'messages': [], 'stream': 'yes'},
+  'a seed too large': b'{"messages":[],"seed":1' + b'0' * 400 + b'}',
+  'an image elsewhere': {
+    'messages': [
+      {
+        'role': 'user',
+        'content': [{'type': 'image_url', 'image_url': {'url': 'http://mine/1.png'}}],
+      }
+    ]
+  },
+  'a part of another kind': {
+    'messages': [{'role': 'user', 'content': [{'type': 'file', 'file_id': 'x'}]}]
+  },
+  'a tool elsewhere': {
+    'messages': [],
+    'tools': [{'type': 'mcp', 'server_url': 'http://mine'}],
+  },
 }
 
 
@@ -284,6 +305,13 @@ MALFORMED_TENSORS = {
   'a field': {'inputs': [TENSOR], 'model_version': '3'},
   'a long id': {'inputs': [TENSOR], 'id': 'x' * 129},
   'no shape': {'inputs': [{'name': 'x'}]},
+  'memory of the host': {
+    'inputs': [{**TENSOR, 'parameters': {'shared_memory_region': 1}}]
+  },
+  'a kind of output': {
+    'inputs': [TENSOR],
+    'outputs': [{'name': 'y', 'parameters': {'classification': True}}],
+  },
 }
 
 
@@ -295,6 +323,52 @@ def test_malformed_tensors(name, served):
   assert reply.status_code == 400
   assert isinstance(reply.json()['error'], str)
   assert len(host.asked) == before
+
+
+def test_what_is_there_twice_goes_on_once(served):
+  ask, host, _ = served
+  tensor = b'{"name":"x","shape":[64,2],"shape":[1,2],"datatype":"FP32","data":[0,1]}'
+  ask('POST', INFER, content=b'{"inputs":[%b]}' % tensor)
+  assert host.asked[-1][1].count(b'shape') == 1
+  say = b'[{"role":"user","content":"a","content":"b"}]'
+  ask('POST', CHAT, content=b'{"messages":%b}' % say)
+  assert host.asked[-1][1].count(b'content') == 1
+
+
+def test_numbers_are_written_in_one_way():
+  texts = iter((b'[0.5,1]', b'[ 0.50, 1e0 ]', b'[[0.500, 1.0]]'))
+
+  async def host(scope, receive, send):
+    output = b'{"name":"y","shape":[1,2],"datatype":"FP32","data":%b}' % next(texts)
+    kind = [(b'content-type', b'application/json')]
+    await send({'type': 'http.response.start', 'status': 200, 'headers': kind})
+    await send({'type': 'http.response.body', 'body': b'{"outputs":[%b]}' % output})
+
+  app = Middleware(host, serving_hosts.guard(), ACCOUNTS)
+  with hosted() as (ask, _, _):
+    found = {
+      ask('POST', INFER, app=app, **inference(0.5, 9.0)).content for _ in range(3)
+    }
+  assert len(found) == 1
+
+
+def test_health_is_asked_once_at_a_time():
+  asked = []
+
+  async def host(scope, receive, send):
+    asked.append(scope['path'])
+    await asyncio.sleep(0.2)
+    await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+    await send({'type': 'http.response.body', 'body': b''})
+
+  app = Middleware(host, serving_hosts.guard(), ACCOUNTS)
+
+  async def many():
+    async with serving_hosts.client_of(app) as client:
+      return await asyncio.gather(*(client.get('/health') for _ in range(20)))
+
+  assert {reply.status_code for reply in asyncio.run(many())} == {200}
+  assert asked == ['/health']
 
 
 @pytest.mark.parametrize(
@@ -394,6 +468,20 @@ def test_answers_are_padded_to_the_limit_of_the_spec():
     assert reply.status_code == 504
 
 
+def test_a_slow_body_uses_up_nothing_of_the_padding():
+  request = json.dumps(asking(0.9, 4.0)['json']).encode()
+
+  async def slowly():
+    yield request[:5]
+    await asyncio.sleep(0.1)
+    yield request[5:]
+
+  with hosted(rules=Rules(pad=True, slack_ms=150.0)) as (ask, _, _):
+    began = time.perf_counter()
+    assert ask('POST', CHAT, content=slowly()).status_code == 200
+    assert time.perf_counter() - began >= 0.25
+
+
 def test_what_does_not_answer_is_given_up():
   with hosted(rules=Rules(deadline_seconds=0.1)) as (ask, host, _):
     host.wait = dict.fromkeys(BACKENDS, 30.0)
@@ -430,6 +518,7 @@ def test_the_rules_let_more_pass():
     (Rules(most_requests=0), 'rules.most_requests'),
     (Rules(slack_ms=-1.0), 'rules.slack_ms'),
     (Rules(response_headers=('X-Up',)), 'lower case'),
+    (Rules(added_headers={'authorization': 'Bearer x\n'}), "value of 'authorization'"),
   ],
 )
 def test_rules_are_checked(rules, message):
