@@ -11,6 +11,7 @@ all.
 """
 
 import asyncio
+import gc
 import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -115,6 +116,7 @@ class Model:
     batched: Any = self._batched
     batched.set_max_batch_size(sizes[-1])
     batched.set_batch_wait_timeout_s(replicas.batch_wait_ms / 1e3)
+    _freeze()
 
   async def __call__(self, images: np.ndarray) -> np.ndarray:
     answers: np.ndarray = await self._batched(images)
@@ -219,6 +221,7 @@ class Ingress:
       await asyncio.to_thread(
         lambda: self._gate.recall(vault.read(self._vault.directory))
       )
+    _freeze()
     if self._listener is not None:
       await self._listener.start()
     self._host.opened = True
@@ -311,3 +314,9 @@ def _keeper(plan: Plan) -> Any:
 def _dispatch_at_once() -> None:
   """Small programs run in the thread that calls them."""
   jax.config.update('jax_cpu_enable_async_dispatch', False)
+
+
+def _freeze() -> None:
+  """What is there at the start stays, so the garbage collector need not look at it."""
+  gc.collect()
+  gc.freeze()
