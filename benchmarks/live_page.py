@@ -132,8 +132,15 @@ def _middle(values: np.ndarray, digits: int) -> str:
 
 
 def _spread(values: np.ndarray, digits: int) -> str:
-  low, high = stats.bootstrap((values,), np.median, rng=0).confidence_interval
+  low, high = _interval(values)
   return f'{np.median(values):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})'
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+  if not np.ptp(values):
+    return values[0], values[0]
+  low, high = stats.bootstrap((values,), np.median, rng=0).confidence_interval
+  return float(low), float(high)
 
 
 def _sieges() -> list[Table]:
@@ -283,10 +290,7 @@ def _draw(live: Live) -> bytes:
   left.set_yticks(range(len(channels)), channels)
   left.invert_yaxis()
   left.set_xlim(0.4, 1.02)
-  left.set_xlabel(
-    'AUC; grey: chance alone; dotted: 0.55, the most that padding may leave',
-    fontsize=canvas.FONT,
-  )
+  left.set_xlabel('AUC; grey: by chance; dotted: 0.55', fontsize=canvas.FONT)
   right.set_xlim(left=0)
   right.set_xlabel('median latency (ms); hollow: bursts', fontsize=canvas.FONT)
   right.set_ylabel("goodput by the client's clock (%)", fontsize=canvas.FONT)
