@@ -267,7 +267,6 @@ MALFORMED = {
   'no answer': {'messages': [], 'n': 0},
   'n of text': {'messages': [], 'n': 'x'},
   'stream of text': {'messages': [], 'stream': 'yes'},
-  'a seed too large': b'{"messages":[],"seed":1' + b'0' * 400 + b'}',
   'an image elsewhere': {
     'messages': [
       {

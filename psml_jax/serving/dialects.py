@@ -121,7 +121,7 @@ def encode(value: Any) -> bytes:
   try:
     return msgspec.json.encode(value)
   except _BROKEN:
-    raise RequestError(400, 'the request holds a number that is too large') from None
+    raise RequestError(400, 'the request holds what JSON does not') from None
 
 
 def read_answer(body: bytes | memoryview, kind: Any) -> Any:
