@@ -9,13 +9,10 @@ pytestmark = [pytest.mark.serve, pytest.mark.slow]
 SIZES = study.Sizes(queries=40, rate=20.0, probes=90, gap_s=0.02)
 
 
-def test_a_study_counts_all_and_goes_on_where_it_was(tmp_path):
-  serving_zoo.make(tmp_path)
+def test_a_study_counts_all_and_goes_on_where_it_was(once, tmp_path):
+  zoo = once('served', serving_zoo.make) / 'zoo'
   first, again = (
-    study.run(
-      str(tmp_path / 'zoo'), str(tmp_path / 'live'), sizes=SIZES, switches=['none']
-    )
-    for _ in range(2)
+    study.run(str(zoo), str(tmp_path), sizes=SIZES, switches=['none']) for _ in range(2)
   )
   assert first.switches == again.switches
   assert first.hold_ms > 0
