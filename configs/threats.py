@@ -2,8 +2,7 @@
 
 python launch/threats.py --config=configs/threats.py --workdir=runs/threats
 
-Eleven minutes on two CPU cores with nothing else running, by the times of its parts.
-docs/results/threats.md has what to expect.
+Ten and a half minutes on two CPU cores; docs/results/threats.md has what to expect.
 
 `--config=configs/threats.py:tiny` is the same of one small zoo, for tests.
 """
