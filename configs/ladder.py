@@ -2,7 +2,8 @@
 
 python launch/ladder.py --config=configs/ladder.py --workdir=runs/ladder
 
-19 minutes on two CPU cores, `:gain` 12, `:channels` 6; docs/results/ladder.md has what to expect.
+19 minutes on two CPU cores, `:gain` 12, `:channels` 6; docs/results/ladder.md has what
+to expect.
 `--config=configs/ladder.py:channels` compares the ways to de-mix behind two defenses at
 one goodput; `:gain` is what the fingerprint gains over naive clients, for several
 surrogates, several naive clients and queries that are chosen in rounds; `:tiny` is the
