@@ -104,7 +104,7 @@ def running(workdir: str, haproxy: bool) -> Iterator[dict[str, tuple[str, Any, b
     root = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
     def planned(name: str, defense: dict[str, Any]) -> Any:
-      # A server has its vault to itself, so each gets a work directory of its own.
+      # A memory is of one server, so each gets a work directory of its own.
       (root / name).mkdir()
       for path in pathlib.Path(workdir).absolute().iterdir():
         if path.name != 'serving':

@@ -45,7 +45,7 @@ from tests import malformed
 _WORKDIR = flags.DEFINE_string('workdir', 'runs/live/zoo', 'Of a trained zoo.')
 _OUT = flags.DEFINE_string('out', 'runs/live/siege.json', 'What is written.')
 _SECONDS = flags.DEFINE_float('seconds', 60.0, 'Of each load.', lower_bound=5.0)
-_RATE = flags.DEFINE_float('rate', 20.0, 'Of the load, queries a second.')
+_RATE = flags.DEFINE_float('rate', 40.0, 'Of the load, queries a second.')
 _PARTS = flags.DEFINE_list('parts', ['kills', 'overload', 'malformed'], 'What is done.')
 _EVERY_SECONDS = 5.0
 _DEADLINE_SECONDS = 10.0

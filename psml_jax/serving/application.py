@@ -106,14 +106,10 @@ class Application:
       '/v2/health/live': lambda: b'',
       '/v2/health/ready': self._ready,
     }
-    self._get_with_key = {model: self._metadata, f'{model}/ready': self._ready}
-    self._infer_at = f'{model}/infer'
-    for version in (f'{model}/versions/1',):
-      self._get_with_key |= {
-        version: self._metadata,
-        f'{version}/ready': self._ready,
-      }
-    self._infer_paths = {self._infer_at, f'{model}/versions/1/infer'}
+    models = model, f'{model}/versions/1'
+    self._get_with_key = dict.fromkeys(models, self._metadata)
+    self._get_with_key |= {f'{path}/ready': self._ready for path in models}
+    self._infer_paths = {f'{path}/infer' for path in models}
 
   async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
     if scope['type'] == 'lifespan':

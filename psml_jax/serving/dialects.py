@@ -112,18 +112,6 @@ def decode(body: bytes | memoryview, kind: Any) -> Any:
     ) from None
 
 
-def encode(value: Any) -> bytes:
-  """JSON that goes on.
-
-  Raises:
-    RequestError: 400, it holds what JSON cannot.
-  """
-  try:
-    return msgspec.json.encode(value)
-  except _BROKEN:
-    raise RequestError(400, 'the request holds what JSON does not') from None
-
-
 def read_answer(body: bytes | memoryview, kind: Any) -> Any:
   """Reads JSON of an answer.
 

@@ -20,7 +20,6 @@ from psml_jax.serving.dialects import (
   check_fields,
   check_rows,
   decode,
-  encode,
   read_answer,
   take_spec,
 )
@@ -30,7 +29,6 @@ from psml_jax.serving.rules import Rules
 _HEAD_LENGTH = protocol.HEAD_LENGTH.encode()
 _REQUEST = {'id', 'inputs', 'outputs', 'parameters'}
 _PARAMETERS = {'binary_data_output'}
-_LONGEST_ID = 128
 
 
 class _Input(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -116,11 +114,11 @@ class OpenInference:
     rows = max((max(each.shape[:1], default=1) for each in inputs), default=1)
     check_rows(rows, self._most_rows)
     id = decode(memoryview(fields.get('id', msgspec.Raw(b'""'))), str)
-    if len(id) > _LONGEST_ID:
-      raise RequestError(400, f'id is longer than {_LONGEST_ID} characters')
+    if len(id) > protocol.LONGEST_ID:
+      raise RequestError(400, f'id is longer than {protocol.LONGEST_ID} characters')
     if id:
       known['id'] = id
-    rest, made = bytes(whole[size:]), encode(known)
+    rest, made = bytes(whole[size:]), msgspec.json.encode(known)
 
     def forward(model: str) -> Forward:
       paths = model_path(model, '/infer')

@@ -21,7 +21,6 @@ from psml_jax.serving.dialects import (
   check_fields,
   check_rows,
   decode,
-  encode,
   take_spec,
 )
 from psml_jax.serving.protocol import RequestError
@@ -85,10 +84,9 @@ class OpenAI:
 
     # Of a field that is there twice another parser might take the other one.
     known = {name: decode(memoryview(raw), Any) for name, raw in fields.items()}
-    encode(known)
 
     def forward(model: str) -> Forward:
-      named = encode({**known, 'model': model})
+      named = msgspec.json.encode({**known, 'model': model})
       return Forward(self._path, self._path.encode(), [JSON], named)
 
     kept = self._rules.response_fields

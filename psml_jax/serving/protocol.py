@@ -33,10 +33,8 @@ import numpy as np
 
 INPUT, OUTPUT, SERVED = 'images', 'probabilities', 'served'
 HEAD_LENGTH = 'inference-header-content-length'
-BILLED = (200, 412, 504)
-"""Statuses whose queries are billed."""
 _PARAMETERS = ('binary_data_output', 'max_latency_ms', 'min_accuracy', 'timeout')
-_LONGEST_ID = 128
+LONGEST_ID = 128
 _NUMBER_BYTES = 24
 _HEAD_BYTES = 16_384
 
@@ -149,8 +147,8 @@ def decode_request(zoo: Zoo, body: bytes, head_length: str | None) -> Inference:
     raise RequestError(
       400, f'the request is not as it must be: {_said(error)}'
     ) from None
-  if len(request.id) > _LONGEST_ID:
-    raise RequestError(400, f'id is longer than {_LONGEST_ID} characters')
+  if len(request.id) > LONGEST_ID:
+    raise RequestError(400, f'id is longer than {LONGEST_ID} characters')
   for name in request.parameters:
     if name not in _PARAMETERS:
       raise RequestError(400, f'parameters must be of {", ".join(_PARAMETERS)}')

@@ -57,9 +57,8 @@ class Vault:
         raise ValueError("it must be its owner's alone, see chmod 700")
       self._secret = self._read_or_make()
       self._turn, self._memory = self._lock('next'), self._lock('memory')
-      self._given()
       asked = read(self.directory)
-      self._least = asked[-1].number + 1 if asked else 0
+      self._least = max(self._given(), asked[-1].number + 1 if asked else 0)
     except (OSError, ValueError) as error:
       raise _validate.InputError(
         f'{self.directory} holds no secret of a server that can be read: {error}'
