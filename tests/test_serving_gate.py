@@ -15,7 +15,7 @@ from psml_jax import _validate, defenses
 from psml_jax.core import Query, Spec
 from psml_jax.defenses.reply import untouched
 from psml_jax.serving import accounts, vault
-from psml_jax.serving.gate import Asked, Decision, Gate
+from psml_jax.serving.gate import MOST_QUERIES, Asked, Counted, Decision, Gate
 from tests import known_zoo
 from tests.serving_local import OUTPUTS, PROFILE, SECRET, gate, table
 
@@ -87,6 +87,32 @@ def test_many_rows_are_as_many_queries(name):
   singles = [one.decide(1, 0.5, 3.0)[0] for _ in range(40)]
   assert many.decide(1, 0.5, 3.0, 40) == singles
   assert {decision.model for decision in singles} > {0}
+
+
+@pytest.mark.parametrize('name', SERVERS)
+def test_specs_that_are_asked_again_are_decided_as_any(name):
+  few = asked(3)
+  order = np.random.default_rng(2).integers(0, 3, 200)
+  queries = [few[i] for i in order] + asked(600) + [few[i] for i in order]
+  _, _, transcript = pure(table(**SERVERS[name]), queries)
+  made = gate(table(**SERVERS[name]))
+  models = [made.decide(*query)[0].model for query in queries]
+  assert models == transcript.model.tolist()
+
+
+def test_numbers_may_come_in_any_order():
+  order = 7, 9, 8, 3, MOST_QUERIES - 1, MOST_QUERIES
+  left = iter(order)
+
+  class Given:
+    def take(self, count):
+      return [next(left)]
+
+  server = table(**SERVERS['capped'])
+  made = gate(server, numbers=Given())
+  for number in order:
+    fresh = gate(server, numbers=Counted(number))
+    assert made.decide(1, 0.5, 3.0) == fresh.decide(1, 0.5, 3.0)
 
 
 def test_memory_and_counts_come_back_from_the_journal(tmp_path):

@@ -13,6 +13,7 @@ serial.
 """
 
 import math
+import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -30,6 +31,9 @@ from psml_jax.servers.base import Front, kept
 MOST_QUERIES = 2**31 - 1
 """How many queries one secret serves."""
 _WIDTHS = (1, 32)
+_PACKED, _PACKED_NUMBER = struct.Struct('=iiff'), 4
+_NOBODY = _PACKED.pack(-1, -1, 0.0, 0.0)
+_MOST_AHEAD = 256
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -134,11 +138,12 @@ class Gate:
     journal: Callable[[Sequence[Asked]], None] | None = None,
   ) -> None:
     _validate.positive_int('num_classes', num_classes)
-    self._front = front
+    self._front, self._clients, self._learns = front, front.clients, front.learns
     self._numbers: Numbers = numbers or Counted()
     self._journal = journal
     self._lock = threading.Lock()
     self._bills: dict[int, list[int]] = {}
+    self._ahead: dict[bytes, tuple[int, list[int]]] = {}
     state = front.init(key)
     self._secret = state.key
     self._memory, self._reply_memory = state.memory[:2], state.memory[2]
@@ -146,20 +151,19 @@ class Gate:
     self._reply = jax.jit(self._replying, donate_argnums=1)
     self._untouched = type(front.reply) is type(untouched())  # Others derive from it.
     for width in _WIDTHS:
-      nobody = np.full((width, 4), -1, np.int32)
-      _, self._memory = self._decide(self._secret, self._memory, nobody)
+      self._models([_NOBODY] * width)
     if not self._untouched:
       self._transform(0, 0, 0.0, 0.0, np.zeros(num_classes, np.float32), 0.0, False)
 
   @property
   def clients(self) -> int:
     """How many clients it tells apart: their ids are below it."""
-    return self._front.clients
+    return self._clients
 
   @property
   def learns(self) -> bool:
     """Whether an answer depends on the queries before it: then there is one gate."""
-    return self._front.learns
+    return self._learns
 
   @property
   def changes_replies(self) -> bool:
@@ -200,17 +204,16 @@ class Gate:
       if numbers[-1] > MOST_QUERIES:
         raise OverflowError(f'a secret serves {MOST_QUERIES} queries; take a new one')
       spec = _float32(min_accuracy), _float32(max_latency_ms)
-      packed = np.empty((rows, 4), np.int32)
-      packed[:, 0], packed[:, 1] = numbers, client
-      packed[:, 2:].view(np.float32)[:] = spec
-      models = self._models(packed)
-      decided = [Decision(*each) for each in zip(numbers, models, strict=True)]
+      models = self._models_of(numbers, client, spec)
       if self._journal:
-        self._journal([Asked(i, client, *spec, model, request) for i, model in decided])
+        asked = client, *spec
+        self._journal(
+          [Asked(i, *asked, model, request) for i, model in zip(numbers, models)]
+        )
       bill = self._bills.setdefault(client, [0, 0])
       bill[0] += rows
       bill[1] += sum(model >= 0 for model in models)
-    return decided
+    return [Decision(*each) for each in zip(numbers, models, strict=True)]
 
   def reply(
     self,
@@ -274,25 +277,43 @@ class Gate:
       self._remember(batch)
 
   def _remember(self, queries: Sequence[Asked]) -> None:
-    if not queries or not self.learns:
-      return
-    packed = np.empty((len(queries), 4), np.int32)
-    packed[:, :2] = [(query.number, query.client) for query in queries]
-    packed[:, 2:].view(np.float32)[:] = [
-      (query.min_accuracy, query.max_latency_ms) for query in queries
-    ]
-    self._models(packed)
+    if queries and self.learns:
+      self._models([_PACKED.pack(*query[:4]) for query in queries])
 
-  def _models(self, packed: np.ndarray) -> list[int]:
+  def _models_of(
+    self, numbers: Sequence[int], client: int, spec: tuple[float, float]
+  ) -> list[int]:
+    """Decides about queries of one client and spec.
+
+    Where that needs no memory, a spec that is asked again is decided about for the next
+    numbers as well, which costs no more: a client who repeats it then seldom waits for
+    a program.
+    """
+    if self.learns or len(numbers) > 1:
+      return self._models([_PACKED.pack(number, client, *spec) for number in numbers])
+    (number,) = numbers
+    asked = _PACKED.pack(number, client, *spec)[_PACKED_NUMBER:]
+    first, models = self._ahead.get(asked, (number, []))
+    if not 0 <= number - first < len(models):
+      width = _WIDTHS[bool(models)]
+      numbers = range(number, min(number + width, MOST_QUERIES + 1))
+      models = self._models([_PACKED.pack(i, client, *spec) for i in numbers])
+      first, self._ahead[asked] = number, (number, models)
+      if len(self._ahead) > _MOST_AHEAD:
+        del self._ahead[next(iter(self._ahead))]
+    return [models[number - first]]
+
+  def _models(self, queries: Sequence[bytes]) -> list[int]:
     """Decides about packed queries, and remembers them."""
     models: list[int] = []
-    for start in range(0, len(packed), _WIDTHS[-1]):
-      part = packed[start : start + _WIDTHS[-1]]
+    for start in range(0, len(queries), _WIDTHS[-1]):
+      part = queries[start : start + _WIDTHS[-1]]
       width = next(width for width in _WIDTHS if width >= len(part))
-      if len(part) < width:
-        part = np.pad(part, ((0, width - len(part)), (0, 0)), constant_values=-1)
-      found, self._memory = self._decide(self._secret, self._memory, part)
-      models += np.asarray(found)[: len(packed) - start].tolist()
+      packed = b''.join(part) + _NOBODY * (width - len(part))
+      found, self._memory = self._decide(
+        self._secret, self._memory, np.frombuffer(packed, np.int32).reshape(width, 4)
+      )
+      models += np.asarray(found).tolist()[: len(part)]
     return models
 
   def _deciding(
