@@ -205,7 +205,6 @@ def _straight(model: int) -> Any:
 
 def _bare() -> Any:
   """A deployment of one model, as a tutorial has it."""
-  import ray
   from starlette.requests import Request
   from starlette.responses import Response
 
@@ -214,8 +213,7 @@ def _bare() -> Any:
 
   class Bare:
     def __init__(self, plan: Any, model: int) -> None:
-      keeper = deployments._keeper(plan)
-      found = ray.get(keeper.model.remote(plan.names[model]))
+      found = deployments.kept(plan, deployments.model_of(plan.names[model]))
       self._shape = 1, *plan.zoo.image_shape
       self._model = Compiled(found, plan.zoo.image_shape, (1,))
 

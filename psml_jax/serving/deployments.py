@@ -6,26 +6,26 @@ the port itself (see `listener`), which saves the hop of a proxy; or Ray's HAPro
 and deals requests out to them. The ingress decides, by secret and numbers of the vault.
 Where the defense remembers clients, one replica has the memory and the others stand by:
 when it dies, the next one gets the vault's lock, reads from the journal what was asked,
-and listens. The keeper, a named actor that outlives all of them, reads the zoo once for
-all.
+and listens. The keeper, a named actor that outlives all of them, has defense and models
+for them.
 """
 
 import asyncio
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from psml_jax.servers.base import Front
 from psml_jax.serving import accounts, vault
 from psml_jax.serving._extra import needs
 from psml_jax.serving.application import Application
 from psml_jax.serving.compiled import Compiled
 from psml_jax.serving.config import Serving
 from psml_jax.serving.gate import Decision, Gate, Replied
+from psml_jax.serving.keeper import Keeper
 from psml_jax.serving.listener import Listener
 from psml_jax.serving.protocol import Inference, Zoo
 
@@ -36,6 +36,7 @@ with needs('serve'):
   from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 NAMESPACE = 'psml_jax'
+FRONT = 'front'
 _GONE = (RayActorError, BackPressureError, DeploymentUnavailableError)
 _AGAIN_SECONDS = 0.02
 
@@ -44,7 +45,7 @@ class Plan(NamedTuple):
   """What every process of a server is told; it holds no secret.
 
   Attributes:
-    directory: the experiment's work directory, which the keeper reads.
+    directory: the experiment's work directory.
     data_dir: of the experiment.
     serving: the config.
     zoo: what clients may know.
@@ -52,6 +53,7 @@ class Plan(NamedTuple):
     keys: the table of API keys.
     host: where the ingress listens.
     port: likewise.
+    keeper: its name, of this server alone: a cluster may have one of another run.
   """
 
   directory: str
@@ -62,6 +64,7 @@ class Plan(NamedTuple):
   keys: str
   host: str
   port: int
+  keeper: str
 
   @property
   def vault(self) -> str:
@@ -74,34 +77,9 @@ class Plan(NamedTuple):
     return f'http://{self.host}:{self.port}/v2/models/{self.serving.name}'
 
   @property
-  def keeper(self) -> str:
-    """The name of the keeper."""
-    return f'keeper-{self.serving.name}'
-
-  @property
   def application(self) -> str:
     """The name of the application."""
     return f'psml_jax-{self.serving.name}'
-
-
-class Keeper:
-  """Reads the zoo, and hands it out."""
-
-  def __init__(self, plan: Plan) -> None:
-    from psml_jax.serving import models  # Nothing else needs what it imports.
-
-    self._models = models
-    self._served = models.read(plan.directory, plan.serving, plan.data_dir)
-    config, profile = self._served.experiment.config, self._served.profile
-    self._front = models.front(plan.directory, config, profile, plan.serving)
-
-  def front(self) -> Front:
-    """Router, defense and reply."""
-    return self._front
-
-  def model(self, name: str) -> Any:
-    """A model of the zoo, on the host."""
-    return self._models.model(self._served, name)
 
 
 class Model:
@@ -111,8 +89,7 @@ class Model:
     _dispatch_at_once()
     replicas = plan.serving.replicas(name)
     sizes = replicas.batch_sizes
-    model = ray.get(_keeper(plan).model.remote(name))
-    self._model = Compiled(model, plan.zoo.image_shape, sizes)
+    self._model = Compiled(kept(plan, model_of(name)), plan.zoo.image_shape, sizes)
     batched: Any = self._batched
     batched.set_max_batch_size(sizes[-1])
     batched.set_batch_wait_timeout_s(replicas.batch_wait_ms / 1e3)
@@ -192,7 +169,7 @@ class Ingress:
     _dispatch_at_once()
     self._vault = vault.Vault(plan.vault)
     self._gate = Gate(
-      await _keeper(plan).front.remote(),
+      kept(plan, FRONT),
       vault.key(self._vault.secret),
       num_classes=plan.zoo.num_classes,
       numbers=vault.Leased(self._vault.lease),
@@ -269,7 +246,7 @@ def application(plan: Plan, ingress: type[Ingress] = Ingress) -> Any:
     resources = {'num_cpus': replicas.num_cpus, 'num_gpus': replicas.num_gpus}
     made: Any = serve.deployment(
       Model,
-      name=f'model-{name}',
+      name=model_of(name),
       ray_actor_options=resources,
       # The ingress admits no more; were it full, its status would tell of the model,
       # and Ray's router would wait longer and longer before it tries again.
@@ -277,6 +254,7 @@ def application(plan: Plan, ingress: type[Ingress] = Ingress) -> Any:
       max_queued_requests=2 * limits.most_requests,
       health_check_period_s=2,
       health_check_timeout_s=10,
+      graceful_shutdown_wait_loop_s=_AGAIN_SECONDS,
       logging_config=quiet,
       **number,
     )
@@ -289,26 +267,43 @@ def application(plan: Plan, ingress: type[Ingress] = Ingress) -> Any:
     max_ongoing_requests=2 * limits.most_requests,
     health_check_period_s=2,
     health_check_timeout_s=10,
+    graceful_shutdown_wait_loop_s=_AGAIN_SECONDS,
     logging_config=quiet,
   )
   return door.bind(plan, *handles)
 
 
-def start_keeper(plan: Plan) -> Any:
-  """Starts the keeper of a server, or finds it where it runs already."""
+def start_keeper(plan: Plan, held: Mapping[str, Any]) -> Any:
+  """Starts the keeper of a server.
+
+  Args:
+    plan: of the server.
+    held: what `kept` finds by name: `FRONT`, and each model by `model_of`.
+
+  Returns:
+    The actor.
+  """
   options = {
     'name': plan.keeper,
     'namespace': NAMESPACE,
     'lifetime': 'detached',
-    'get_if_exists': True,
     'max_restarts': -1,
     'num_cpus': 0,
   }
-  return ray.remote(Keeper).options(**options).remote(plan)
+  pickled = {name: ray.cloudpickle.dumps(value) for name, value in held.items()}
+  return ray.remote(Keeper).options(**options).remote(pickled)
 
 
-def _keeper(plan: Plan) -> Any:
-  return ray.get_actor(plan.keeper, namespace=NAMESPACE)
+def kept(plan: Plan, name: str) -> Any:
+  """What the keeper of a server has by a name."""
+  keeper = ray.get_actor(plan.keeper, namespace=NAMESPACE)
+  found: Any = ray.get(keeper.get.remote(name))
+  return ray.cloudpickle.loads(found)
+
+
+def model_of(name: str) -> str:
+  """What the keeper calls a model."""
+  return f'model-{name}'
 
 
 def _dispatch_at_once() -> None:

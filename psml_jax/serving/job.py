@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import secrets
 import signal
 import sys
 import threading
@@ -118,6 +119,7 @@ def planned(
     str(_keys(directory / 'serving', serving, front.clients)),
     host,
     port,
+    f'keeper-{secrets.token_hex(8)}',
   )
 
 
@@ -171,9 +173,14 @@ def serving(plan: Any, ingress: Any = None, *, prefix: str = '/') -> Iterator[No
   from psml_jax.serving import deployments
   from psml_jax.serving.deployments import ray, serve
 
-  keeper = deployments.start_keeper(plan)
+  served = models.read(plan.directory, plan.serving, plan.data_dir)
+  config, profile = served.experiment.config, served.profile
+  held: dict[str, Any] = {
+    deployments.model_of(name): models.model(served, name) for name in plan.names
+  }
+  held[deployments.FRONT] = models.front(plan.directory, config, profile, plan.serving)
+  keeper = deployments.start_keeper(plan, held)
   try:
-    ray.get(keeper.front.remote())
     handle = serve.run(
       deployments.application(plan, ingress or deployments.Ingress),
       name=plan.application,
