@@ -26,7 +26,7 @@ from psml_jax.experiments import extraction_stage, harness, plan, raid
 from psml_jax.experiments import workdir as workdir_files
 from psml_jax.experiments.artifacts import EXTRACTION, Record
 from psml_jax.experiments.experiment import latency_budget
-from psml_jax.serving import arrivals, models
+from psml_jax.serving import arrivals, deployments, models
 from psml_jax.serving.config import parse
 from psml_jax.serving.load import Offered
 from psml_jax.serving.target import Target, listening
@@ -49,12 +49,16 @@ def main(argv: list[str]) -> None:
   out.parent.mkdir(parents=True, exist_ok=True)
   served = models.read(workdir, parse({}), None)
   began = time.perf_counter()
-  with listening(workdir, served, {}) as target:
-    rows = [_raided(name, size, target, served) for name in _ATTACKS for size in _SIZES]
+  with deployments.connected():
+    with listening(workdir, served, {}) as target:
+      rows = [
+        _raided(name, size, target, served) for name in _ATTACKS for size in _SIZES
+      ]
+    capped = _capped(workdir, served)
   found = {
     'device': _device.name(),
     'raids': rows,
-    'capped': _capped(workdir, served),
+    'capped': capped,
     'seconds': time.perf_counter() - began,
   }
   out.write_text(json.dumps(found, indent=1) + '\n')

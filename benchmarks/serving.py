@@ -118,12 +118,16 @@ def running(workdir: str, haproxy: bool) -> Iterator[dict[str, tuple[str, Any, b
       for name, defense in SERVERS.items()
       if name in _SERVERS.value
     }
-    stack.enter_context(job.cluster(proxy, proxy=True))
+    # Ray is imported by the first plan, behind HAProxy's variable of the environment.
+    from psml_jax.serving import deployments
+    from psml_jax.serving.ingress import Ingress
+
+    stack.enter_context(deployments.connected(proxy=(proxy.host, proxy.port)))
     found = {}
     for name, plan in plans.items():
-      ingress = _straight(smallest) if name == 'without' else None
+      ingress = _straight(smallest) if name == 'without' else Ingress
       prefix = f'/v2/models/{name}'
-      stack.enter_context(job.serving(plan, ingress, prefix=prefix))
+      stack.enter_context(deployments.serving(plan, ingress, prefix=prefix))
       key = pathlib.Path(plan.vault, job.FIRST_KEY).read_text().strip()
       body, headers = protocol.encode_request(image, accuracy, latency)
       port = proxy.port if haproxy else plan.port
@@ -186,9 +190,9 @@ def _request(served: Any, smallest: int) -> tuple[np.ndarray, float, float]:
 
 def _straight(model: int) -> Any:
   """An ingress that hands each request to one model, and notes nothing."""
-  from psml_jax.serving import deployments
+  from psml_jax.serving import ingress
 
-  class Host(deployments.Host):
+  class Host(ingress.Host):
     async def decide(self, client: int, request: Any, name: int) -> list[Decision]:
       return [Decision(0, model)]
 
@@ -197,7 +201,7 @@ def _straight(model: int) -> Any:
 
       return Replied(args[3], args[4])
 
-  class Straight(deployments.Ingress):
+  class Straight(ingress.Ingress):
     host = Host
 
   return Straight
@@ -208,12 +212,13 @@ def _bare() -> Any:
   from starlette.requests import Request
   from starlette.responses import Response
 
-  from psml_jax.serving import deployments
   from psml_jax.serving.compiled import Compiled
+  from psml_jax.serving.deployments import model_of
+  from psml_jax.serving.keeper import kept
 
   class Bare:
     def __init__(self, plan: Any, model: int) -> None:
-      found = deployments.kept(plan, deployments.model_of(plan.names[model]))
+      found = kept(plan.keeper, model_of(plan.names[model]))
       self._shape = 1, *plan.zoo.image_shape
       self._model = Compiled(found, plan.zoo.image_shape, (1,))
 

@@ -32,7 +32,7 @@ from absl import app, flags
 
 from psml_jax import _device
 from psml_jax.core import Spec
-from psml_jax.serving import arrivals, inventory, models, protocol, vault
+from psml_jax.serving import arrivals, deployments, inventory, models, protocol, vault
 from psml_jax.serving.application import name as digest
 from psml_jax.serving.config import parse
 from psml_jax.serving.gate import Gate
@@ -305,7 +305,7 @@ def _fresh(fields: dict[str, Any]) -> Iterator[tuple[Target, models.Served]]:
   for old in (workdir / 'serving').glob('*'):
     old.unlink()
   served = models.read(workdir, parse(fields), None)
-  with listening(workdir, served, fields) as target:
+  with deployments.connected(), listening(workdir, served, fields) as target:
     yield target, served
 
 

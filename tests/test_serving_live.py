@@ -9,6 +9,11 @@ pytestmark = [pytest.mark.serve, pytest.mark.slow]
 SIZES = study.Sizes(queries=40, rate=20.0, probes=90, gap_s=0.02)
 
 
+def test_a_study_begins_with_the_switch_that_the_others_need(tmp_path):
+  with pytest.raises(ValueError, match="'padded' before 'none', which must be first"):
+    study.run('zoo', str(tmp_path), switches=['padded', 'none'])
+
+
 def test_a_study_counts_all_and_goes_on_where_it_was(once, tmp_path):
   zoo = once('served', serving_zoo.make) / 'zoo'
   first, again = (

@@ -37,9 +37,11 @@ pytestmark = [pytest.mark.serve, pytest.mark.slow]
 class Server:
   """A server that runs, and what it has printed so far."""
 
-  def __init__(self, zoo, folder, *flags):
-    self.zoo, self.folder, self.log = zoo, folder, folder / 'log'
+  def __init__(self, zoo, folder, *flags, cluster=None):
+    self.log, self.cluster = folder / 'log', cluster
     folder.mkdir()
+    if cluster:
+      flags = *flags, f'--address={cluster.address}'
     self.vault = zoo / 'serving'
     self.vault.mkdir(mode=0o700, exist_ok=True)
     table = self.vault / 'keys.csv'
@@ -81,9 +83,9 @@ class Server:
 
   def kill_ingress(self):
     """Kills the one that listens, and waits until the server answers again."""
-    port = int(self.url.split('/')[2].split(':')[1])
-    ours = psutil.Process(self.process.pid).children(recursive=True)
-    title = 'ray::ServeReplica:psml_jax-zoo:ingress'
+    port, name = int(self.url.split('/')[2].split(':')[1]), self.url.split('/')[-1]
+    ours = psutil.Process(self.cluster.process.pid).children(recursive=True)
+    title = f'ray::ServeReplica:psml_jax-{name}:ingress'
     (found,) = [
       each
       for each in ours
@@ -94,7 +96,7 @@ class Server:
       )
     ]
     found.kill()
-    ready = self.url.replace('/models/zoo', '/health/ready')
+    ready = self.url.replace(f'/models/{name}', '/health/ready')
     end, times = time.monotonic() + SECONDS, 0
     while times < 3:
       assert time.monotonic() < end
@@ -114,9 +116,33 @@ class Server:
     self.process.wait(SECONDS)
 
 
+class Cluster:
+  """A Ray cluster of this machine, for servers that are told its address."""
+
+  code = """
+import ray
+from psml_jax.serving.deployments import ALONE
+print(ray.init('local', log_to_driver=False, **ALONE).address_info['address'])
+input()
+"""
+
+  def __init__(self):
+    self.process = subprocess.Popen(
+      [sys.executable, '-uc', self.code],
+      env=os.environ | {'PYTHONPATH': str(ROOT)},
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    self.address = self.process.stdout.readline().strip()
+
+  def stop(self):
+    self.process.communicate('\n', timeout=SECONDS)
+
+
 @contextlib.contextmanager
-def running(zoo, folder, *flags):
-  server = Server(zoo, folder, *flags)
+def running(zoo, folder, *flags, cluster=None):
+  server = Server(zoo, folder, *flags, cluster=cluster)
   try:
     yield server
   finally:
@@ -133,9 +159,18 @@ def zoo(once):
 
 
 @pytest.fixture(scope='module')
-def server(zoo, tmp_path_factory):
+def cluster():
+  """A Ray cluster that has no server."""
+  started = Cluster()
+  yield started
+  started.stop()
+
+
+@pytest.fixture(scope='module')
+def server(zoo, cluster, tmp_path_factory):
   """An undefended server."""
-  with running(zoo, tmp_path_factory.mktemp('serve') / 'plain') as started:
+  folder = tmp_path_factory.mktemp('serve') / 'plain'
+  with running(zoo, folder, cluster=cluster) as started:
     yield started
 
 
@@ -249,15 +284,16 @@ def test_a_raid_by_the_launch_script(server, tmp_path):
   assert int(after.served - before.served) == found['served']
 
 
-def test_budgets_survive_a_killed_ingress_and_no_secret_is_told(zoo, tmp_path):
+def test_budgets_survive_a_killed_ingress_and_no_secret_is_told(zoo, cluster, tmp_path):
   profile = experiment(zoo).profile()
   flags = (
     '--config.defense.name=budget',
     '--config.defense.value=3',
     '--config.defense.fields={"cap": 0.0, "clients": 4}',
     '--config.ingress=2',
+    '--config.name=budget',
   )
-  with running(zoo, tmp_path / 'budget', *flags) as server:
+  with running(zoo, tmp_path / 'budget', *flags, cluster=cluster) as server:
     victim = profile.index('medium')
     corner = Spec.of(profile.accuracy[victim], profile.latency_ms[victim])
     image = np.zeros((1, 8, 8, 1), np.float32)

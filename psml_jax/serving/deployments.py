@@ -1,224 +1,104 @@
-"""The server on Ray Serve: a deployment a model, an ingress, and a keeper.
+"""The server on Ray Serve: a deployment a model, and one of the ingress.
 
-Each model is one deployment, whose replicas batch what waits for them. The ingress is
-one too, so that Ray replaces a replica that dies; but each of its replicas listens at
-the port itself (see `listener`), which saves the hop of a proxy; or Ray's HAProxy does
-and deals requests out to them. The ingress decides, by secret and numbers of the vault.
-Where the defense remembers clients, one replica has the memory and the others stand by:
-when it dies, the next one gets the vault's lock, reads from the journal what was asked,
-and listens. The keeper, a named actor that outlives all of them, has defense and models
-for them.
+Ray replaces a replica that dies, of a model as of the ingress. What replicas start with
+they have of the `keeper`.
 """
 
-import asyncio
-import gc
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import warnings
+from collections.abc import Iterator
+from typing import Any
 
-import jax
-import numpy as np
-
-from psml_jax.serving import accounts, vault
+from psml_jax._validate import InputError
+from psml_jax.serving import models
 from psml_jax.serving._extra import needs
-from psml_jax.serving.application import Application
-from psml_jax.serving.compiled import Compiled
-from psml_jax.serving.config import Serving
-from psml_jax.serving.gate import Decision, Gate, Replied
-from psml_jax.serving.keeper import Keeper
-from psml_jax.serving.listener import Listener
-from psml_jax.serving.protocol import Inference, Zoo
+from psml_jax.serving.ingress import FRONT, Ingress
+from psml_jax.serving.keeper import NAMESPACE, start
+from psml_jax.serving.plan import Plan
+from psml_jax.serving.replica import Model
 
 with needs('serve'):
   import ray
   from ray import serve
-  from ray.exceptions import RayActorError
-  from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
-NAMESPACE = 'psml_jax'
-FRONT = 'front'
-_GONE = (RayActorError, BackPressureError, DeploymentUnavailableError)
-_AGAIN_SECONDS = 0.02
+_STOP_SECONDS = 0.02
+ALONE = {
+  'include_dashboard': False,
+  'num_cpus': os.cpu_count(),
+  '_node_ip_address': '127.0.0.1',
+}
+"""Of a cluster of this machine, which nobody else can reach."""
 
 
-class Plan(NamedTuple):
-  """What every process of a server is told; it holds no secret.
+@contextlib.contextmanager
+def connected(
+  address: str | None = None, *, proxy: tuple[str, int] | None = None
+) -> Iterator[None]:
+  """Connects to a Ray cluster, or starts one of this machine and stops it again.
 
-  Attributes:
-    directory: the experiment's work directory.
-    data_dir: of the experiment.
-    serving: the config.
-    zoo: what clients may know.
-    names: of the models, in the order of the router's.
-    keys: the table of API keys.
-    host: where the ingress listens.
-    port: likewise.
-    keeper: its name, of this server alone: a cluster may have one of another run.
+  Args:
+    address: of a cluster that runs.
+    proxy: host and port where Ray listens; nowhere unless given.
+
+  Raises:
+    InputError: Ray does not start, or is not at the address.
   """
-
-  directory: str
-  data_dir: str | None
-  serving: Serving
-  zoo: Zoo
-  names: tuple[str, ...]
-  keys: str
-  host: str
-  port: int
-  keeper: str
-
-  @property
-  def vault(self) -> str:
-    """The folder of secret, numbers and journals."""
-    return os.path.join(self.directory, 'serving')
-
-  @property
-  def url(self) -> str:
-    """Of the zoo."""
-    return f'http://{self.host}:{self.port}/v2/models/{self.serving.name}'
-
-  @property
-  def application(self) -> str:
-    """The name of the application."""
-    return f'psml_jax-{self.serving.name}'
-
-
-class Model:
-  """A replica of a model."""
-
-  def __init__(self, plan: Plan, name: str) -> None:
-    _dispatch_at_once()
-    replicas = plan.serving.replicas(name)
-    sizes = replicas.batch_sizes
-    self._model = Compiled(kept(plan, model_of(name)), plan.zoo.image_shape, sizes)
-    batched: Any = self._batched
-    batched.set_max_batch_size(sizes[-1])
-    batched.set_batch_wait_timeout_s(replicas.batch_wait_ms / 1e3)
-    _freeze()
-
-  async def __call__(self, images: np.ndarray) -> np.ndarray:
-    answers: np.ndarray = await self._batched(images)
-    return answers
-
-  async def ready(self) -> bool:
-    """True, once it is there."""
-    return True
-
-  @serve.batch(batch_size_fn=lambda requests: sum(map(len, requests)))
-  async def _batched(self, requests: list[np.ndarray]) -> list[np.ndarray]:
-    answers = self._model(np.concatenate(requests) if requests[1:] else requests[0])
-    return np.split(answers, np.cumsum([len(images) for images in requests])[:-1])
-
-
-class Host:
-  """What the application of an ingress asks, see `application.Host`.
-
-  Attributes:
-    opened: whether the ingress listens.
-  """
-
-  def __init__(self, gate: Gate, handles: Sequence[Any]) -> None:
-    self._gate, self._handles = gate, handles
-    self.opened = self._warm = False
-    self._warming = asyncio.create_task(self._wait())
-
-  @property
-  def ready(self) -> bool:
-    return self.opened and self._warm
-
-  async def warm(self) -> None:
-    """Waits for every model."""
-    await asyncio.shield(self._warming)
-
-  async def _wait(self) -> None:
-    await asyncio.gather(*(handle.ready.remote() for handle in self._handles))
-    self._warm = True
-
-  async def decide(
-    self, client: int, request: Inference, name: int
-  ) -> Sequence[Decision]:
-    spec = request.min_accuracy, request.max_latency_ms
-    return self._gate.decide(client, *spec, len(request.images), name)
-
-  async def answer(self, model: int, images: np.ndarray) -> np.ndarray:
-    # A model answers again what it answered before, so a lost question is asked anew.
-    while True:
-      try:
-        answers: np.ndarray = await self._handles[model].remote(images)
-        return answers
-      except _GONE:
-        await asyncio.sleep(_AGAIN_SECONDS)
-
-  async def reply(
-    self,
-    decision: Decision,
-    client: int,
-    request: Inference,
-    outputs: np.ndarray,
-    latency_ms: float,
-  ) -> Replied:
-    spec = request.min_accuracy, request.max_latency_ms
-    return self._gate.reply(decision, client, *spec, outputs, latency_ms)
-
-
-class Ingress:
-  """A replica of the ingress: it listens, decides, and has the models answer."""
-
-  host: type[Host] = Host
-
-  async def __init__(self, plan: Plan, *handles: Any) -> None:  # type: ignore[misc]
-    _dispatch_at_once()
-    self._vault = vault.Vault(plan.vault)
-    self._gate = Gate(
-      kept(plan, FRONT),
-      vault.key(self._vault.secret),
-      num_classes=plan.zoo.num_classes,
-      numbers=vault.Leased(self._vault.lease),
-      journal=vault.Journal(plan.vault),
+  os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
+  # Ray's processes execute another program at once.
+  warnings.filterwarnings('ignore', r'os\.fork\(\) was called', RuntimeWarning)
+  own: dict[str, Any] = {} if address else ALONE
+  listens: dict[str, Any] = {'proxy_location': 'Disabled'}
+  if proxy:
+    options = dict(zip(('host', 'port'), proxy, strict=True))
+    listens = {'proxy_location': 'HeadOnly', 'http_options': options}
+  try:
+    ray.init(
+      address=address or 'local',
+      namespace=NAMESPACE,
+      log_to_driver=False,
+      configure_logging=False,
+      **own,
     )
-    self._host = self.host(self._gate, handles)
-    clients = accounts.read(plan.keys)
-    limits = plan.serving.limits
-    self._application = Application(plan.zoo, self._host, clients, limits, plan.names)
-    self._listener = None
-    if not plan.serving.haproxy:
-      self._listener = Listener(self._application, plan.host, plan.port)
-    self._opened = asyncio.create_task(self._open())
-    if not self._gate.learns or self._vault.remember():
-      await self._opened
+  except Exception as error:  # Ray raises nothing more exact.
+    raise InputError(f'Ray does not start, or is not at --address: {error}') from error
+  try:
+    quiet = {'enable_access_log': False, 'log_level': 'WARNING'}
+    serve.start(logging_config=quiet, **listens)
+    yield
+  finally:
+    ray.shutdown()
 
-  def __serve_build_asgi_app__(self) -> Application:
-    """What Ray serves where it listens itself."""
-    return self._application
 
-  async def _open(self) -> None:
-    """Listens; where the defense remembers, when no other process does."""
-    if self._gate.learns:
-      while not self._vault.remember():
-        await asyncio.sleep(_AGAIN_SECONDS)
-      await asyncio.to_thread(
-        lambda: self._gate.recall(vault.read(self._vault.directory))
-      )
-    _freeze()
-    if self._listener is not None:
-      await self._listener.start()
-    self._host.opened = True
+@contextlib.contextmanager
+def serving(
+  plan: Plan, ingress: type[Ingress] = Ingress, *, prefix: str = '/'
+) -> Iterator[None]:
+  """Starts a server in the cluster that this process is connected to, and ends it.
 
-  def check_health(self) -> None:
-    """Raises where it does not listen and does not stand by; Ray then replaces it."""
-    if self._opened.done():
-      self._opened.result()
-      if self._listener is not None:
-        self._listener.check()
-
-  async def ready(self) -> bool:
-    """True, once every model can answer."""
-    await self._host.warm()
-    return True
-
-  async def __del__(self) -> None:
-    self._opened.cancel()
-    if self._listener is not None:
-      await self._listener.stop()
+  Args:
+    plan: of the server.
+    ingress: what listens and decides.
+    prefix: of the paths that HAProxy hands to it.
+  """
+  served = models.read(plan.directory, plan.serving, plan.data_dir)
+  config, profile = served.experiment.config, served.profile
+  held: dict[str, Any] = {
+    model_of(name): models.model(served, name) for name in plan.names
+  }
+  held[FRONT] = models.front(plan.directory, config, profile, plan.serving)
+  keeper = start(plan.keeper, held)
+  try:
+    handle = serve.run(
+      application(plan, ingress),
+      name=plan.application,
+      route_prefix=prefix if plan.serving.haproxy else None,
+    )
+    handle.ready.remote().result(timeout_s=600)
+    yield
+  finally:
+    serve.delete(plan.application)
+    ray.kill(keeper)
 
 
 def application(plan: Plan, ingress: type[Ingress] = Ingress) -> Any:
@@ -254,11 +134,19 @@ def application(plan: Plan, ingress: type[Ingress] = Ingress) -> Any:
       max_queued_requests=2 * limits.most_requests,
       health_check_period_s=2,
       health_check_timeout_s=10,
-      graceful_shutdown_wait_loop_s=_AGAIN_SECONDS,
+      graceful_shutdown_wait_loop_s=_STOP_SECONDS,
       logging_config=quiet,
       **number,
     )
-    handles.append(made.bind(plan, name))
+    handles.append(
+      made.bind(
+        plan.keeper,
+        model_of(name),
+        plan.zoo.image_shape,
+        replicas.batch_sizes,
+        replicas.batch_wait_ms,
+      )
+    )
   door: Any = serve.deployment(
     serve.ingress()(ingress) if plan.serving.haproxy else ingress,
     name='ingress',
@@ -267,51 +155,12 @@ def application(plan: Plan, ingress: type[Ingress] = Ingress) -> Any:
     max_ongoing_requests=2 * limits.most_requests,
     health_check_period_s=2,
     health_check_timeout_s=10,
-    graceful_shutdown_wait_loop_s=_AGAIN_SECONDS,
+    graceful_shutdown_wait_loop_s=_STOP_SECONDS,
     logging_config=quiet,
   )
   return door.bind(plan, *handles)
 
 
-def start_keeper(plan: Plan, held: Mapping[str, Any]) -> Any:
-  """Starts the keeper of a server.
-
-  Args:
-    plan: of the server.
-    held: what `kept` finds by name: `FRONT`, and each model by `model_of`.
-
-  Returns:
-    The actor.
-  """
-  options = {
-    'name': plan.keeper,
-    'namespace': NAMESPACE,
-    'lifetime': 'detached',
-    'max_restarts': -1,
-    'num_cpus': 0,
-  }
-  pickled = {name: ray.cloudpickle.dumps(value) for name, value in held.items()}
-  return ray.remote(Keeper).options(**options).remote(pickled)
-
-
-def kept(plan: Plan, name: str) -> Any:
-  """What the keeper of a server has by a name."""
-  keeper = ray.get_actor(plan.keeper, namespace=NAMESPACE)
-  found: Any = ray.get(keeper.get.remote(name))
-  return ray.cloudpickle.loads(found)
-
-
 def model_of(name: str) -> str:
-  """What the keeper calls a model."""
+  """What keeper and cluster call a model."""
   return f'model-{name}'
-
-
-def _dispatch_at_once() -> None:
-  """Small programs run in the thread that calls them."""
-  jax.config.update('jax_cpu_enable_async_dispatch', False)
-
-
-def _freeze() -> None:
-  """What is there at the start stays, so the garbage collector need not look at it."""
-  gc.collect()
-  gc.freeze()

@@ -1,28 +1,21 @@
 """What launch/serve.py runs: a server from its start to its end."""
 
-import contextlib
 import os
 import pathlib
 import secrets
 import signal
 import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from psml_jax import _files
 from psml_jax._validate import InputError
 from psml_jax.serving import accounts, models, vault
 from psml_jax.serving.config import Serving, parse
+from psml_jax.serving.plan import Plan
 
 FIRST_KEY = 'first.key'
-_ALONE = {
-  'include_dashboard': False,
-  'num_cpus': os.cpu_count(),
-  '_node_ip_address': '127.0.0.1',
-}
-"""Of a cluster of this machine, which nobody else can reach."""
 
 
 def run(
@@ -50,7 +43,10 @@ def run(
     InputError: anything that cannot be served, or an extra that is missing.
   """
   plan = planned(fields, workdir=workdir, data_dir=data_dir, host=host, port=port)
-  with cluster(plan, address), serving(plan):
+  from psml_jax.serving import deployments
+
+  proxy = (plan.host, plan.port) if plan.serving.haproxy else None
+  with deployments.connected(address, proxy=proxy), deployments.serving(plan):
     print(f'Serving {len(plan.names)} models at {plan.url}', flush=True)
     (wait or _told_to_stop())()
     print('stopping', flush=True)
@@ -65,7 +61,7 @@ def planned(
   data_dir: str | None = None,
   host: str = '127.0.0.1',
   port: int = 8000,
-) -> Any:
+) -> Plan:
   """A server's plan, its vault and keys made where there are none.
 
   Args:
@@ -76,7 +72,7 @@ def planned(
     port: likewise; 0 for a free one.
 
   Returns:
-    The `deployments.Plan`.
+    The plan.
 
   Raises:
     InputError: anything that cannot be served, or an extra that is missing.
@@ -87,11 +83,9 @@ def planned(
     serving = parse(fields)
   except ValueError as error:
     raise InputError(str(error)) from error
-  # Ray reads these when it is imported.
-  os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')
-  if serving.haproxy:
+  if serving.haproxy:  # Ray reads it when it is imported.
     os.environ['RAY_SERVE_ENABLE_HA_PROXY'] = '1'
-  from psml_jax.serving import deployments
+  from psml_jax.serving import deployments  # noqa: F401  A missing extra is found now.
 
   port = _free(host, port)
   served = models.read(workdir, serving, data_dir)
@@ -110,7 +104,7 @@ def planned(
       'server first'
     )
   del held  # What was asked for is the ingress's to have.
-  return deployments.Plan(
+  return Plan(
     str(directory),
     data_dir,
     serving,
@@ -121,76 +115,6 @@ def planned(
     port,
     f'keeper-{secrets.token_hex(8)}',
   )
-
-
-@contextlib.contextmanager
-def cluster(
-  plan: Any, address: str | None = None, *, proxy: bool | None = None
-) -> Iterator[None]:
-  """Connects to a Ray cluster, or starts one of this machine and stops it again.
-
-  Args:
-    plan: of the server that will run there, or of one of them.
-    address: of a cluster that runs.
-    proxy: whether Ray listens at the plan's port; where HAProxy shall, unless given.
-  """
-  from psml_jax.serving.deployments import NAMESPACE, ray, serve
-
-  # Ray's processes execute another program at once.
-  warnings.filterwarnings('ignore', r'os\.fork\(\) was called', RuntimeWarning)
-  own: dict[str, Any] = {} if address else _ALONE
-  listens: dict[str, Any] = {'proxy_location': 'Disabled'}
-  if plan.serving.haproxy if proxy is None else proxy:
-    options = {'host': plan.host, 'port': plan.port}
-    listens = {'proxy_location': 'HeadOnly', 'http_options': options}
-  try:
-    ray.init(
-      address=address or 'local',
-      namespace=NAMESPACE,
-      log_to_driver=False,
-      configure_logging=False,
-      **own,
-    )
-  except Exception as error:  # Ray raises nothing more exact.
-    raise InputError(f'Ray does not start, or is not at --address: {error}') from error
-  try:
-    quiet = {'enable_access_log': False, 'log_level': 'WARNING'}
-    serve.start(logging_config=quiet, **listens)
-    yield
-  finally:
-    ray.shutdown()
-
-
-@contextlib.contextmanager
-def serving(plan: Any, ingress: Any = None, *, prefix: str = '/') -> Iterator[None]:
-  """Starts a server in the cluster that this process is connected to, and ends it.
-
-  Args:
-    plan: of the server.
-    ingress: what listens and decides, in place of `deployments.Ingress`.
-    prefix: of the paths that HAProxy hands to it.
-  """
-  from psml_jax.serving import deployments
-  from psml_jax.serving.deployments import ray, serve
-
-  served = models.read(plan.directory, plan.serving, plan.data_dir)
-  config, profile = served.experiment.config, served.profile
-  held: dict[str, Any] = {
-    deployments.model_of(name): models.model(served, name) for name in plan.names
-  }
-  held[deployments.FRONT] = models.front(plan.directory, config, profile, plan.serving)
-  keeper = deployments.start_keeper(plan, held)
-  try:
-    handle = serve.run(
-      deployments.application(plan, ingress or deployments.Ingress),
-      name=plan.application,
-      route_prefix=prefix if plan.serving.haproxy else None,
-    )
-    handle.ready.remote().result(timeout_s=600)
-    yield
-  finally:
-    serve.delete(plan.application)
-    ray.kill(keeper)
 
 
 def _keys(directory: pathlib.Path, serving: Serving, clients: int) -> pathlib.Path:

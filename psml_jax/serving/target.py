@@ -52,7 +52,7 @@ def listening(
   fields: Mapping[str, Any],
   data_dir: str | None = None,
 ) -> Iterator[Target]:
-  """A server in a cluster of its own, from its start to its end.
+  """A server from its start to its end, in the cluster of `deployments.connected`.
 
   Args:
     workdir: of the zoo; the server's vault lies in it.
@@ -62,7 +62,9 @@ def listening(
   """
   plan = job.planned(fields, workdir=str(workdir), data_dir=data_dir, port=0)
   images = served.experiment.images()
-  with job.cluster(plan), job.serving(plan):
+  from psml_jax.serving import deployments
+
+  with deployments.serving(plan):
     yield Target(
       plan,
       pathlib.Path(plan.vault, job.FIRST_KEY).read_text('ascii').strip(),
