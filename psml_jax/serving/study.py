@@ -437,7 +437,7 @@ def _warm(target: Target) -> None:
 
 def _pace(target: Target) -> float:
   """Seconds between probes that do not meet, for nine of ten answers twice over."""
-  one = _probe(target, 1, _spec(_LOOSE_MS), 0.0)
+  one = _probe(target, 1, _spec(_LOOSE_MS), 1.0)
   took = [inventory.clock(target.offer(one), one.due_s)[0] for _ in range(20)]
   return 2e-3 * float(np.quantile(took, 0.9))
 
