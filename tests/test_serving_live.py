@@ -6,7 +6,7 @@ from psml_jax.serving import study
 from tests import serving_zoo
 
 pytestmark = [pytest.mark.serve, pytest.mark.slow]
-SIZES = study.Sizes(queries=40, rate=20.0, probes=90, gap_s=0.02)
+SIZES = study.Sizes(queries=40, rate=40.0, probes=90, gap_s=0.02)
 
 
 def test_a_study_begins_with_the_switch_that_the_others_need(tmp_path):
