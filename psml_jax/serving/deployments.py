@@ -14,7 +14,7 @@ from psml_jax._validate import InputError
 from psml_jax.serving import models
 from psml_jax.serving._extra import needs
 from psml_jax.serving.ingress import FRONT, Ingress
-from psml_jax.serving.keeper import NAMESPACE, start
+from psml_jax.serving.keeper import NAMESPACE, keeping
 from psml_jax.serving.plan import Plan
 from psml_jax.serving.replica import Model
 
@@ -87,18 +87,17 @@ def serving(
     model_of(name): models.model(served, name) for name in plan.names
   }
   held[FRONT] = models.front(plan.directory, config, profile, plan.serving)
-  keeper = start(plan.keeper, held)
-  try:
-    handle = serve.run(
-      application(plan, ingress),
-      name=plan.application,
-      route_prefix=prefix if plan.serving.haproxy else None,
-    )
-    handle.ready.remote().result(timeout_s=600)
-    yield
-  finally:
-    serve.delete(plan.application)
-    ray.kill(keeper)
+  with keeping(plan.keeper, held):
+    try:
+      handle = serve.run(
+        application(plan, ingress),
+        name=plan.application,
+        route_prefix=prefix if plan.serving.haproxy else None,
+      )
+      handle.ready.remote().result(timeout_s=600)
+      yield
+    finally:
+      serve.delete(plan.application)
 
 
 def application(plan: Plan, ingress: type[Ingress] = Ingress) -> Any:

@@ -4,7 +4,8 @@ It outlives all of them, and has the defense and the models as bytes: it imports
 that could read them, so it is there at once.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ray
@@ -16,26 +17,24 @@ class Keeper:
   """Bytes by name.
 
   Args:
-    held: what it hands out.
+    stored: a pickled reference to them.
   """
 
-  def __init__(self, held: Mapping[str, bytes]) -> None:
-    self._held = held
+  def __init__(self, stored: bytes) -> None:
+    self._held: Mapping[str, bytes] = ray.get(ray.cloudpickle.loads(stored))
 
   def get(self, name: str) -> bytes:
     """What it holds by a name."""
     return self._held[name]
 
 
-def start(name: str, held: Mapping[str, Any]) -> Any:
-  """Starts a keeper.
+@contextlib.contextmanager
+def keeping(name: str, held: Mapping[str, Any]) -> Iterator[None]:
+  """A keeper from its start to its end; one that dies in between starts again.
 
   Args:
     name: its own.
     held: what `kept` finds by name.
-
-  Returns:
-    The actor.
   """
   options = {
     'name': name,
@@ -44,8 +43,14 @@ def start(name: str, held: Mapping[str, Any]) -> Any:
     'max_restarts': -1,
     'num_cpus': 0,
   }
-  pickled = {name: ray.cloudpickle.dumps(value) for name, value in held.items()}
-  return ray.remote(Keeper).options(**options).remote(pickled)
+  # A keeper that starts again finds this, for it is held here as long as the keeper is.
+  stored = ray.put({key: ray.cloudpickle.dumps(each) for key, each in held.items()})
+  made: Any = ray.remote(Keeper).options(**options)
+  keeper = made.remote(ray.cloudpickle.dumps(stored))
+  try:
+    yield
+  finally:
+    ray.kill(keeper)
 
 
 def kept(keeper: str, name: str) -> Any:
