@@ -2,12 +2,13 @@
 
 `gate` decides about queries and knows no network; `protocol` is the wire; `vault` and
 `accounts` hold secrets and identities; `application` is the ASGI application of all
-that; `models` compiles a zoo; `deployments` puts both on Ray Serve and `job` is what
-the launch script runs. `middleware` is the same defense in front of others' servers,
-and `litellm` in LiteLLM's router: a `guard` decides for both by a gate, enforcing or as
-a shadow, and keeps the log that `records` reads; `hosted` makes them of a config. Only
-`listener` and `deployments` need the extra `serve`, `upstream` needs `http`, and what
-`litellm` makes needs `litellm`.
+that; `models` reads a zoo; `ingress` and `replica` put both on Ray Serve, `deployments`
+starts them with what the `keeper` has, and `job` is what the launch script runs.
+`middleware` is the same defense in front of others' servers, and `litellm` in LiteLLM's
+router: a `guard` decides for both by a gate, enforcing or as a shadow, and keeps the
+log that `records` reads; `hosted` makes them of a config. `deployments` and what it
+imports of these need the extra `serve`, `upstream` needs `http`, and what `litellm`
+makes needs `litellm`.
 """
 
 from typing import TYPE_CHECKING

@@ -31,7 +31,8 @@ from psml_jax.servers.base import Front, kept
 MOST_QUERIES = 2**31 - 1
 """How many queries one secret serves."""
 _WIDTHS = (1, 32)
-_PACKED, _PACKED_NUMBER = struct.Struct('=iiff'), 4
+_PACKED = struct.Struct('=iiff')
+_NUMBER_BYTES = 4
 _NOBODY = _PACKED.pack(-1, -1, 0.0, 0.0)
 _MOST_AHEAD = 256
 _LARGEST = float(np.finfo(np.float32).max)
@@ -292,7 +293,7 @@ class Gate:
     if self.learns or len(numbers) > 1:
       return self._models([_PACKED.pack(number, client, *spec) for number in numbers])
     (number,) = numbers
-    asked = _PACKED.pack(number, client, *spec)[_PACKED_NUMBER:]
+    asked = _PACKED.pack(number, client, *spec)[_NUMBER_BYTES:]
     first, models = self._ahead.get(asked, (number, []))
     if not 0 <= number - first < len(models):
       width = _WIDTHS[bool(models)]
