@@ -29,6 +29,8 @@ from tests import malformed, serving_zoo
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEY = jax.random.key(5)
+ENVIRONMENT = os.environ | {'PYTHONPATH': str(ROOT)}
+"""Of the processes; Ray changes that of one that has started it."""
 SECONDS = int(os.environ.get('PSML_JAX_SERVE_SECONDS', '60'))
 """How long a start, or what replaces a killed replica, may take."""
 pytestmark = [pytest.mark.serve, pytest.mark.slow]
@@ -40,8 +42,10 @@ class Server:
   def __init__(self, zoo, folder, *flags, cluster=None):
     self.log, self.cluster = folder / 'log', cluster
     folder.mkdir()
+    environment = ENVIRONMENT
     if cluster:
       flags = *flags, f'--address={cluster.address}'
+      environment = ENVIRONMENT | {'RAY_AUTH_MODE': 'token'}
     self.vault = zoo / 'serving'
     self.vault.mkdir(mode=0o700, exist_ok=True)
     table = self.vault / 'keys.csv'
@@ -60,7 +64,7 @@ class Server:
           *flags,
         ],
         cwd=ROOT,
-        env=os.environ | {'PYTHONPATH': str(ROOT)},
+        env=environment,
         stdout=log,
         stderr=subprocess.STDOUT,
       )
@@ -129,7 +133,7 @@ input()
   def __init__(self):
     self.process = subprocess.Popen(
       [sys.executable, '-uc', self.code],
-      env=os.environ | {'PYTHONPATH': str(ROOT)},
+      env=ENVIRONMENT,
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
@@ -269,7 +273,7 @@ def test_a_raid_by_the_launch_script(server, tmp_path):
       f'--workdir={tmp_path}/raid',
     ],
     cwd=ROOT,
-    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    env=ENVIRONMENT,
     capture_output=True,
     text=True,
     timeout=SECONDS,
@@ -351,7 +355,7 @@ def test_attacks_need_nothing_of_the_operator():
   code = 'import sys; from psml_jax import servers; print(*sys.modules)'
   loaded = subprocess.run(
     [sys.executable, '-c', code],
-    env=os.environ | {'PYTHONPATH': str(ROOT)},
+    env=ENVIRONMENT,
     capture_output=True,
     text=True,
     check=True,

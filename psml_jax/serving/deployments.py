@@ -23,12 +23,8 @@ with needs('serve'):
   from ray import serve
 
 _STOP_SECONDS = 0.02
-ALONE = {
-  'include_dashboard': False,
-  'num_cpus': os.cpu_count(),
-  '_node_ip_address': '127.0.0.1',
-}
-"""Of a cluster of this machine, which nobody else can reach."""
+ALONE = {'include_dashboard': False, 'num_cpus': os.cpu_count()}
+"""Of a cluster of this machine. Its ports ask for Ray's token."""
 
 
 @contextlib.contextmanager
@@ -61,7 +57,10 @@ def connected(
       **own,
     )
   except Exception as error:  # Ray raises nothing more exact.
-    raise InputError(f'Ray does not start, or is not at --address: {error}') from error
+    where = f'is not at --address {address}' if address else 'does not start'
+    raise InputError(
+      f'Ray {where} (a cluster that asks for a token needs RAY_AUTH_MODE=token): {error}'
+    ) from error
   try:
     quiet = {'enable_access_log': False, 'log_level': 'WARNING'}
     serve.start(logging_config=quiet, **listens)
