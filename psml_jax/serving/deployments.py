@@ -57,10 +57,10 @@ def connected(
       **own,
     )
   except Exception as error:  # Ray raises nothing more exact.
-    where = f'is not at --address {address}' if address else 'does not start'
-    raise InputError(
-      f'Ray {where} (a cluster that asks for a token needs RAY_AUTH_MODE=token): {error}'
-    ) from error
+    reason = 'does not start'
+    if address:
+      reason = f'is not at --address {address}, or wants a token (RAY_AUTH_MODE=token)'
+    raise InputError(f'Ray {reason}: {error}') from error
   try:
     quiet = {'enable_access_log': False, 'log_level': 'WARNING'}
     serve.start(logging_config=quiet, **listens)
