@@ -24,7 +24,7 @@ from psml_jax.attacks import fingerprint
 from psml_jax.core import Knowledge, Query, Spec
 from psml_jax.experiments import deployment, raid
 from psml_jax.experiments.experiment import Experiment, latency_budget
-from psml_jax.serving import accounts, job, protocol, vault
+from psml_jax.serving import accounts, deployments, job, protocol, vault
 from tests import malformed, serving_zoo
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -333,6 +333,12 @@ def test_a_memory_is_of_one_process(zoo):
   assert held.remember()
   with pytest.raises(InputError, match='is served already'):
     job.planned({'defense': budget}, workdir=str(zoo))
+
+
+@pytest.mark.parametrize('address', ['127.0.0.1:1', '127.0.0.1:x', 'no.such.host:6379'])
+def test_a_cluster_that_is_not_there(address):
+  with pytest.raises(InputError, match=f'Ray is not at --address {address}'):
+    deployments.connected(address).__enter__()
 
 
 def test_behind_haproxy_it_is_the_same_server(zoo, tmp_path):

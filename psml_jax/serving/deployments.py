@@ -6,6 +6,7 @@ they have of the `keeper`.
 
 import contextlib
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,7 @@ with needs('serve'):
   from ray import serve
 
 _STOP_SECONDS = 0.02
+_REACH_SECONDS = 5.0
 ALONE = {'include_dashboard': False, 'num_cpus': os.cpu_count()}
 """Of a cluster of this machine. Its ports ask for Ray's token."""
 
@@ -49,6 +51,8 @@ def connected(
     options = dict(zip(('host', 'port'), proxy, strict=True))
     listens = {'proxy_location': 'HeadOnly', 'http_options': options}
   try:
+    if address and '://' not in address and ':' in address:
+      _reach(address)  # Ray itself tries for many minutes.
     ray.init(
       address=address or 'local',
       namespace=NAMESPACE,
@@ -157,6 +161,12 @@ def application(plan: Plan, ingress: type[Ingress] = Ingress) -> Any:
     logging_config=quiet,
   )
   return door.bind(plan, *handles)
+
+
+def _reach(address: str) -> None:
+  """Raises an OSError or a ValueError where nothing listens at 'host:port'."""
+  host, _, port = address.rpartition(':')
+  socket.create_connection((host.strip('[]'), int(port)), _REACH_SECONDS).close()
 
 
 def model_of(name: str) -> str:
