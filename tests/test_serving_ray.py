@@ -341,6 +341,27 @@ def test_a_cluster_that_is_not_there(address):
     deployments.connected(address).__enter__()
 
 
+def test_a_missing_extra_is_one_line(zoo):
+  code = """
+import sys
+sys.modules['ray'] = None
+from psml_jax._validate import InputError
+from psml_jax.serving import job
+try:
+  job.planned({}, workdir=sys.argv[1])
+except InputError as error:
+  print(error)
+"""
+  said = subprocess.run(
+    [sys.executable, '-c', code, str(zoo)],
+    env=ENVIRONMENT,
+    capture_output=True,
+    text=True,
+    check=True,
+  ).stdout
+  assert said.startswith("ray is missing; install the extra 'serve'")
+
+
 def test_behind_haproxy_it_is_the_same_server(zoo, tmp_path):
   profile = experiment(zoo).profile()
   with running(zoo, tmp_path / 'haproxy', '--config.haproxy=True') as server:

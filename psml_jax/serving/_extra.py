@@ -3,8 +3,6 @@
 import contextlib
 from collections.abc import Iterator
 
-from psml_jax._validate import InputError
-
 
 @contextlib.contextmanager
 def needs(extra: str) -> Iterator[None]:
@@ -28,6 +26,10 @@ pip install 'psml-jax[serve]'
   except ModuleNotFoundError as error:
     if (error.name or '').startswith('psml_jax'):
       raise
+    from psml_jax._validate import (
+      InputError,
+    )  # It imports JAX, which a keeper needs not.
+
     raise InputError(
       f"{error.name} is missing; install the extra '{extra}': "
       f"pip install 'psml-jax[{extra}]'"

@@ -8,7 +8,10 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import ray
+from psml_jax.serving._extra import needs
+
+with needs('serve'):
+  import ray
 
 NAMESPACE = 'psml_jax'
 
