@@ -84,8 +84,9 @@ def serving(
     ingress: what listens and decides.
     prefix: of the paths that HAProxy hands to it.
   """
-  served = models.read(plan.directory, plan.serving, plan.data_dir)
-  config, profile = served.experiment.config, served.profile
+  experiment = models.stored(plan.directory, plan.data_dir)
+  config, profile = experiment.config, experiment.profile()
+  served = models.Served(experiment, profile, plan.zoo)
   held: dict[str, Any] = {
     model_of(name): models.model(served, name) for name in plan.names
   }

@@ -49,6 +49,25 @@ def read(directory: str | os.PathLike[str], serving: Serving, data_dir: Any) -> 
     InputError: a directory without a trained zoo, of another version, or damaged; a
       model that the config names and the zoo has not.
   """
+  experiment = stored(directory, data_dir)
+  images, profile = experiment.images(), experiment.profile()
+  for name in serving.models:
+    if name not in profile.names:
+      raise InputError(
+        f'config.models.{name} is no model; the zoo has {", ".join(profile.names)}'
+      )
+  height, width, channels = images.test_x.shape[1:]
+  shape = (height, width, channels)
+  about = Zoo(serving.name, shape, images.num_classes, serving.most_rows)
+  return Served(experiment, profile, about)
+
+
+def stored(directory: str | os.PathLike[str], data_dir: Any) -> Experiment:
+  """The experiment of a work directory whose zoo is trained; its images are not read.
+
+  Raises:
+    InputError: a directory without a trained zoo, of another version, or damaged.
+  """
   path = _files.local('workdir', directory)
   if not (path / 'config.json').is_file():
     raise InputError(
@@ -63,17 +82,7 @@ def read(directory: str | os.PathLike[str], serving: Serving, data_dir: Any) -> 
   for name in ('zoo.json', 'profile.csv'):
     if not (path / name).is_file():
       raise InputError(f'{path} has no {name}; run launch/profile_zoo.py there first')
-  experiment = Experiment(config, path, data_dir)
-  images, profile = experiment.images(), experiment.profile()
-  for name in serving.models:
-    if name not in profile.names:
-      raise InputError(
-        f'config.models.{name} is no model; the zoo has {", ".join(profile.names)}'
-      )
-  height, width, channels = images.test_x.shape[1:]
-  shape = (height, width, channels)
-  about = Zoo(serving.name, shape, images.num_classes, serving.most_rows)
-  return Served(experiment, profile, about)
+  return Experiment(config, path, data_dir)
 
 
 def front(
