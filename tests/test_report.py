@@ -594,6 +594,17 @@ def test_one_budget_and_one_value(summary):
   assert_nothing_clipped(figures['goodput'])
 
 
+@pytest.mark.parametrize('sizes', [['large'], ['medium', 'large']])
+def test_extraction_has_a_panel_for_each_victim_that_was_attacked(summary, sizes):
+  attacked = [summary['victims'][size] for size in sizes]
+  rows = [row for row in summary['extraction'] if row['victim'] in attacked]
+  figure = plots.figures(checked(summary | {'extraction': rows}))['extraction']
+  titles = [axes.get_title().split() for axes in figure.axes]
+  assert [title[0] for title in titles if title] == sizes
+  assert_nothing_clipped(figure)
+  assert_legend_beside_axes(figure)
+
+
 def test_cells_at_one_of_many_budgets_are_left_to_the_protection_plot(summary):
   drawn = (
     plots.figures(checked(summary))['extraction'].axes[1].get_legend_handles_labels()[1]

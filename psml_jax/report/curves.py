@@ -21,10 +21,12 @@ _Line = tuple[Sequence[float], Sequence[float]]
 
 def extraction(summary: Summary) -> Figure:
   """Surrogates' accuracy and fidelity against the queries billed, by victim."""
-  figure, grid = canvas.subplots(2, 3, (12, 7.4))
+  stolen = {row.victim for row in summary.extraction}
+  sizes = [size for size in schema.SIZES if summary.victims[size] in stolen]
+  figure, grid = canvas.subplots(2, len(sizes), (max(6.0, 4.0 * len(sizes)), 7.4))
   budgets = sorted({row.query_budget for row in summary.extraction})
   billed = [row.queries_billed for row in summary.extraction]
-  for panels, size in zip(grid.T, schema.SIZES, strict=True):
+  for panels, size in zip(grid.T, sizes, strict=True):
     victim = summary.victims[size]
     name = labels.plain(labels.short(victim, 30))
     panels[0].set_title(f'{size} victim\n{name}', fontsize=FONT)
@@ -33,7 +35,8 @@ def extraction(summary: Summary) -> Figure:
       canvas.query_ticks(axes, budgets, billed)
   for axes, metric in zip(grid[:, 0], METRICS, strict=True):
     axes.set_ylabel(f'Surrogate {metric} (%)', fontsize=FONT)
-  grid[1, 1].set_xlabel('Queries billed, probes included', fontsize=FONT)
+  for axes in grid[1]:
+    axes.set_xlabel('Queries billed, probes included', fontsize=FONT)
   canvas.legend(figure, canvas.labelled(grid.flat), 4)
   canvas.freeze(figure)
   return figure
