@@ -33,6 +33,8 @@ _ABLATIONS = {
   f'{_NAME}_half': 'soft answers',
   f'{_NAME}_half_sharp': 'soft answers',
   f'{_NAME}_answered': 'soft answers',
+  f'{_NAME}_soft_long': 'soft answers',
+  f'{_NAME}_fixmatch_long': 'FixMatch',
 }
 _HEAD = """
 ```sh
@@ -45,8 +47,7 @@ python launch/reproduce.py --config=configs/cifar10_fast.py:half \\
   --workdir=runs/cifar10_fast_half_sharp --data_dir=DIR
 ```
 
-`:fixmatch`, `:mixmatch`, `:half` and `:answered` as `:hard`. {device}, JAX {jax},
-Python 3.11. [cifar10_fast.json](cifar10_fast.json) is the summary of the first.
+The other variants as `:hard`. {device}, JAX {jax}, Python 3.11. [cifar10_fast.json](cifar10_fast.json) is the summary of the first.
 """
 _SAYS = '## What it says'
 _EXPLICIT = (
