@@ -3,13 +3,12 @@
 python launch/reproduce.py --config=configs/cifar10_fast.py \
   --workdir=runs/cifar10_fast --data_dir=DIR
 
-By 196 s a surrogate under four hours on two CPU cores, 42 minutes of them the zoo
-(resnet20 at 82 %), and it resumes. At 4,000 queries the thief, a ResNet-9, gets 75.7
-+-0.3 % accuracy and 82.5 +-0.4 % fidelity from the named large victim. With 28 epochs
-in place of 32 (docs/results/cifar10_fast.md) it was 75.2 and 81.5; fingerprint against
-naive +6.7 +-0.8 and +8.7 +-0.9 points (medium: +4.3 and +4.8); and at a goodput of
-81 %, noise took 2.9 +-0.8 and 4.0 +-1.2 points from a thief told the best spec, who
-stayed 3.6 and 4.2 above naive.
+Under four hours on two CPU cores, 42 minutes of them the zoo (resnet20 at 82 %), and
+it resumes. At 4,000 queries the thief, a ResNet-9, gets 75.7 +-0.3 % accuracy and 82.5
++-0.4 % fidelity from the named large victim; fingerprint against naive +6.9 +-0.2 and
++9.0 +-0.6 points (medium: +4.5 and +5.3); and at a goodput of 81 %, noise took 3.1
++-1.0 and 4.3 +-1.2 points from a thief told the best spec, who stayed 3.3 and 3.9 above
+naive (docs/results/cifar10_fast.md).
 
 Others take the zoo of runs/cifar10_fast (`--config.zoo.stored`) and as long a
 surrogate: `--config=configs/cifar10_fast.py:hard` learns from labels alone, `:fixmatch`
