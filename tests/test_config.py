@@ -8,7 +8,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from psml_jax import profiles, zoo
-from psml_jax.experiments import config
+from psml_jax.experiments import config, plan
 from psml_jax.experiments.config import Config, parse
 
 CONFIGS = sorted(
@@ -97,6 +97,26 @@ def test_models_of_shipped_configs_fit_their_images(path):
     assert zoo.abstract_variables(module, shape)['params']
     if parsed.zoo.recipe is not None:
       assert parsed.zoo.recipe_of(name).batch_size <= parsed.data.zoo_size
+
+
+def test_the_fast_config_has_variants_at_equal_time():
+  (path,) = (path for path in CONFIGS if path.stem == 'cifar10_fast')
+  found = runpy.run_path(str(path))
+  names, cells = set(), {}
+  for variant in (*found['EPOCHS'], *found['ABLATIONS']):
+    parsed = parse(found['get_config'](variant))
+    sizes = {size: size for size in ('small', 'medium', 'large')}
+    cells[variant] = plan.cells(
+      parsed, sizes, dict.fromkeys(parsed.defense.mechanisms, 0.1)
+    )
+    names.add(parsed.name)
+  assert len(names) == len(cells)
+  assert {c for c in cells['soft'] if c.defense != 'refusal'} == {*cells['hard']}
+  assert {*cells['hard']} == {*cells['fixmatch']} == {*cells['mixmatch']}
+  explicit = [plan.Cell('large', 'explicit', 'none', 0.0, 4000)]
+  assert all(cells[v] == explicit for v in found['ABLATIONS'] if v != 'answered')
+  with pytest.raises(ValueError, match="variant is 'weak'; it must be one of .*'hard'"):
+    found['get_config']('weak')
 
 
 def test_the_paper_config_trains_all_that_take_small_images():
