@@ -17,6 +17,7 @@ import numpy as np
 from absl import app, flags
 
 from psml_jax import experiments, metrics
+from psml_jax.experiments import workdir
 from psml_jax.experiments.artifacts import SUMMARY
 from psml_jax.report import text
 from psml_jax.report.columns import Column, Table, parts, yes
@@ -82,8 +83,7 @@ def _explicit(root: pathlib.Path) -> Table:
   heads += [form.format(metric) for metric in METRICS for form in shown]
   first, rows = _runs(root / _NAME), []
   for directory, objective in _done(root).items():
-    config = json.loads((directory / 'config.json').read_text('utf-8'))['config']
-    extraction = config['extraction']
+    extraction = workdir.read_config(directory).config['extraction']
     runs, fields = _runs(directory), extraction['objective']
     row = [
       objective,

@@ -35,7 +35,7 @@ def extraction(summary: Summary) -> Figure:
       canvas.query_ticks(axes, budgets, billed)
   for axes, metric in zip(grid[:, 0], METRICS, strict=True):
     axes.set_ylabel(f'Surrogate {metric} (%)', fontsize=FONT)
-  for axes in grid[1]:
+  for axes in grid[1, 1:2] if len(sizes) == 3 else grid[1]:
     axes.set_xlabel('Queries billed, probes included', fontsize=FONT)
   canvas.legend(figure, canvas.labelled(grid.flat), 4)
   canvas.freeze(figure)

@@ -26,9 +26,8 @@ pip install 'psml-jax[serve]'
   except ModuleNotFoundError as error:
     if (error.name or '').startswith('psml_jax'):
       raise
-    from psml_jax._validate import (
-      InputError,
-    )  # It imports JAX, which a keeper needs not.
+    # It imports JAX, which a keeper needs not.
+    from psml_jax._validate import InputError
 
     raise InputError(
       f"{error.name} is missing; install the extra '{extra}': "
