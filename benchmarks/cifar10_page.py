@@ -3,14 +3,15 @@
 python benchmarks/cifar10_page.py --root=runs
 
 The root holds the work directories of configs/cifar10_fast.py and of its variants, each
-under its config's name, and `cifar10_fast_half_sharp`, whose command differs; a variant
-that is not there, or not done, is left out. What the page says of them is by hand, and
-is kept.
+under its config's name, and `cifar10_fast_half_sharp`, whose command differs. What is
+done there replaces what docs/results/cifar10_fast_variants.json holds of it, and all
+that this file then holds is on the page. What the page says of it is by hand, and is
+kept.
 """
 
+import dataclasses
 import json
 import pathlib
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,25 +19,46 @@ from absl import app, flags
 
 from psml_jax import experiments, metrics
 from psml_jax.experiments import workdir
-from psml_jax.experiments.artifacts import SUMMARY
-from psml_jax.report import text
+from psml_jax.experiments.artifacts import SUMMARY, Artifact
+from psml_jax.report import schema, text
 from psml_jax.report.columns import Column, Table, parts, yes
-from psml_jax.report.schema import METRICS
 
 _ROOT = flags.DEFINE_string('root', 'runs', 'The work directories.')
 _NAME = 'cifar10_fast'
-_VARIANTS = {
-  '': 'soft answers',
-  '_hard': 'labels',
-  '_fixmatch': 'FixMatch',
-  '_mixmatch': 'MixMatch',
-  '_half': 'soft answers',
-  '_half_sharp': 'soft answers',
-  '_answered': 'soft answers',
-  '_soft_long': 'soft answers',
-  '_fixmatch_long': 'FixMatch',
+_OBJECTIVES = {
+  'cifar10_fast': 'soft answers',
+  'cifar10_fast_hard': 'labels',
+  'cifar10_fast_fixmatch': 'FixMatch',
+  'cifar10_fast_mixmatch': 'MixMatch',
+  'cifar10_fast_half': 'soft answers',
+  'cifar10_fast_half_sharp': 'soft answers',
+  'cifar10_fast_answered': 'soft answers',
+  'cifar10_fast_soft_long': 'soft answers',
+  'cifar10_fast_fixmatch_long': 'FixMatch',
 }
-"""Objectives by the end of the work directory's name."""
+"""What surrogates learn by, by work directory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+  """What the page says of a work directory.
+
+  Scores, fractions, are those of extraction from the named large victim, a seed each,
+  and so are the seconds of the surrogate that had least company of other jobs.
+  """
+
+  temperature: float | None
+  epochs: int
+  queries: int
+  seconds: float
+  accuracy: list[float]
+  fidelity: list[float]
+  claims: list[schema.Claim]
+  device: str
+  revision: str
+
+
+_VARIANTS = Artifact(f'{_NAME}_variants.json', dict[str, Variant])
 _HEAD = """
 ```sh
 python launch/reproduce.py --config=configs/cifar10_fast.py \\
@@ -51,7 +73,7 @@ python launch/reproduce.py --config=configs/cifar10_fast.py:half \\
 The other variants as `:hard`. {device}, JAX {jax}, Python 3.11.
 [cifar10_fast.json](cifar10_fast.json) is the summary of the first.
 """
-_SAYS = '## What it says'
+_SAYS, _TRAINING = '## What it says', '## Training'
 _EXPLICIT = (
   'Extraction from the named large victim, {seeds} seeds; differences are paired by '
   'seed. Seconds: of the surrogate that had least company of other jobs. The pool has '
@@ -66,55 +88,65 @@ def main(argv: list[str]) -> None:
   root = pathlib.Path(_ROOT.value)
   results = pathlib.Path(__file__).parents[1] / 'docs' / 'results'
   page, soft = results / f'{_NAME}.md', root / _NAME
-  kept = page.read_text('utf-8').split(_SAYS)[1].split('\n## ')[0].strip()
+  old = page.read_text('utf-8')
+  kept = old.split(_SAYS)[1].split('\n## ')[0].strip()
+  found = _VARIANTS.found(results) or {}
+  done = {n: _variant(root / n) for n in _OBJECTIVES if SUMMARY.found(root / n)}
+  variants = {n: (found | done)[n] for n in _OBJECTIVES if n in found | done}
+  _VARIANTS.write(results, variants)
+  tables = [_explicit(variants), _claims(variants)]
+  rest = '\n' + old[old.index(_TRAINING) :]
+  if _NAME in done:
+    tables.append(_training(soft))
+    _, rest = (soft / 'results.md').read_text('utf-8').split('\n', 1)
+    (results / f'{_NAME}.json').write_bytes((soft / 'summary.json').read_bytes())
   title = 'CIFAR-10, five ResNets and a strong thief'
-  made = text.as_markdown(title, [_explicit(root), _claims(root), _training(soft)])
-  title, tables = made.split('\n', 1)
-  head = _HEAD.format(device=SUMMARY.read(soft).device, jax=jax.__version__)
-  _, rest = (soft / 'results.md').read_text('utf-8').split('\n', 1)
-  page.write_text(f'{title}\n{head}\n{_SAYS}\n\n{kept}\n{tables}{rest}', 'utf-8')
-  (results / f'{_NAME}.json').write_bytes((soft / 'summary.json').read_bytes())
+  title, made = text.as_markdown(title, tables).split('\n', 1)
+  head = _HEAD.format(device=variants[_NAME].device, jax=jax.__version__)
+  page.write_text(f'{title}\n{head}\n{_SAYS}\n\n{kept}\n{made}{rest}', 'utf-8')
 
 
-def _explicit(root: pathlib.Path) -> Table:
-  """Extraction from the named large victim, by objective."""
+def _variant(directory: pathlib.Path) -> Variant:
+  """What a finished experiment says."""
+  summary = SUMMARY.read(directory)
+  extraction = workdir.read_config(directory).config['extraction']
+  named = summary.victims['large'], 'explicit'
+  runs = [r for r in experiments.load(directory) if (r['victim'], r['attack']) == named]
+  runs.sort(key=lambda run: run['seed'])
+  return Variant(
+    temperature=extraction['objective'].get('temperature'),
+    epochs=extraction['recipe']['epochs'],
+    queries=runs[0]['query_budget'],
+    seconds=min(run['seconds'] for run in runs),
+    accuracy=[run['accuracy'] for run in runs],
+    fidelity=[run['fidelity'] for run in runs],
+    claims=[claim for claim in summary.claims if claim.claim[0] in '23'],
+    device=summary.device,
+    revision=summary.provenance['revision'],
+  )
+
+
+def _explicit(variants: dict[str, Variant]) -> Table:
+  """Extraction from the named large victim, by variant."""
   heads = ['objective', 'temperature', 'epochs', 'queries', 'seconds']
   shown = '{} (%)', '{}, against the first row (points)'
-  heads += [form.format(metric) for metric in METRICS for form in shown]
-  first, rows = _runs(root / _NAME), []
-  for directory, objective in _done(root).items():
-    extraction = workdir.read_config(directory).config['extraction']
-    runs, fields = _runs(directory), extraction['objective']
+  heads += [form.format(metric) for metric in schema.METRICS for form in shown]
+  first, rows = variants[_NAME], []
+  for name, variant in variants.items():
     row = [
-      objective,
-      f'{fields["temperature"]:g}' if 'temperature' in fields else '–',
-      str(extraction['recipe']['epochs']),
-      f'{runs[0]["query_budget"]:,}',
-      f'{min(run["seconds"] for run in runs):.0f}',
+      _OBJECTIVES[name],
+      '–' if variant.temperature is None else f'{variant.temperature:g}',
+      str(variant.epochs),
+      f'{variant.queries:,}',
+      f'{variant.seconds:.0f}',
     ]
-    for metric in METRICS:
-      scores = np.array([[100 * run[metric] for run in each] for each in (first, runs)])
-      row.append(_interval(scores[1], '.1f'))
-      row.append(
-        '' if directory.name == _NAME else _interval(scores[1] - scores[0], '+.1f')
-      )
+    for metric in schema.METRICS:
+      own, base = (100 * np.array(getattr(each, metric)) for each in (variant, first))
+      row.append(_interval(own, '.1f'))
+      row.append('' if variant is first else _interval(own - base, '+.1f'))
     rows.append(row)
-  note = _EXPLICIT.format(seeds=len(first))
+  note = _EXPLICIT.format(seeds=len(first.accuracy))
   return Table('Objectives', [*map(Column, heads)], rows, note)
-
-
-def _done(root: pathlib.Path) -> dict[pathlib.Path, str]:
-  """The variants that are done, and their objectives."""
-  listed = {root / f'{_NAME}{end}': name for end, name in _VARIANTS.items()}
-  return {d: name for d, name in listed.items() if SUMMARY.found(d)}
-
-
-def _runs(directory: pathlib.Path) -> list[dict[str, Any]]:
-  """The runs against the named large victim, by seed."""
-  large = SUMMARY.read(directory).victims['large']
-  runs = experiments.load(directory)
-  found = [r for r in runs if (r['victim'], r['attack']) == (large, 'explicit')]
-  return sorted(found, key=lambda run: run['seed'])
 
 
 def _interval(values: np.ndarray, form: str) -> str:
@@ -122,14 +154,13 @@ def _interval(values: np.ndarray, form: str) -> str:
   return f'{found.mean:{form}} [{found.low:{form}}, {found.high:{form}}]'
 
 
-def _claims(root: pathlib.Path) -> Table:
+def _claims(variants: dict[str, Variant]) -> Table:
   """Claims 2 and 3, objective by objective."""
-  rows: dict[str, list[list[Any]]] = {}
-  for directory, objective in _done(root).items():
-    for claim in SUMMARY.read(directory).claims:
-      if claim.claim[0] in '23':
-        row = [claim.claim, objective, claim.measured, claim.holds]
-        rows.setdefault(claim.claim, []).append(row)
+  rows: dict[str, list[list[object]]] = {}
+  for name, variant in variants.items():
+    for claim in variant.claims:
+      row = [claim.claim, _OBJECTIVES[name], claim.measured, claim.holds]
+      rows.setdefault(claim.claim, []).append(row)
   columns = [
     Column('claim'),
     Column('objective'),

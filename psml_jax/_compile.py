@@ -44,12 +44,13 @@ def options(of: Kind) -> dict[str, str | bool]:
 
   On CPUs XLA gives operations to YNNPACK where its build has it. In a training, which
   is a loop, products, reductions and chains of elementwise operations: a step of a
-  ResNet then takes half the time. In a population of small surrogates products alone,
-  for the chains are too short: with the others a step takes 1.6 times as long. In a
-  program that serves, products alone too; with the others XLA no longer gives it every
-  convolution. Versions of jaxlib that refuse the option get none. A program that runs
-  once or a few times on little data, such as an initialisation, is not optimised, which
-  takes a fifth of the time to compile.
+  ResNet then takes half the time, and one of surrogates that are trained in pieces
+  three quarters. In a population of small surrogates products alone, for the chains are
+  too short: with the others a step takes 1.6 times as long. In a program that serves,
+  products alone too; with the others XLA no longer gives it every convolution. Versions
+  of jaxlib that refuse the option get none. A program that runs once or a few times on
+  little data, such as an initialisation, is not optimised, which takes a fifth of the
+  time to compile.
 
   Args:
     of: what the program mostly does.

@@ -65,7 +65,7 @@ def begin(
 _begin = _compile.jit('once', static_argnums=(1, 2, 3, 4))(begin)
 
 
-@_compile.jit('surrogates', static_argnames=('training', 'epochs', 'width', 'mesh'))
+@_compile.jit('training', static_argnames=('training', 'epochs', 'width', 'mesh'))
 def advance(
   under: Under,
   training: train.Training,
