@@ -102,9 +102,7 @@ def get_config(variant: str = 'soft') -> ConfigDict:
   if variant == 'soft':
     return config
   config.zoo.stored = 'runs/cifar10_fast'
-  if variant in EPOCHS:
-    del config.defense.mechanisms['refusal']  # Fewer answers: soft has it.
-  else:
+  if variant in ABLATIONS:
     config.extraction.victims = ('large',)
     config.attacks = {'explicit': {}}
   if variant == 'answered':
