@@ -44,7 +44,7 @@ def options(of: Kind) -> dict[str, str | bool]:
 
   On CPUs XLA gives operations to YNNPACK where its build has it. In a training, which
   is a loop, products, reductions and chains of elementwise operations: a step of a
-  ResNet then takes half the time, and one of surrogates that are trained in pieces
+  ResNet then takes half the time, and one of a ResNet-9 that is trained in pieces
   three quarters. In a population of small surrogates products alone, for the chains are
   too short: with the others a step takes 1.6 times as long. In a program that serves,
   products alone too; with the others XLA no longer gives it every convolution. Versions
