@@ -24,9 +24,9 @@ OBJECTIVES = {
   'soft': {'name': 'cross_entropy', 'temperature': 3.0},
   'hard': {'name': 'cross_entropy', 'hard': True},
   'fixmatch': {'name': 'fixmatch', 'unlabelled': 1, 'threshold': 0.8},
-  'mixmatch': {'name': 'mixmatch'},
+  'mixmatch': {'name': 'mixmatch', 'copies': 1, 'mixing': 0.05, 'weight': 5.0},
 }
-EPOCHS = {'soft': 32, 'hard': 32, 'fixmatch': 14, 'mixmatch': 9}
+EPOCHS = {'soft': 32, 'hard': 32, 'fixmatch': 14, 'mixmatch': 14}
 """All take as long."""
 ABLATIONS = {
   'half': ('soft', 14),
