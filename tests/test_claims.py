@@ -39,12 +39,12 @@ def records(accuracy, fidelity, *, probes=0, diverged=(), unserved=()):
       seed=seed,
       accuracy=None if seed in diverged else accuracy + WOBBLE[seed],
       fidelity=None if seed in diverged else fidelity - WOBBLE[seed],
-      victim_purity=None,
+      victim_purity=None if seed in unserved else 1.0,
       loss=None,
       diverged=seed in diverged,
       probes=probes,
       queries_billed=400,
-      queries_served=0 if seed in unserved else 300,
+      queries_served=1 if seed in unserved else 300,
       queries_logged=400,
       seconds=1.0,
     )
@@ -194,7 +194,16 @@ def test_3c_compares_the_best_attacker_with_the_naive_one_on_the_same_server(run
   medium, large = extraction(runs)['3c']
   assert medium.holds
   assert large.holds
-  assert large.measured == 'naive is the best'
+  assert large.measured.startswith('informed: accuracy -4.0')
+
+
+def test_3c_is_not_met_by_a_naive_attack_that_is_best_by_little_and_by_one_metric(runs):
+  runs[Cell('m', 'naive', 'laplace', SCALE, 400)] = records(0.865, 0.8651)
+  assert extraction(runs)['3c'][0].holds
+  runs[Cell('m', 'naive', 'laplace', SCALE, 400)] = records(0.815, 0.8651)
+  medium, _ = extraction(runs)['3c']
+  assert not medium.holds
+  assert medium.measured.startswith('informed: accuracy +4.5')
 
 
 def test_what_keeps_no_target_is_in_no_claim_of_protection(runs):

@@ -136,7 +136,7 @@ def _attack(config: Config, cell: Cell, runs: Sequence[Record]) -> schema.Attack
     knows=plan.entry(config, cell.attack).knows,
     seeds=len(runs),
     diverged=sum(run.diverged for run in runs),
-    unserved=sum(run.queries_served == 0 for run in runs),
+    unserved=sum(run.victim_purity is None for run in runs),
     queries_billed=float(np.mean([run.queries_billed for run in runs])),
     queries_served=Estimate.of((run.queries_served for run in runs), math.inf),
     victim_purity=Estimate.of(run.victim_purity for run in runs),
