@@ -64,6 +64,15 @@ class TestCrossEntropy:
     np.testing.assert_allclose(found.sum(-1), 0.3, rtol=1e-5)
 
 
+@pytest.mark.parametrize('name', ['FixMatch', 'MixMatch'])
+def test_objectives_of_unlabelled_images_learn_classes_of_answers_too(name):
+  objective = getattr(train, name)
+  classes = jax.nn.one_hot(LABELLED.targets.argmax(-1), 5)
+  as_classes = loss(objective(unlabelled=2), objectives.Batch(LABELLED.images, classes))
+  assert loss(objective(unlabelled=2, hard=True)) == pytest.approx(as_classes)
+  assert loss(objective(unlabelled=2)) != pytest.approx(as_classes)
+
+
 class TestFixMatch:
   def test_is_the_supervised_loss_and_that_of_confident_guesses(self):
     objective = train.FixMatch(unlabelled=2, threshold=0.9, weight=3.0)
@@ -75,6 +84,11 @@ class TestFixMatch:
     each = np.where(sure, entropy(others, np.eye(5)[guess.argmax(-1)]), 0.0)
     supervised = entropy(logits(LABELLED.images), LABELLED.targets).mean()
     assert loss(objective) == pytest.approx(supervised + 3 * each.mean(), rel=1e-5)
+
+  def test_answers_are_softened_and_guesses_are_not(self):
+    soft = objectives.Batch(LABELLED.images, objectives.sharpened(LABELLED.targets, 3))
+    wanted = loss(train.FixMatch(unlabelled=2), soft)
+    assert loss(train.FixMatch(unlabelled=2, temperature=3.0)) == pytest.approx(wanted)
 
   def test_soft_guesses_keep_their_probabilities(self):
     soft = loss(train.FixMatch(unlabelled=2, threshold=0.0, soft=True))
@@ -109,7 +123,13 @@ class TestFixMatch:
 
   @pytest.mark.parametrize(
     'fields',
-    [{'threshold': 1.0}, {'threshold': -0.1}, {'weight': 0}, {'unlabelled': 0}],
+    [
+      {'threshold': 1.0},
+      {'threshold': -0.1},
+      {'weight': 0},
+      {'temperature': 0},
+      {'unlabelled': 0},
+    ],
   )
   def test_bad_fields_are_named(self, fields):
     (name,) = fields
@@ -120,7 +140,7 @@ class TestFixMatch:
 class TestMixMatch:
   def test_is_what_the_paper_says(self):
     objective = train.MixMatch(unlabelled=2, copies=2, temperature=0.5, weight=4.0)
-    keys = jax.random.split(KEY, 6)
+    keys = jax.random.split(KEY, 5)
     guess = np.asarray(jax.nn.softmax(logits(UNLABELLED))) ** 2
     guess /= guess.sum(-1, keepdims=True)
     images = np.concatenate([LABELLED.images, UNLABELLED, UNLABELLED])
@@ -135,6 +155,18 @@ class TestMixMatch:
     error = np.asarray(jax.nn.softmax(mixed[6:])) - targets[6:]
     wanted = supervised + 4 * np.mean(error**2)
     assert loss(objective) == pytest.approx(wanted, rel=1e-4)
+
+  def test_answers_of_no_weight_teach_nothing(self):
+    objective = train.MixMatch(unlabelled=2, weight=4.0)
+
+    def of_weights(weights):
+      weighed = weights[:, None] * LABELLED.targets
+      return loss(objective, objectives.Batch(LABELLED.images, weighed))
+
+    halved = of_weights(jnp.full(6, 0.5)), of_weights(jnp.zeros(6))
+    assert halved[0] - halved[1] == pytest.approx(
+      (loss(objective) - halved[1]) / 2, rel=1e-3
+    )
 
   @pytest.mark.parametrize('name', ['mixing', 'temperature', 'weight', 'copies'])
   def test_numbers_must_be_positive(self, name):

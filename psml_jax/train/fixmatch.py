@@ -14,6 +14,7 @@ from psml_jax.train.objectives import (
   Batch,
   Learner,
   cross_entropy,
+  learned,
   probabilities,
   right,
 )
@@ -32,6 +33,8 @@ class FixMatch:
     threshold: of a label's probability, in [0, 1).
     weight: of the images without answers.
     soft: whether pseudo-labels stay probabilities.
+    temperature: of the answers that are learned, as in `objectives.learned`.
+    hard: likewise.
 
   Raises:
     ValueError: a number outside its range.
@@ -41,11 +44,14 @@ class FixMatch:
   threshold: float = 0.95
   weight: float = 1.0
   soft: bool = False
+  temperature: float = 1.0
+  hard: bool = False
 
   def __post_init__(self) -> None:
     _validate.positive_int('unlabelled', self.unlabelled)
     _validate.share('threshold', self.threshold)
     _validate.positive('weight', self.weight)
+    _validate.positive('temperature', self.temperature)
 
   def __call__(
     self,
@@ -71,7 +77,9 @@ class FixMatch:
     shown = jnp.concatenate([labelled.images, strong(strong_key, unlabelled)])
     logits, rest = learner.apply(params, rest, shown, apply_key)
     answered, others = logits[: len(labelled.images)], logits[len(labelled.images) :]
-    wanted = probabilities(labelled.targets, logits.shape[-1])
+    wanted = learned(
+      labelled.targets, logits.shape[-1], temperature=self.temperature, hard=self.hard
+    )
     consistency = jnp.mean(jnp.where(confident, cross_entropy(others, guess), 0.0))
     loss = jnp.mean(cross_entropy(answered, wanted)) + self.weight * consistency
     return loss, Aux(rest, right(answered, wanted))

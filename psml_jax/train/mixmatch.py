@@ -13,7 +13,7 @@ from psml_jax.train.objectives import (
   Batch,
   Learner,
   cross_entropy,
-  probabilities,
+  learned,
   right,
   sharpened,
 )
@@ -37,6 +37,7 @@ class MixMatch:
     mixing: the Beta distribution's parameter.
     weight: of the images without answers, from the first step; Berthelot et al. raise
       theirs over 16,000 steps.
+    hard: whether of an answer its likeliest class alone is learned.
 
   Raises:
     ValueError: a number that is not positive.
@@ -47,6 +48,7 @@ class MixMatch:
   temperature: float = 0.5
   mixing: float = 0.75
   weight: float = 25.0
+  hard: bool = False
 
   def __post_init__(self) -> None:
     for name in ('unlabelled', 'copies'):
@@ -64,7 +66,7 @@ class MixMatch:
     key: jax.Array,
   ) -> tuple[jax.Array, Aux]:
     assert unlabelled is not None
-    keys = jax.random.split(key, 6)
+    keys = jax.random.split(key, 5)
     copies = jnp.concatenate([unlabelled] * self.copies)
     copies = learner.augment(keys[0], copies)
     guess, _ = learner.apply(jax.lax.stop_gradient(params), rest, copies, keys[1])
@@ -72,7 +74,10 @@ class MixMatch:
     guess = jnp.mean(guess.reshape(self.copies, len(unlabelled), -1), axis=0)
     guess = sharpened(guess, self.temperature)
     images = jnp.concatenate([labelled.images, copies])
-    wanted = probabilities(labelled.targets, guess.shape[-1])
+    wanted = learned(labelled.targets, guess.shape[-1], hard=self.hard)
+    certain = jnp.sum(wanted, axis=-1)  # 1, but for answers that are weighed.
+    wanted = jnp.where(certain[:, None] > 0, wanted, 1.0)
+    wanted /= jnp.sum(wanted, axis=-1, keepdims=True)
     targets = jnp.concatenate([wanted, *[guess] * self.copies])
     share = jax.random.beta(keys[2], self.mixing, self.mixing, (len(images), 1))
     share = jnp.maximum(share, 1 - share)
@@ -85,7 +90,7 @@ class MixMatch:
     logits, rest = learner.apply(params, rest, mixed(images), keys[4])
     targets, size = mixed(targets), len(labelled.images)
     error = jax.nn.softmax(logits[size:]) - targets[size:]
-    loss = jnp.mean(cross_entropy(logits[:size], targets[:size]))
+    loss = jnp.mean(certain * cross_entropy(logits[:size], targets[:size]))
     loss += self.weight * jnp.mean(error**2)
     return loss, Aux(rest, right(logits[:size], targets[:size]))
 

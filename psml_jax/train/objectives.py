@@ -131,15 +131,39 @@ def sharpened(targets: jax.Array, temperature: float) -> jax.Array:
   return powers * jnp.sum(targets, axis=-1, keepdims=True) / jnp.maximum(sums, 1e-12)
 
 
+def learned(
+  targets: jax.Array, num_classes: int, *, temperature: float = 1.0, hard: bool = False
+) -> jax.Array:
+  """What is learned of answers: all of each, softened or sharpened, or its class.
+
+  Args:
+    targets: i32[B] classes, or f32[B, K] probabilities times the weight of each image.
+    num_classes: K.
+    temperature: targets are raised to the power of its inverse and normalised: below 1
+      it sharpens answers, above 1 it softens them.
+    hard: whether the likeliest class alone is learned, whatever the temperature.
+
+  Returns:
+    f32[B, K], of the same sums.
+
+  >>> learned(jnp.array([[0.2, 0.8]]), 2, hard=True).tolist()
+  [[0.0, 1.0]]
+  """
+  wanted = probabilities(targets, num_classes)
+  if hard:
+    weight = jnp.sum(wanted, axis=-1, keepdims=True)
+    return weight * probabilities(wanted.argmax(-1), num_classes)
+  return wanted if temperature == 1 else sharpened(wanted, temperature)
+
+
 @dataclasses.dataclass(frozen=True)
 class CrossEntropy:
   """The cross-entropy `-sum_k target_k log p_k`, averaged over the minibatch.
 
   Attributes:
     label_smoothing: share of a target spread over all classes, in [0, 1).
-    temperature: targets are raised to the power of its inverse and normalised: below 1
-      it sharpens answers, above 1 it softens them.
-    hard: whether the target's likeliest class alone is learned.
+    temperature: as in `learned`.
+    hard: likewise.
 
   Raises:
     ValueError: a number outside its range.
@@ -166,13 +190,10 @@ class CrossEntropy:
   ) -> tuple[jax.Array, Aux]:
     del unlabelled
     logits, rest = learner.apply(params, rest, labelled.images, key)
-    wanted = probabilities(labelled.targets, logits.shape[-1])
+    wanted = learned(
+      labelled.targets, logits.shape[-1], temperature=self.temperature, hard=self.hard
+    )
     accuracy = right(logits, wanted)
-    if self.hard:
-      weight = jnp.sum(wanted, axis=-1, keepdims=True)
-      wanted = weight * probabilities(wanted.argmax(-1), logits.shape[-1])
-    if self.temperature != 1:
-      wanted = sharpened(wanted, self.temperature)
     wanted = optax.smooth_labels(wanted, self.label_smoothing)
     return jnp.mean(cross_entropy(logits, wanted)), Aux(rest, accuracy)
 
