@@ -30,6 +30,19 @@ class TestMembership:
     found = threats.likelihood_ratios(observed, known)
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
 
+  @pytest.mark.parametrize('shared', [False, True])
+  def test_a_candidate_of_all_shadows_or_none_tells_nothing(self, shared):
+    confidence = jnp.array([[2.0, 5.0, 5.0], [3.0, 6.0, 6.0], [-1, 7, 7], [0, 8, 8]])
+    member = jnp.array([[1, 1, 0], [1, 1, 0], [0, 1, 0], [0, 1, 0]], bool)
+    both = Shadows(confidence, member)
+    observed = jnp.array([2.5, 40.0, 40.0])
+    ratios = threats.likelihood_ratios(observed, both, shared=shared)
+    assert ratios[0] > 0
+    np.testing.assert_array_equal(ratios[1:], 0)
+    several = Shadows(jnp.stack([confidence, confidence]), member)
+    mixed = threats.mixed_ratios(observed, several, jnp.ones((2, 3)), shared=shared)
+    np.testing.assert_allclose(mixed, ratios, rtol=1e-5)
+
   def test_no_answer_tells_nothing(self):
     known = Shadows(jnp.zeros((4, 2)), jnp.array([[True] * 2, [False] * 2] * 2))
     found = threats.likelihood_ratios(jnp.array([jnp.nan, 0.0]), known)

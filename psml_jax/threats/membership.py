@@ -100,7 +100,8 @@ def likelihood_ratios(
       few shadows (there: below 64) each candidate's own is too noisy.
 
   Returns:
-    f32[..., N], logarithms; 0 where nothing came back.
+    f32[..., N], logarithms; 0 where nothing came back, and of candidates that all
+    shadows were trained on, or none.
 
   >>> known = Shadows(
   ...   jnp.array([[2.0], [3.0], [-1.0], [0.0]]),
@@ -113,7 +114,7 @@ def likelihood_ratios(
   ratio = _log_density(observed, known, known.member, shared) - _log_density(
     observed, known, ~known.member, shared
   )
-  return jnp.where(jnp.isnan(observed), 0.0, ratio)
+  return jnp.where(_tells(observed, known), ratio, 0.0)
 
 
 def mixed_ratios(
@@ -153,19 +154,26 @@ def mixed_ratios(
     return jax.nn.logsumexp(weight + jnp.stack(each), axis=0)
 
   ratio = mixture(known.member) - mixture(~known.member)
-  return jnp.where(jnp.isnan(observed), 0.0, ratio)
+  return jnp.where(_tells(observed, known), ratio, 0.0)
+
+
+def _tells(observed: jax.Array, known: Shadows) -> jax.Array:
+  """Where an answer came back, and shadows of both kinds say what it means."""
+  both = known.member.any(axis=0) & ~known.member.all(axis=0)
+  return ~jnp.isnan(observed) & jnp.broadcast_to(both, observed.shape)
 
 
 def _log_density(
   observed: jax.Array, known: Shadows, which: jax.Array, shared: bool
 ) -> jax.Array:
   """Of the normal distribution of some shadows' confidences, up to a constant."""
-  count = jnp.maximum(jnp.sum(which, axis=0, dtype=jnp.float32), 1)
+  found = jnp.sum(which, axis=0, dtype=jnp.float32)
+  count = jnp.maximum(found, 1)
   mean = jnp.sum(jnp.where(which, known.confidence, 0), axis=0) / count
   away = jnp.where(which, known.confidence - mean[None], 0)
   spread = jnp.sum(away**2, axis=0)
   if shared:
-    free = jnp.sum(count) - jnp.float32(len(count))
+    free = jnp.sum(found) - jnp.sum(found > 0, dtype=jnp.float32)
     variance = jnp.full_like(spread, jnp.sum(spread) / jnp.maximum(free, 1))
   else:
     variance = spread / count
