@@ -8,8 +8,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from psml_jax import profiles, zoo
-from psml_jax.experiments import config, plan
+from psml_jax.experiments import config, plan, preflight
 from psml_jax.experiments.config import Config, parse
+from psml_jax.experiments.experiment import Experiment
 
 CONFIGS = sorted(
   path
@@ -422,3 +423,26 @@ def test_a_published_name_that_is_none():
 
 def test_check_takes_what_parse_made():
   config.check(parse(fields()))
+
+
+@pytest.mark.parametrize(
+  ('part', 'limit'),
+  [('zoo', 'the 225 images of config.zoo.models.linear'), ('extraction', 'pool_size')],
+)
+def test_a_step_takes_no_more_unlabelled_images_than_there_are(part, limit):
+  objective = {'name': 'fixmatch', 'unlabelled': 40}
+  with pytest.raises(
+    ValueError,
+    match=rf'^config\.{part}\.objective takes 320 unlabelled images .*{limit}',
+  ):
+    parse(changed(f'{part}.objective', objective))
+
+
+def test_rounds_divide_every_budget(tmp_path):
+  made = changed('attacks.fingerprint_k_center', {'rounds': 4})
+  made['extraction']['query_budgets'] = (30, 60)
+  with pytest.raises(
+    ValueError,
+    match=r'^config\.attacks\.fingerprint_k_center: rounds is 4; .* the 30 queries',
+  ):
+    preflight.check(Experiment(parse(made), tmp_path))

@@ -171,3 +171,13 @@ def test_bad_fields_are_named(fields, change, message):
   changed = {**copy.deepcopy(fields), **change}
   with pytest.raises(ValueError, match=message):
     ladder.parse(changed)
+
+
+def test_a_surrogate_that_does_not_fit_is_named_before_anything_is_written(
+  fields, tmp_path
+):
+  deep = {'surrogate': {'family': 'cnn', 'widths': (8,) * 5}}
+  changed = {**copy.deepcopy(fields), 'surrogates': {'soft': {}, 'deep': deep}}
+  with pytest.raises(ValueError, match=r'^config.surrogates.deep.surrogate is '):
+    ladder.run(ladder.parse(changed), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()

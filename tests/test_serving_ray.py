@@ -265,6 +265,7 @@ def test_a_raid_by_the_launch_script(server, tmp_path):
       'launch/attack.py',
       f'--target={server.url}',
       f'--key_file={key}',
+      '--attack=fingerprint_k_center',  # It needs its images and trains on the way.
       '--latency_budget_ms=3',
       '--queries=60',
       '--config.fingerprint.accuracy_resolution=2e-3',

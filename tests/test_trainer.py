@@ -366,6 +366,10 @@ IMAGES = np.zeros((2, 8, 8, 3), np.float32)
       {'recipe': dataclasses.replace(RECIPE, batch_size=41)},
       'num_examples is 40; it must be at least 41, for Epochs',
     ),
+    (
+      {'objective': train.FixMatch(unlabelled=6)},
+      'unlabelled is 6; a step of batch_size 8 takes 48 .* there are 40',
+    ),
     ({'recipe': None}, 'recipe is None; it must be Steps or Epochs'),
     ({'recipe': recipes.Recipe(batch_size=4, learning_rate=0.1)}, 'recipe is Recipe'),
     ({'objective': None}, 'objective is None; it must be a value that can be called'),

@@ -158,7 +158,8 @@ def adaptive(
 
   Args:
     spec: as in `extraction.replay`.
-    num_queries: how many images at most, each once.
+    num_queries: how many images at most, each once; where fewer are billed, the last
+      round is cut short, and no round is made smaller.
     by: 'k_center' or 'uncertainty'.
     rounds: a divisor of `num_queries`.
     pool: f32[P, H, W, C], the attacker's images.

@@ -468,6 +468,21 @@ def _check_steps(path: str, recipe: train.Steps | train.Epochs, size: int) -> No
     )
 
 
+def _check_unlabelled(
+  path: str,
+  config: Zoo | Extraction,
+  recipe: train.Steps | train.Epochs,
+  source: str,
+  size: int,
+) -> None:
+  taken = objective(config.objective).unlabelled * recipe.batch_size
+  if taken > size:
+    raise ValueError(
+      f'{path}.objective takes {taken} unlabelled images a step; it must be at most '
+      f'{source} (see its field unlabelled)'
+    )
+
+
 def _check_zoo(config: Zoo, images: Data) -> None:
   models = config.models
   _check_training('config.zoo', config)
@@ -491,7 +506,11 @@ def _check_zoo(config: Zoo, images: Data) -> None:
     of_model = (
       f'{path}.recipe' if 'recipe' in fields else f'config.zoo.{_given(config)}'
     )
-    _check_steps(of_model, config.recipe_of(name), images.zoo_sizes()[0])
+    recipe, size = config.recipe_of(name), images.zoo_sizes()[0]
+    _check_steps(of_model, recipe, size)
+    _check_unlabelled(
+      'config.zoo', config, recipe, f'the {size} images of {path}', size
+    )
     _check_module(path, config.module_fields(name))
   names = [member for name in models for member in config.members(name)]
   repeated = {name for name in names if names.count(name) > 1}
@@ -534,12 +553,8 @@ def _check_extraction(
       f'config.extraction.pieces is {extraction.pieces}; it must divide the '
       f'{recipe.epochs} epochs of {path}'
     )
-  taken = objective(extraction.objective).unlabelled * recipe.batch_size
-  if taken > images.pool_size:
-    raise ValueError(
-      f'config.extraction.objective takes {taken} unlabelled images a step; it must be '
-      f'at most config.data.pool_size {images.pool_size} (see its field unlabelled)'
-    )
+  pool = f'config.data.pool_size {images.pool_size}'
+  _check_unlabelled('config.extraction', extraction, recipe, pool, images.pool_size)
   probes = fingerprint.max_probes(**vars(fingerprint_config))
   for budget in extraction.query_budgets:
     _validate.positive_int('config.extraction.query_budgets', budget)

@@ -3,12 +3,14 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 
 from psml_jax import _validate, attacks, defenses, zoo
 from psml_jax.core import ZooProfile
+from psml_jax.data import Splits
 from psml_jax.experiments import defense_stage, stored_zoo
 from psml_jax.experiments.config import Config
 from psml_jax.experiments.experiment import Experiment
@@ -54,31 +56,40 @@ def check(experiment: Experiment) -> None:
       zoo.stored_profile(config.profiling.stored, names)
     except ValueError as error:
       raise ValueError(f'config.profiling.stored: {error}') from error
-  for path, fields in (
-    *(
-      (f'config.zoo.models.{name}', config.zoo.module_fields(name))
-      for name in config.zoo.models
-    ),
-    ('config.extraction.surrogate', config.extraction.surrogate),
-  ):
-    module = zoo.create(num_classes=images.num_classes, **fields)
-    try:
-      variables = zoo.abstract_variables(module, images.test_x.shape[1:])
-    except (OverflowError, TypeError, ValueError, ZeroDivisionError) as error:
-      raise ValueError(f'{path} is {dict(fields)}: {error}') from error
-    numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables))
-    if numbers > _MOST_NUMBERS:
-      raise ValueError(
-        f'{path} is {dict(fields)}, a model of {numbers:.3g} numbers; it must have at '
-        f'most {_MOST_NUMBERS:.3g}'
-      )
+  for name in config.zoo.models:
+    fits(f'config.zoo.models.{name}', config.zoo.module_fields(name), images)
+  fits('config.extraction.surrogate', config.extraction.surrogate, images)
+
+
+def fits(path: str, fields: Mapping[str, Any], images: Splits) -> None:
+  """Shapes a model for the images.
+
+  Args:
+    path: of its fields in the config, for the error.
+    fields: the architecture's family and fields.
+    images: in their splits.
+
+  Raises:
+    ValueError: a model that does not fit them, or any memory.
+  """
+  module = zoo.create(num_classes=images.num_classes, **fields)
+  try:
+    variables = zoo.abstract_variables(module, images.test_x.shape[1:])
+  except (OverflowError, TypeError, ValueError, ZeroDivisionError) as error:
+    raise ValueError(f'{path} is {dict(fields)}: {error}') from error
+  numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables))
+  if numbers > _MOST_NUMBERS:
+    raise ValueError(
+      f'{path} is {dict(fields)}, a model of {numbers:.3g} numbers; it must have at '
+      f'most {_MOST_NUMBERS:.3g}'
+    )
 
 
 def _make_entries(config: Config) -> None:
   """Makes what the config names once, so that values that entries refuse are told."""
   two = ZooProfile([0.5, 0.9], [1.0, 2.0], ('a', 'b'))  # type: ignore[arg-type]
   budgets = config.extraction.query_budgets if config.extraction else (1,)
-  resources = attacks.Resources(max(budgets), **dataclasses.asdict(config.fingerprint))
+  resolutions = dataclasses.asdict(config.fingerprint)
   for name in config.defense.mechanisms:
     off = defenses.MECHANISMS[name].knob.off
     with _named(f'config.defense.mechanisms.{name}'):
@@ -86,7 +97,8 @@ def _make_entries(config: Config) -> None:
   for name in config.attacks:
     with _named(f'config.attacks.{name}'):
       registered, fields = attacks.configured(config.attacks, name)
-      attacks.make(registered, resources, **fields)
+      for budget in budgets:
+        attacks.make(registered, attacks.Resources(budget, **resolutions), **fields)
 
 
 @contextlib.contextmanager

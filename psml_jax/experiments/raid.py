@@ -145,7 +145,7 @@ def run(
     raise InputError(f'--workdir {workdir} holds the results of a raid; take another')
   try:
     config = experiment_config.parse(fields)
-    made, resources = _attack(config, attack, queries)
+    _attack(config, attack, queries)
     client = http(target, _api_key(key_file), concurrency=concurrency)
   except ValueError as error:
     raise InputError(str(error)) from error
@@ -155,13 +155,16 @@ def run(
     raise InputError(
       f'the images are {splits.pool_x.shape[1:]}; {target} takes {client.image_shape}'
     )
+  training = config.extraction.training(client.num_classes)
+  made, budget = _attack(
+    config, attack, queries, pool=jnp.asarray(splits.pool_x), training=training
+  )
   attacker_key, surrogate_key = jax.random.split(_keys.purpose(config.seed, 'attack'))
   knowledge = Knowledge(
     jnp.float32(latency_budget_ms),
     pool_size=len(splits.pool_x),
     num_classes=client.num_classes,
   )
-  budget = resources.num_queries
   try:
     harvests, bills = raid(
       attacker_key, made, client, knowledge, splits.pool_x, budget=budget
@@ -173,7 +176,6 @@ def run(
   accuracy, surrogate = None, None
   harvest = harvests[-1] if isinstance(harvests[-1], Harvest) else None
   if harvest is not None and int(harvest.count):
-    training = config.extraction.training(client.num_classes)
     surrogate, accuracy = extract(surrogate_key, training, splits, harvest)
   found = _found(attack, target, client, harvests, bills, harvest, accuracy)
   print(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
@@ -195,9 +197,17 @@ def extract(
 
 
 def _attack(
-  config: Config, name: str, queries: int | None
-) -> tuple[attacks.Attack | attacks.Phases, attacks.Resources]:
-  """An attack that a client can run, and what it is made for."""
+  config: Config, name: str, queries: int | None, **own: Any
+) -> tuple[attacks.Attack | attacks.Phases, int]:
+  """An attack that a client can run, and the most queries that it sends.
+
+  Args:
+    config: of the experiment.
+    name: of the attack.
+    queries: its budget, the config's largest unless given.
+    **own: the attacker's `pool` and `training`, without which none that chooses its
+      images can start.
+  """
   if config.extraction is None:
     raise ValueError('config has no extraction; a raid trains a surrogate by it')
   listed = config.attacks if name in config.attacks else {name: {}}
@@ -211,8 +221,9 @@ def _attack(
     num_queries=queries or max(config.extraction.query_budgets),
     accuracy_resolution=config.fingerprint.accuracy_resolution,
     latency_resolution=config.fingerprint.latency_resolution,
+    **own,
   )
-  return attacks.make(registered, resources, **fields), resources
+  return attacks.make(registered, resources, **fields), resources.num_queries
 
 
 def _api_key(path: str | None) -> str:

@@ -19,7 +19,7 @@ from psml_jax import _compile, _files, _validate
 from psml_jax._validate import InputError
 from psml_jax.train import contract, feeding
 from psml_jax.train.log import Log
-from psml_jax.train.loop import Training, check_loss
+from psml_jax.train.loop import Training, check_loss, check_pool
 from psml_jax.train.model import Model, predict
 from psml_jax.train.objectives import CROSS_ENTROPY, Objective
 from psml_jax.train.population import check_mesh
@@ -225,6 +225,7 @@ def _check(
   if not isinstance(training.recipe, (Steps, Epochs)):
     raise ValueError(f'recipe is {training.recipe!r}; it must be Steps or Epochs')
   contract.check_objective('objective', training.objective)
+  check_pool(training, len(images))
   check_loss(training, images.shape[1:])
   if held_out is None:
     return

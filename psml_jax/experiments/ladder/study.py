@@ -7,8 +7,10 @@ import time
 
 import jax
 
-from psml_jax import _device
-from psml_jax.experiments import plan, workdir
+from psml_jax import _device, _files
+from psml_jax._validate import InputError
+from psml_jax.experiments import plan, preflight, workdir
+from psml_jax.experiments.experiment import Experiment
 from psml_jax.experiments.ladder.config import Config
 from psml_jax.experiments.ladder.rungs import Climb, places
 from psml_jax.experiments.ladder.zoo import opened
@@ -37,13 +39,28 @@ def run(
     ladder.png and report.html.
 
   Raises:
-    ValueError: what an experiment of one of the zoos raises, or a work directory of
-      another config or in use.
+    ValueError: what an experiment of one of the zoos raises, a surrogate that does not
+      fit the images, or a work directory of another config or in use.
   """
   del until
+  _check_surrogates(config, data_dir)
   path = workdir.study(directory, config, lambda path: _work(config, path, data_dir))
   print(report.summary(workdir.read_json(path / 'study.json', Ladder)))
   return path
+
+
+def _check_surrogates(config: Config, data_dir: str | os.PathLike[str] | None) -> None:
+  folder = None if data_dir is None else str(_files.local('data_dir', data_dir))
+  first = config.zoos[0]
+  try:
+    images = Experiment(config.of_zoo(first), pathlib.Path(), folder).images()
+    for name in config.surrogates:
+      own = config.of_zoo(first, name).extraction
+      assert own is not None
+      path = f'config.surrogates.{name}.surrogate'
+      preflight.fits(path, own.surrogate, images)
+  except ValueError as error:
+    raise InputError(str(error)) from error
 
 
 def _work(
