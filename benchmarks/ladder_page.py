@@ -21,7 +21,7 @@ _ROOT = flags.DEFINE_string('root', 'runs', 'The work directories.')
 _REVISION = flags.DEFINE_string('revision', None, 'Of the studies.', required=True)
 _TABLES = {
   'ladder': ('worst', 'law', 'explicit', 'channels', 'neighbours', 'missing'),
-  'channels': ('channels',),
+  'channels': ('channels', 'informed'),
   'gain': ('gain', 'explicit'),
 }
 _HEAD = """

@@ -49,7 +49,8 @@ def fit(
     with torch.no_grad():
       guess = model(_flat(_turned(unlabelled, most))).softmax(-1)
       sure, classes = guess.max(-1)
-      shown = torch.cat([_turned(pool[sent[rows]], most), strong(unlabelled)])
+      again = strong(_turned(unlabelled, most))
+      shown = torch.cat([_turned(pool[sent[rows]], most), again])
     logits = model(_flat(shown))
     loss = nn.functional.cross_entropy(logits[:size], targets[rows])
     each = nn.functional.cross_entropy(logits[size:], classes, reduction='none')

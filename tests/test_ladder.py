@@ -8,6 +8,7 @@ import pytest
 
 from psml_jax.experiments import config_file, ladder
 from psml_jax.experiments.ladder import rungs
+from psml_jax.experiments.ladder.zoo import opened
 from psml_jax.report import ladder as report
 from psml_jax.report import ladder_numbers
 from psml_jax.report.ladder_records import Ladder, Rung
@@ -51,6 +52,13 @@ def test_every_rung_is_there_once(found, fields):
   for record in records:
     assert len(record['fidelity']) == config.seeds
     assert all(0 <= value <= 1 for value in record['fidelity'])
+
+
+def test_no_client_knows_the_very_latencies_that_the_server_draws(found, fields):
+  zoo = opened(ladder.parse(fields), 0, found, None)
+  for drawn, known in zip(zoo.tables.samples_ms, zoo.samples_ms, strict=True):
+    assert len(drawn) == len(known) > 1
+    assert not set(drawn.tolist()) & set(known.tolist())
 
 
 def test_rates_are_what_the_law_allows(found):
@@ -125,6 +133,21 @@ class TestNumbers:
     ((thief, value),) = found.values()
     assert thief.demix == 'latency'
     assert value.mean == pytest.approx(0.85)
+
+  def test_the_worst_thief_is_one_of_whom_something_is_known(self):
+    diverged, strong = rung(fidelity=[None, None]), rung(demix='latency')
+    for either in ((diverged, strong), (strong, diverged)):
+      ((thief, _),) = ladder_numbers.worst(study(*either)).values()
+      assert thief.demix == 'latency'
+
+  def test_repeats_are_compared_with_who_asks_once(self):
+    once, thrice = rung(), rung(attack='informed_repeats', fidelity=[0.7, 0.9])
+    made = study(once, thrice)
+    assert 'informed' not in report.tables(made)
+    made.roles['informed_repeats'] = 'informed'
+    rows = report.tables(made)['informed'].rows
+    assert [row[3] for row in rows] == ['informed', 'informed_repeats']
+    assert [row[-1].mean for row in rows] == pytest.approx([0.0, 0.15])
 
   def test_intervals_are_over_zoos(self):
     zoos = [rung(zoo=z, fidelity=[0.5 + 0.1 * z] * 2) for z in range(3)]

@@ -76,7 +76,7 @@ def test_objectives_of_unlabelled_images_learn_classes_of_answers_too(name):
 class TestFixMatch:
   def test_is_the_supervised_loss_and_that_of_confident_guesses(self):
     objective = train.FixMatch(unlabelled=2, threshold=0.9, weight=3.0)
-    _, strong_key, *_ = jax.random.split(KEY, 4)
+    _, strong_key, *_ = jax.random.split(KEY, 5)
     guess = np.asarray(jax.nn.softmax(logits(UNLABELLED)))
     sure = guess.max(-1) >= 0.9
     assert 0 < sure.sum() < len(sure)
@@ -89,6 +89,13 @@ class TestFixMatch:
     soft = objectives.Batch(LABELLED.images, objectives.sharpened(LABELLED.targets, 3))
     wanted = loss(train.FixMatch(unlabelled=2), soft)
     assert loss(train.FixMatch(unlabelled=2, temperature=3.0)) == pytest.approx(wanted)
+
+  def test_strong_images_are_cropped_and_mirrored_first(self):
+    objective = train.FixMatch(unlabelled=2, threshold=0.0)
+    mirror = objectives.Learner(apply, lambda key, images: images[:, :, ::-1])
+    found, _ = objective(mirror, WEIGHTS, (), LABELLED, UNLABELLED, KEY)
+    mirrored = UNLABELLED[:, :, ::-1]
+    assert float(found) == pytest.approx(loss(objective, unlabelled=mirrored), rel=1e-5)
 
   def test_soft_guesses_keep_their_probabilities(self):
     soft = loss(train.FixMatch(unlabelled=2, threshold=0.0, soft=True))
@@ -105,7 +112,7 @@ class TestFixMatch:
       learner = objectives.Learner(told, lambda key, images: images)
       return one(learner, params, (), LABELLED, UNLABELLED, KEY)[0]
 
-    _, strong_key, *_ = jax.random.split(KEY, 4)
+    _, strong_key, *_ = jax.random.split(KEY, 5)
     guess = jax.nn.softmax(logits(UNLABELLED))
 
     def by_hand(params):

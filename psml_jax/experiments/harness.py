@@ -56,13 +56,15 @@ class Spoils:
 
   Attributes:
     harvest: the surrogate's training data.
-    purity: f32, share of the served answers, probes aside, that are the victim's.
+    own: i32, the victim's answers, probes aside.
+    purity: f32, their share of the served answers, probes aside.
     probes: i32, queries of all phases before the last.
     bill: the attacker's count.
     log: the server's count.
   """
 
   harvest: Harvest
+  own: jax.Array
   purity: jax.Array
   probes: jax.Array
   bill: Bill
@@ -151,6 +153,7 @@ def collect(
   answers = found.answers[-1]
   return Spoils(
     harvest=found.harvest,
+    own=answers[run.victim],
     purity=answers[run.victim] / jnp.sum(answers, dtype=jnp.int32),
     probes=sum((bill.queries for bill in probing), start=jnp.int32(0)),
     bill=found.bill,

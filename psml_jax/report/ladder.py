@@ -70,6 +70,8 @@ def tables(study: Ladder) -> dict[str, Table]:
   if study.missing:
     found['missing'] = Table('What could not be had', (), (), '; '.join(study.missing))
   found['channels'] = _channels(study)
+  if list(study.roles.values()).count('informed') > 1:
+    found['informed'] = _informed(study)
   found['neighbours'] = _neighbours(study)
   return found
 
@@ -270,6 +272,40 @@ def _channels(study: Ladder) -> Table:
     rows,
     "AUC: of telling the victim's answers from the others; shares are of what is "
     'trained on.',
+  )
+
+
+def _informed(study: Ladder) -> Table:
+  columns = (
+    Column('victim'),
+    Column('defense'),
+    Column('target (%)', _target, True),
+    Column('attack'),
+    Column('surrogate'),
+    Column("the victim's share", _rate, True),
+    Column('fidelity (%)', _points, True),
+    Column('beyond the first (points)', _points, True),
+  )
+  names = [name for name, role in study.roles.items() if role == 'informed']
+  found = grouped(study.rungs)
+  rows = []
+  for (place, thief), rungs in found.items():
+    if thief.attack in names and thief.demix == 'none':
+      first = found[place, thief._replace(attack=names[0])]
+      rows.append(
+        (
+          *(place.size, place.defense, place.target),
+          *(thief.attack, thief.surrogate),
+          float(np.mean([np.mean(rung.kept) for rung in rungs])),
+          over_zoos(rungs, fidelity),
+          gain(rungs, first, lambda rung: rung.fidelity),
+        )
+      )
+  return Table(
+    f'Who is told the best spec, beside {names[0]}, at equal bills',
+    columns,
+    rows,
+    'Nothing is de-mixed; the share is of what is trained on.',
   )
 
 

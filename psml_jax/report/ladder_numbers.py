@@ -72,7 +72,8 @@ def worst(study: Ladder) -> dict[Behind, tuple[Thief, Interval]]:
   found: dict[Behind, tuple[Thief, Interval]] = {}
   for (place, thief), rungs in grouped(study.rungs).items():
     value = over_zoos(rungs, fidelity)
-    if place not in found or value.mean > found[place][1].mean:
+    known = place in found and not np.isnan(found[place][1].mean)
+    if not known or value.mean > found[place][1].mean:
       found[place] = (thief, value)
   return found
 

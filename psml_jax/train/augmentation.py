@@ -95,7 +95,8 @@ def strong(key: jax.Array, images: jax.Array) -> jax.Array:
   image gets two of ten operations, each of a strength drawn uniformly (turns to 30
   degrees, shears and shifts to 0.3; brightness, contrast and saturation by factors of
   0.05 to 1.95; solarisation; 4 to 8 bits), in this order, and then Cutout with a side
-  of up to half of the image's.
+  of up to half of the image's. Of theirs, autocontrast, equalisation, sharpness and no
+  change at all are left out.
 
   Args:
     key: consumed.

@@ -24,9 +24,9 @@ from psml_jax.train.objectives import (
 class FixMatch:
   """Supervised cross-entropy plus that of pseudo-labels (Sohn et al. 2020).
 
-  `H(target, p(x)) + weight * mean_u 1[max q_u >= threshold] H(q_u, p(strong(u)))`, with
+  `H(target, p(x)) + weight * mean_u 1[max q_u >= threshold] H(q_u, p(strong(v)))`, with
   q_u the model's own answer to u as the recipe augments it, through which no gradient
-  flows; its class alone counts, or with `soft` all of it.
+  flows; its class alone counts, or with `soft` all of it. v is u augmented so again.
 
   Attributes:
     unlabelled: images without an answer for each with one.
@@ -63,7 +63,7 @@ class FixMatch:
     key: jax.Array,
   ) -> tuple[jax.Array, Aux]:
     assert unlabelled is not None
-    weak_key, strong_key, guess_key, apply_key = jax.random.split(key, 4)
+    weak_key, strong_key, guess_key, apply_key, again_key = jax.random.split(key, 5)
     guess, _ = learner.apply(
       jax.lax.stop_gradient(params),
       rest,
@@ -74,7 +74,8 @@ class FixMatch:
     confident = guess.max(-1) >= self.threshold
     if not self.soft:
       guess = probabilities(guess.argmax(-1), guess.shape[-1])
-    shown = jnp.concatenate([labelled.images, strong(strong_key, unlabelled)])
+    again = strong(strong_key, learner.augment(again_key, unlabelled))
+    shown = jnp.concatenate([labelled.images, again])
     logits, rest = learner.apply(params, rest, shown, apply_key)
     answered, others = logits[: len(labelled.images)], logits[len(labelled.images) :]
     wanted = learned(

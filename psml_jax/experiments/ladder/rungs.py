@@ -160,9 +160,7 @@ class Climb:
     truths = list(own(spoils.harvest))
     billed = np.asarray(spoils.bill.queries)
     return {
-      'rate': [
-        float(truth.sum() / max(n, 1)) for truth, n in zip(truths, billed, strict=True)
-      ],
+      'rate': (np.asarray(spoils.own) / np.maximum(billed, 1)).tolist(),
       'kept': [float(truth.mean()) if truth.size else 0.0 for truth in own(kept)],
       'auc': [
         _auc(truth, np.asarray(each)[: len(truth)])

@@ -61,9 +61,13 @@ class Zoo:
     return self.experiment.profile()
 
   @functools.cached_property
-  def tables(self) -> Tables:
-    """Images, answers and latencies."""
+  def _asked(self) -> Tables:
     return extraction_stage.tables_of(self.experiment)
+
+  @functools.cached_property
+  def tables(self) -> Tables:
+    """Images, answers, and the latencies that the server draws, half of all."""
+    return self._asked._replace(samples_ms=_half(self._asked.samples_ms, 0))
 
   @functools.cached_property
   def victims(self) -> dict[str, int]:
@@ -73,9 +77,9 @@ class Zoo:
 
   @property
   def samples_ms(self) -> jax.Array:
-    """f32[M, S], latencies as clients measure them."""
-    measured = self.tables.samples_ms
-    return self.profile.latency_ms[:, None] if measured is None else measured
+    """f32[M, S], latencies as an informed client measured them: the other half."""
+    known = _half(self._asked.samples_ms, 1)
+    return self.profile.latency_ms[:, None] if known is None else known
 
   def latency_budget_ms(self, size: str) -> float:
     """What the attacker knows of its victim."""
@@ -118,7 +122,8 @@ class Zoo:
 
   def neighbours(self) -> list[Neighbours]:
     """How well a clock tells each model from the next slower one."""
-    latency, samples = np.asarray(self.profile.latency_ms), np.asarray(self.samples_ms)
+    latency, measured = np.asarray(self.profile.latency_ms), self._asked.samples_ms
+    samples = latency[:, None] if measured is None else np.asarray(measured)
     order = np.argsort(latency)
     found = []
     for fast, slow in zip(order[:-1], order[1:], strict=True):
@@ -134,6 +139,13 @@ class Zoo:
         )
       )
     return found
+
+
+def _half(samples_ms: jax.Array | None, first: int) -> jax.Array | None:
+  """Every second of a model's latencies, which are in their order; a single one."""
+  if samples_ms is None or samples_ms.shape[1] < 2:
+    return samples_ms
+  return samples_ms[:, first::2]
 
 
 def opened(
