@@ -12,10 +12,11 @@ told the best spec, who stayed 3.3 and 3.9 above naive (docs/results/cifar10_fas
 
 Others take the zoo of runs/cifar10_fast (`--config.zoo.stored`) and as long a
 surrogate: `--config=configs/cifar10_fast.py:hard` learns from labels alone, `:fixmatch`
-and `:mixmatch` also from the 6,000 images that were not asked. What those can be worth
-is told by ablations, with the named large victim alone: `:half` has as many epochs as
-FixMatch has time for, `:answered` asks for all 10,000 images; in 2.2 times the time,
-`:fixmatch_long` has as many epochs as soft answers have, `:soft_long` only the latter.
+and `:mixmatch` also from all 10,000 images of the pool, 6,000 of them without an
+answer. What those can be worth is told by ablations, with the named large victim alone:
+`:half` has as many epochs as FixMatch has time for, `:answered` asks for all 10,000
+images; in 2.2 times the time, `:fixmatch_long` has as many epochs as soft answers have,
+`:soft_long` only the latter.
 """
 
 from ml_collections import ConfigDict
@@ -56,6 +57,7 @@ def get_config(variant: str = 'soft') -> ConfigDict:
         'test_size': 5_000,
       },
       'zoo': {
+        'stored': '',
         'models': {
           'resnet8-8px': {'family': 'resnet', 'depth': 8, 'size': 8},
           'resnet8-16px': {'family': 'resnet', 'depth': 8, 'size': 16},
@@ -83,6 +85,7 @@ def get_config(variant: str = 'soft') -> ConfigDict:
         'pieces': epochs,
       },
       'policy': 'uniform',
+      'claims': {'margin': 0.01},
       'defense': {
         'target_goodput': 0.8,
         'mechanisms': {

@@ -74,6 +74,7 @@ def get_config(name: str = 'cifar10') -> ConfigDict:
         'test_size': 9_000,
       },
       'zoo': {
+        'stored': '',
         'models': {
           model: {
             'family': model,
@@ -119,6 +120,7 @@ def get_config(name: str = 'cifar10') -> ConfigDict:
         'pieces': 16,
       },
       'policy': 'uniform',
+      'claims': {'margin': 0.01},
       'defense': {
         'target_goodput': 0.8,
         'mechanisms': {

@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
         'test_size': 2_000,
       },
       'zoo': {
+        'stored': '',
         'models': {
           'linear4': {'family': 'linear', 'size': 4},
           'mlp8': {'family': 'mlp', 'size': 8, 'widths': (256,)},
@@ -59,6 +60,7 @@ def get_config() -> ConfigDict:
         'width': 1,
       },
       'policy': 'uniform',
+      'claims': {'margin': 0.01},
       'defense': {
         'target_goodput': 0.8,
         'mechanisms': {

@@ -1,6 +1,6 @@
 """The whole experiment on scikit-learn's digits: what `make demo` runs.
 
-python launch/reproduce.py --config=configs/digits.py --workdir=runs/digits
+python launch/reproduce.py --config=configs/digits.py --workdir=runs/demo
 
 Two minutes on two CPU cores. At 400 queries: fingerprint against naive, medium victim,
 +12.1 +-0.6 points accuracy and +16.3 +-0.6 fidelity (large: +8.2 and +9.1); within 1
@@ -33,6 +33,7 @@ def get_config(name: str = 'digits') -> ConfigDict:
         'test_size': 460,
       },
       'zoo': {
+        'stored': '',
         'models': {
           'linear2': {'family': 'linear', 'size': 2},
           'mlp2': {'family': 'mlp', 'size': 2, 'widths': (32,)},
@@ -55,6 +56,7 @@ def get_config(name: str = 'digits') -> ConfigDict:
         'width': 4,
       },
       'policy': 'uniform',
+      'claims': {'margin': 0.01},
       'defense': {
         'target_goodput': 0.8,
         'mechanisms': {
