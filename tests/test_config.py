@@ -446,3 +446,19 @@ def test_rounds_divide_every_budget(tmp_path):
     match=r'^config\.attacks\.fingerprint_k_center: rounds is 4; .* the 30 queries',
   ):
     preflight.check(Experiment(parse(made), tmp_path))
+
+
+@pytest.mark.parametrize(
+  ('attacks', 'on_refusal'),
+  [
+    (('naive', 'fingerprint', 'informed'), {'informed'}),
+    (('naive', 'fingerprint'), {'naive', 'fingerprint'}),
+  ],
+)
+def test_random_refusal_is_attacked_by_the_best_there_is(attacks, on_refusal):
+  parsed = parse(changed('attacks', {'explicit': {}} | {name: {} for name in attacks}))
+  sizes = {size: size for size in ('small', 'medium', 'large')}
+  calibrated = {'laplace': 0.07, 'refusal': 0.2}
+  found = plan.cells(parsed, sizes, calibrated)
+  at = {c.attack for c in found if (c.defense, c.value) == ('refusal', 0.2)}
+  assert at == on_refusal

@@ -59,7 +59,8 @@ def extraction(recipe, **changes):
 
 def in_pieces(path, config, given, names=('a', 'b', 'c')):
   training = config.training(known_zoo.CLASSES)
-  return pieces.scores(path, names, config, training, *given, train.local_mesh())
+  found, _ = pieces.scores(path, names, config, training, *given, train.local_mesh())
+  return found
 
 
 def assert_identical(one, other):
@@ -102,6 +103,16 @@ def test_it_continues_after_the_last_piece(given, tmp_path, monkeypatch):
   del calls[:2]
   assert_identical(in_pieces(path, config, given), whole)
   assert len(calls) == 2
+
+
+def test_the_seconds_of_earlier_calls_are_kept(given, tmp_path):
+  path, config = tmp_path / 'state.npz', extraction(RECIPES['epochs'])
+  rest = config.training(known_zoo.CLASSES), *given, train.local_mesh()
+  _, none = pieces.scores(path, ['a', 'b', 'c'], config, *rest)
+  with np.load(path) as stored:
+    seconds = float(stored['seconds'])
+  _, earlier = pieces.scores(path, ['a', 'b', 'c'], config, *rest)
+  assert none == 0 < seconds == earlier
 
 
 def test_what_other_rows_left_is_replaced(given, tmp_path):

@@ -124,14 +124,14 @@ def _chunks(
       jnp.array(victims, jnp.int32),
       jax.tree.map(lambda *each: np.stack(each), *(got[i].harvest for i in whole)),
     )
-    mesh = train.global_mesh()
+    mesh, earlier = train.global_mesh(), 0.0
     if config.pieces == 1:
       result = train.gather(scores(*rows, config.test_batch, config.width, mesh))
     else:
       names = [repr((tuple(cell), seed)) for cell, seed in new]
       under_way = experiment.directory / pieces.STATE
-      result = pieces.scores(under_way, names, config, *rows, mesh)
-    seconds = (time.perf_counter() - began) / len(new)
+      result, earlier = pieces.scores(under_way, names, config, *rows, mesh)
+    seconds = (earlier + time.perf_counter() - began) / len(new)
     yield [
       _record(*row, spoils, jax.tree.map(lambda leaf, i=i: leaf[i], result), seconds)
       for i, (row, spoils) in enumerate(zip(new, got, strict=True))

@@ -1,6 +1,7 @@
 """Surrogates whose trainings are cut into pieces; what is under way lies on disk."""
 
 import pathlib
+import time
 import zipfile
 from collections.abc import Sequence
 
@@ -125,7 +126,7 @@ def scores(
   victims: jax.Array,
   harvests: Harvest,
   mesh: Mesh,
-) -> Score:
+) -> tuple[Score, float]:
   """What `harness.scores` gives, saved after each of `config.pieces` pieces.
 
   A call for the same rows continues after the last piece that lies on disk, and ends
@@ -143,16 +144,17 @@ def scores(
     mesh: of one axis.
 
   Returns:
-    The scores, each field a NumPy array of shape [R].
+    The scores, each field a NumPy array of shape [R], and the seconds that earlier
+    calls spent on the pieces that lay on disk.
 
   Raises:
     InputError: a file that is damaged.
   """
-  epochs = training.recipe.epochs // config.pieces
+  began, epochs = time.perf_counter(), training.recipe.epochs // config.pieces
   label = '\n'.join(names)
   begun = training, tables.pool.shape[1:], harvests.inputs.shape[1], mesh
   shapes = jax.eval_shape(lambda keys: begin(keys, *begun), keys)
-  done, under = _read(path, label, shapes)
+  done, earlier, under = _read(path, label, shapes)
   if not done:
     under = train.gather(_begin(keys, *begun))
   pieces = tqdm(
@@ -169,10 +171,12 @@ def scores(
       advance(under, training, tables, keys, harvests, epochs, config.width, mesh)
     )
     if processes.is_first():
-      _write(path, label, piece + 1, under)
-  return train.gather(
+      spent = earlier + time.perf_counter() - began
+      _write(path, label, piece + 1, spent, under)
+  result = train.gather(
     examine(under, training, tables, victims, config.test_batch, config.width, mesh)
   )
+  return result, earlier
 
 
 def _halves(key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -182,25 +186,30 @@ def _halves(key: jax.Array) -> tuple[jax.Array, jax.Array]:
   return start_key, steps_key
 
 
-def _write(path: pathlib.Path, label: str, done: int, under: Under) -> None:
+def _write(
+  path: pathlib.Path, label: str, done: int, seconds: float, under: Under
+) -> None:
   leaves = jax.tree.leaves(under)
   named = {f'leaf{i}': leaf for i, leaf in enumerate(leaves)}
   workdir.write(
-    path, lambda temporary: np.savez(temporary, label=label, done=done, **named)
+    path,
+    lambda temporary: np.savez(
+      temporary, label=label, done=done, seconds=seconds, **named
+    ),
   )
 
 
-def _read(path: pathlib.Path, label: str, shapes: Under) -> tuple[int, Under]:
-  """The pieces that are done and what they left; 0 where the file is of other rows."""
+def _read(path: pathlib.Path, label: str, shapes: Under) -> tuple[int, float, Under]:
+  """The pieces that are done, their seconds and what they left; 0 of other rows."""
   leaves, structure = jax.tree.flatten(shapes)
   try:
     with path.open('rb') as file, np.load(file) as stored:
       if str(stored['label']) != label:
-        return 0, shapes
+        return 0, 0.0, shapes
       found = [stored[f'leaf{i}'] for i in range(len(leaves))]
-      done = int(stored['done'])
+      done, seconds = int(stored['done']), float(stored['seconds'])
   except FileNotFoundError:
-    return 0, shapes
+    return 0, 0.0, shapes
   except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
     raise workdir.damaged(path, error) from error
   for leaf, wanted in zip(found, leaves, strict=True):
@@ -208,4 +217,4 @@ def _read(path: pathlib.Path, label: str, shapes: Under) -> tuple[int, Under]:
       raise workdir.damaged(
         path, f'{leaf.dtype}{leaf.shape} stands for {wanted.dtype}{wanted.shape}'
       )
-  return done, jax.tree.unflatten(structure, found)
+  return done, seconds, jax.tree.unflatten(structure, found)

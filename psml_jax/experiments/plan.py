@@ -59,8 +59,8 @@ def cells(
   Of the victims that the config names. Without a defense each victim by each attack at
   each budget, but for the informed ones, whom a defense must be told of. On each
   mechanism at its calibrated value, each victim by the attacks at each budget and by
-  baselines and informed ones at the largest; on a control by the informed alone. At
-  the largest budget, the medium victim at each value that the config lists.
+  baselines and informed ones at the largest; on a control by the informed alone, or by
+  baselines and attacks where nobody is informed. At the largest budget, the medium victim at each value that the config lists.
 
   Args:
     config: of the experiment.
@@ -88,8 +88,10 @@ def cells(
         for name in (() if control else attacks)
         for budget in budgets
       ]
-      told = informed if control else [*baselines, *informed]
-      listed += [Cell(victim, name, mechanism, value, largest) for name in told]
+      most = [*baselines, *informed]
+      if control:
+        most = informed or [*baselines, *attacks]
+      listed += [Cell(victim, name, mechanism, value, largest) for name in most]
   listed += [
     Cell(victims['medium'], name, mechanism, value, largest)
     for mechanism in config.defense.mechanisms

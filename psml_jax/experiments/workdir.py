@@ -26,8 +26,9 @@ with new ones."""
 _CONFIG, _INPUTS = 'config.json', 'inputs.json'
 
 PROFILE_ANEW = (
-  'remove profile.csv, profile.json, fingerprint.json, defense.json and '
-  'extraction.jsonl, and the same command makes them anew'
+  'remove profile.csv, profile.json, fingerprint.json, defense.json and all of '
+  "extraction.* (of a study's zoo also the .jsonl files beside its folder), and the "
+  'same command makes them anew'
 )
 """What mends a damaged profile; what was made with it must not meet another one."""
 
