@@ -1,6 +1,6 @@
 """Makes docs/results/cifar10_fast.md and .json of finished experiments.
 
-python benchmarks/cifar10_page.py --root=runs
+python benchmarks/cifar10_page.py --root=runs --data_dir=DIR
 
 The root holds the work directories of configs/cifar10_fast.py and of its variants, each
 under its config's name, and `cifar10_fast_half_sharp`, whose command differs. What is
@@ -10,6 +10,7 @@ kept.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 
@@ -18,13 +19,16 @@ import numpy as np
 from absl import app, flags
 
 from psml_jax import experiments, metrics
-from psml_jax.experiments import workdir
+from psml_jax.experiments import extraction_stage, harness, workdir
 from psml_jax.experiments.artifacts import SUMMARY, Artifact
+from psml_jax.experiments.experiment import Experiment
 from psml_jax.report import schema, text
 from psml_jax.report.columns import Column, Table, parts, yes
 
 _ROOT = flags.DEFINE_string('root', 'runs', 'The work directories.')
+_DATA = flags.DEFINE_string('data_dir', '.', 'The images, as the experiments had them.')
 _NAME = 'cifar10_fast'
+_DRAWS = 64
 _OBJECTIVES = {
   'cifar10_fast': 'soft answers',
   'cifar10_fast_hard': 'labels',
@@ -79,6 +83,11 @@ _EXPLICIT = (
   'seed. Seconds: of the surrogate that had least company of other jobs. The pool has '
   '10,000 images.'
 )
+_ENDS = (
+  'What the fingerprint attack takes behind noise, of {draws} secrets of the server: '
+  'answers to its {budget:,} queries, of which those after its probes count, and the '
+  "victim's share of them; no surrogate is trained. Quartiles, and the least and most."
+)
 _CLAIMS = 'Claims 2 and 3 for each objective, as in the table of all claims below.'
 
 
@@ -97,7 +106,7 @@ def main(argv: list[str]) -> None:
   tables = [_explicit(variants), _claims(variants)]
   rest = '\n' + old[old.index(_TRAINING) :]
   if _NAME in done:
-    tables.append(_training(soft))
+    tables += [_training(soft), _ends(soft)]
     _, rest = (soft / 'results.md').read_text('utf-8').split('\n', 1)
     (results / f'{_NAME}.json').write_bytes((soft / 'summary.json').read_bytes())
   title = 'CIFAR-10, five ResNets and a strong thief'
@@ -192,6 +201,34 @@ def _training(directory: pathlib.Path) -> Table:
     '128, on 38,000 images. Published, with 300 epochs on 50,000: resnet20 92.7 %.'
   )
   return Table('Training', [*map(Column, heads)], rows, note)
+
+
+def _ends(directory: pathlib.Path) -> Table:
+  """Where the bisection ends behind noise."""
+  config = experiments.parse(workdir.read_config(directory).config)
+  config = dataclasses.replace(config, seeds=_DRAWS)
+  assert config.extraction is not None
+  experiment = Experiment(config, directory, _DATA.value)
+  profile, tables = experiment.profile(), extraction_stage.tables_of(experiment)
+  heads = ['victim', 'answers', "victim's share (%)", 'share at least 90 % (draws)']
+  rows = []
+  for cell in extraction_stage.cells(experiment):
+    if (cell.attack, cell.defense) != ('fingerprint', 'laplace'):
+      continue
+    one = functools.partial(
+      harness.collect, cell.attack, cell.defense, config, profile, tables
+    )
+    spoils = jax.jit(jax.vmap(one))(extraction_stage.runs_of(experiment, profile, cell))
+    answers, share = np.asarray(spoils.harvest.count), 100 * np.asarray(spoils.purity)
+    row = [cell.victim, _quartiles(answers), _quartiles(share[answers > 0])]
+    rows.append([*row, f'{np.sum(share >= 90)} of {_DRAWS}'])
+  note = _ENDS.format(draws=_DRAWS, budget=max(config.extraction.query_budgets))
+  return Table('Where the bisection ends', [*map(Column, heads)], rows, note)
+
+
+def _quartiles(values: np.ndarray) -> str:
+  least, low, middle, high, most = np.percentile(values, [0, 25, 50, 75, 100])
+  return f'{middle:,.0f} [{low:,.0f}, {high:,.0f}], {least:,.0f} to {most:,.0f}'
 
 
 if __name__ == '__main__':

@@ -43,8 +43,9 @@ _ZOOS = (
 )
 _THIEVES = (
   'A CNN as the surrogate in place of an MLP, on the zoo of seed 0: extraction from '
-  'the named model, {seeds} seeds of the CNN. Differences are paired by seed.'
+  'the named model, {seeds} seeds of either. Differences are paired by seed.'
 )
+_CELL = 'victim', 'query_budget', 'attack', 'defense'
 _CHANGES = {
   'gain over naive, medium': ('medium', 'fingerprint', 'none', 'naive', 'none'),
   'large': ('large', 'fingerprint', 'none', 'naive', 'none'),
@@ -151,12 +152,9 @@ def _thieves(weak: pathlib.Path, strong: pathlib.Path) -> Table:
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
     compared = experiments.compare(weak, strong)
-  means = [
-    {
-      (row.victim, row.query_budget, row.attack): row
-      for row in SUMMARY.read(d).extraction
-    }
-    for d in (weak, strong)
+  pairs = min(cell['pairs'] for cell in compared)
+  runs = [
+    [run for run in experiments.load(d) if run['seed'] < pairs] for d in (weak, strong)
   ]
   heads = ['victim', 'queries']
   shown = 'MLP (%)', 'CNN (%)', 'difference (points)'
@@ -165,16 +163,16 @@ def _thieves(weak: pathlib.Path, strong: pathlib.Path) -> Table:
   for cell in compared:
     if cell['attack'] != 'explicit':
       continue
-    key = cell['victim'], cell['query_budget'], 'explicit'
     row = [cell['victim'], str(cell['query_budget'])]
     for metric in METRICS:
-      for each in means:
-        score = getattr(each[key], metric).times()
+      for each in runs:
+        own = [r for r in each if all(r[k] == cell[k] for k in _CELL)]
+        score = metrics.interval([100 * run[metric] for run in own])
         row.append(f'{score.mean:.1f} [{score.low:.1f}, {score.high:.1f}]')
       low, high = (100 * cell[f'{metric}_{end}'] for end in ('low', 'high'))
       row.append(f'{100 * cell[metric]:+.1f} [{low:+.1f}, {high:+.1f}]')
     rows.append(row)
-  note = _THIEVES.format(seeds=min(cell['pairs'] for cell in compared))
+  note = _THIEVES.format(seeds=pairs)
   return Table('A stronger thief', [*map(Column, heads)], rows, note)
 
 

@@ -221,7 +221,7 @@ def test_attacks_of_a_seed_share_images_and_initialisation(run):
   profile, cells = run.profile(), extraction_stage.cells(run)
   pairing, serving = [], set()
   for cell in cells:
-    runs = extraction_stage._runs(run, profile, cell, None)
+    runs = extraction_stage.runs_of(run, profile, cell)
     pairing.append(jax.random.key_data(runs.pairing_key).tolist())
     serving |= {tuple(key) for key in jax.random.key_data(runs.serving_key).tolist()}
   assert all(keys == pairing[0] for keys in pairing)

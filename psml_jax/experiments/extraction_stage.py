@@ -103,7 +103,7 @@ def _chunks(
   def collected(cell: Cell) -> Spoils:
     informed = plan.entry(experiment.config, cell.attack).role == 'informed'
     told = best(cell.victim, cell.defense, cell.value) if informed else None
-    runs = _runs(experiment, profile, cell, told)
+    runs = runs_of(experiment, profile, cell, told)
     return jax.tree.map(np.asarray, every(cell.attack, cell.defense, tables, runs))
 
   for start in range(0, len(missing), size):
@@ -138,13 +138,23 @@ def _chunks(
     ]
 
 
-def _runs(
+def runs_of(
   experiment: Experiment,
   profile: ZooProfile,
   cell: Cell,
-  told: Spec | None,
+  told: Spec | None = None,
 ) -> Run:
-  """All runs of a cell; their keys follow from the cell and the seed alone."""
+  """All runs of a cell; their keys follow from the cell and the seed alone.
+
+  Args:
+    experiment: its config's `seeds` are how many.
+    profile: of the zoo.
+    cell: one of `cells`.
+    told: the best spec under the cell's defense, for an informed attacker.
+
+  Returns:
+    The runs, fields of shape [seeds].
+  """
   pairing, serving = jax.random.split(experiment.key('extraction'))
   seeds = jnp.arange(experiment.config.seeds, dtype=jnp.uint32)
   number = np.uint32(zlib.crc32(repr(tuple(cell)).encode()))

@@ -60,7 +60,8 @@ def cells(
   each budget, but for the informed ones, whom a defense must be told of. On each
   mechanism at its calibrated value, each victim by the attacks at each budget and by
   baselines and informed ones at the largest; on a control by the informed alone, or by
-  baselines and attacks where nobody is informed. At the largest budget, the medium victim at each value that the config lists.
+  baselines and attacks where nobody is informed. At the largest budget, the medium
+  victim at each value that the config lists.
 
   Args:
     config: of the experiment.
