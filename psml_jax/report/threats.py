@@ -57,18 +57,21 @@ def summary(study: Threats) -> str:
     for place in sides(study, size):
       attack = worst(study, place, 1)
       rates = {
-        one.attack: fooled(study, place, one.attack, lambda r: r.transfer).mean
+        one.attack: fooled(
+          study, place, one.attack, lambda r: more(r.transfer, r.noise)
+        ).mean
         for one in study.transfer
         if one.attack != REFERENCE and place == (one.size, one.defense, one.target)
       }
       most = max(rates.values(), default=float('nan'))
       parts.append(
-        f'{place.defense} {100 * last(attack).mean:.1f} % and {100 * most:.1f} %'
+        f'{place.defense} {100 * last(attack).mean:.1f} % and {100 * most:.1f} points'
       )
     rate = 100 * study.membership[0].found.at[-1]
     lines.append(
       f'{study.name}, {size} victim: members found at {rate:g} % false positives by '
-      f'one query a candidate, and images that fool: {"; ".join(parts)}.'
+      'one query a candidate, and by how much more its images fool than noise does: '
+      f'{"; ".join(parts)}.'
     )
   return '\n'.join(lines)
 
