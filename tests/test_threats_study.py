@@ -241,7 +241,7 @@ class TestNumbers:
   def test_the_summary_has_a_line_a_victim(self):
     study = self.study([inferred()], [fooled(), fooled(zoo=1, transfer=[0.6, 0.6])])
     assert 'large victim' in report.summary(study)
-    assert 'none 5.0 % and 50.0 %' in report.summary(study)
+    assert 'none 5.0 % and 35.0 points' in report.summary(study)
 
 
 def test_answers_of_one_kind_alone_are_none():
