@@ -239,9 +239,17 @@ class TestNumbers:
     )
 
   def test_the_summary_has_a_line_a_victim(self):
-    study = self.study([inferred()], [fooled(), fooled(zoo=1, transfer=[0.6, 0.6])])
-    assert 'large victim' in report.summary(study)
-    assert 'none 5.0 % and 35.0 points' in report.summary(study)
+    naive = [fooled(), fooled(zoo=1, transfer=[0.6, 0.6])]
+    assert 'large victim' in report.summary(self.study([inferred()], naive))
+    assert 'none 5.0 % and 37.5 points' in report.summary(
+      self.study([inferred()], naive)
+    )
+    informed = [
+      fooled(zoo=zoo, attack='informed', transfer=[0.45, 0.45], noise=[0.0, 0.0])
+      for zoo in (0, 1)
+    ]
+    study = self.study([inferred()], naive + informed)
+    assert 'none 5.0 % and 45.0 points' in report.summary(study)
 
 
 def test_answers_of_one_kind_alone_are_none():
