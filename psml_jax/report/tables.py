@@ -77,6 +77,8 @@ def _claims(summary: Summary) -> Table:
     (Column('paper', columns.parts), lambda row: row.paper),
     (Column('measured', columns.parts), lambda row: row.measured),
     (Column('holds', columns.yes), lambda row: row.holds),
+    note='"no" says that it was not shown, which may be for want of seeds. In 3a each '
+    'attacker behind the defense stands against the undefended attack.',
   )
 
 
