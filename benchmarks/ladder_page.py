@@ -3,7 +3,8 @@
 python benchmarks/ladder_page.py --root=runs --revision=abc
 
 The root holds the work directories of configs/ladder.py, `ladder`, and of its variants,
-`channels` and `gain`, where they were run. What the page says of them is by hand.
+`channels` and `gain`, where they were run. What the page says of them is by hand, and
+is kept.
 """
 
 import pathlib
@@ -29,14 +30,17 @@ _HEAD = """
 {commands}
 ```
 
-{device}, JAX {jax}, Python 3.11, revision {revision}. {times}. Zoos of seeds {zoos},
-{seeds} seeds each, {queries} billed queries, probes included; every defense is
-calibrated to three goodputs of uniform clients. Intervals are over zoos.
+{device}, JAX {jax}, Python 3.11, revision {revision}. Zoos of seeds {zoos},
+{seeds} seeds each; bills include probes, and every defense is calibrated to a goodput
+of uniform clients. Intervals are over zoos.
+
+{studies}
 
 {summary}
 
 ![The worst thief of every defense](../images/ladder.png)
 """
+_SAYS = 'What it says of these zoos:'
 
 
 def main(argv: list[str]) -> None:
@@ -65,17 +69,28 @@ def main(argv: list[str]) -> None:
     device=first.device,
     jax=jax.__version__,
     revision=_REVISION.value,
-    times=', '.join(f'{s.name} {s.seconds / 60:.0f} min' for s in studies.values()),
+    studies='\n'.join(map(_told, studies.values())),
     zoos=', '.join(map(str, first.zoos)),
     seeds=first.seeds,
-    queries=first.queries,
     summary=ladder.summary(first),
   )
-  page = text.as_markdown('Thieves against defenses: digits', tables)
-  title, rest = page.split('\n', 1)
-  (docs / 'results' / 'ladder.md').write_text(title + '\n' + head + rest, 'utf-8')
+  page = docs / 'results' / 'ladder.md'
+  kept = page.read_text('utf-8').split(_SAYS)[1].split('\n## ')[0].strip()
+  written = text.as_markdown('Thieves against defenses: digits', tables)
+  title, rest = written.split('\n', 1)
+  page.write_text(f'{title}\n{head}\n{_SAYS}\n\n{kept}\n{rest}', 'utf-8')
   with matplotlib.style.context('default'):
     (docs / 'images' / 'ladder.png').write_bytes(ladder_plot.draw(first))
+
+
+def _told(study: Ladder) -> str:
+  """How large a study is and how long it took."""
+  targets = sorted({rung.target or 1.0 for rung in study.rungs}, reverse=True)[1:]
+  goodputs = ', '.join(f'{100 * target:g}' for target in targets)
+  return (
+    f'- {study.name}: {study.queries} queries, goodputs of {goodputs} %, '
+    f'{study.seconds / 60:.0f} minutes.'
+  )
 
 
 def _named(table: Table, name: str) -> Table:

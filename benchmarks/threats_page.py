@@ -1,6 +1,8 @@
 """Makes docs/results/threats.md and its picture of a finished study of threats.
 
 python benchmarks/threats_page.py --workdir=runs/threats --revision=abc
+
+What the page says of it is by hand, and is kept.
 """
 
 import importlib.metadata
@@ -33,6 +35,7 @@ images that {steps} steps of projected gradient ascent move by {epsilon:g} a pix
 
 ![Members found and images that fool](../images/threats.png)
 """
+_SAYS = 'What it says of these zoos:'
 
 
 def main(argv: list[str]) -> None:
@@ -59,13 +62,15 @@ def main(argv: list[str]) -> None:
     revision=_REVISION.value,
     summary=threats.summary(study),
   )
-  page = text.as_markdown(
+  docs = pathlib.Path(__file__).parents[1] / 'docs'
+  page = docs / 'results' / 'threats.md'
+  kept = page.read_text('utf-8').split(_SAYS)[1].split('\n## ')[0].strip()
+  written = text.as_markdown(
     'Membership and transfer through the router: digits',
     threats.tables(study).values(),
   )
-  title, rest = page.split('\n', 1)
-  docs = pathlib.Path(__file__).parents[1] / 'docs'
-  (docs / 'results' / 'threats.md').write_text(title + '\n' + head + rest, 'utf-8')
+  title, rest = written.split('\n', 1)
+  page.write_text(f'{title}\n{head}\n{_SAYS}\n\n{kept}\n{rest}', 'utf-8')
   with matplotlib.style.context('default'):
     (docs / 'images' / 'threats.png').write_bytes(threats_plot.draw(study))
 
