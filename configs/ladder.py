@@ -2,7 +2,7 @@
 
 python launch/ladder.py --config=configs/ladder.py --workdir=runs/ladder
 
-19 minutes on two CPU cores, `:gain` 12, `:channels` 6; docs/results/ladder.md has what
+16 minutes on two CPU cores, `:gain` 10, `:channels` 6; docs/results/ladder.md has what
 to expect.
 `--config=configs/ladder.py:channels` compares the ways to de-mix behind two defenses at
 one goodput; `:gain` is what the fingerprint gains over naive clients, for several
