@@ -54,9 +54,9 @@ def summary(study: Ladder) -> str:
     place = min((p for p in own if p.target == last), key=lambda p: found[p][1].mean)
     thief, value = found[place]
     sentences.append(
-      f'{study.name}, {size} victim, goodput {100 * last:.0f} %: at best, {place.defense} '
-      f'leaves the worst thief ({thief.attack}, de-mixing {thief.demix}, '
-      f'{thief.surrogate}) {100 * value.mean:.1f} % fidelity.'
+      f'{study.name}, {size} victim, goodput {100 * last:.0f} %: at best, '
+      f'{place.defense} leaves the worst thief ({thief.attack}, de-mixing '
+      f'{thief.demix}, {thief.surrogate}) {100 * value.mean:.1f} % fidelity.'
     )
   return '\n'.join(sentences)
 
