@@ -2,7 +2,7 @@
 
 python launch/threats.py --config=configs/threats.py --workdir=runs/threats
 
-Ten and a half minutes on two CPU cores; docs/results/threats.md has what to expect.
+Seven to eleven minutes on two CPU cores; docs/results/threats.md has what to expect.
 
 `--config=configs/threats.py:tiny` is the same of one small zoo, for tests.
 """
