@@ -14,6 +14,7 @@ import functools
 import json
 import pathlib
 
+import by_hand
 import jax
 import numpy as np
 from absl import app, flags
@@ -97,8 +98,7 @@ def main(argv: list[str]) -> None:
   root = pathlib.Path(_ROOT.value)
   results = pathlib.Path(__file__).parents[1] / 'docs' / 'results'
   page, soft = results / f'{_NAME}.md', root / _NAME
-  old = page.read_text('utf-8')
-  kept = old.split(_SAYS)[1].split('\n## ')[0].strip()
+  old, kept = page.read_text('utf-8'), by_hand.kept(page, _SAYS)
   found = _VARIANTS.found(results) or {}
   done = {n: _variant(root / n) for n in _OBJECTIVES if SUMMARY.found(root / n)}
   variants = {n: (found | done)[n] for n in _OBJECTIVES if n in found | done}
@@ -112,7 +112,7 @@ def main(argv: list[str]) -> None:
   title = 'CIFAR-10, five ResNets and a strong thief'
   title, made = text.as_markdown(title, tables).split('\n', 1)
   head = _HEAD.format(device=variants[_NAME].device, jax=jax.__version__)
-  page.write_text(f'{title}\n{head}\n{_SAYS}\n\n{kept}\n{made}{rest}', 'utf-8')
+  page.write_text(f'{title}\n{head}\n{kept}{made}{rest}', 'utf-8')
 
 
 def _variant(directory: pathlib.Path) -> Variant:
@@ -211,14 +211,13 @@ def _ends(directory: pathlib.Path) -> Table:
   experiment = Experiment(config, directory, _DATA.value)
   profile, tables = experiment.profile(), extraction_stage.tables_of(experiment)
   heads = ['victim', 'answers', "victim's share (%)", 'share at least 90 % (draws)']
-  rows = []
+  which = 'fingerprint', 'laplace'
+  one = functools.partial(harness.collect, *which, config, profile, tables)
+  every, rows = jax.jit(jax.vmap(one)), []
   for cell in extraction_stage.cells(experiment):
-    if (cell.attack, cell.defense) != ('fingerprint', 'laplace'):
+    if (cell.attack, cell.defense) != which:
       continue
-    one = functools.partial(
-      harness.collect, cell.attack, cell.defense, config, profile, tables
-    )
-    spoils = jax.jit(jax.vmap(one))(extraction_stage.runs_of(experiment, profile, cell))
+    spoils = every(extraction_stage.runs_of(experiment, profile, cell))
     answers, share = np.asarray(spoils.harvest.count), 100 * np.asarray(spoils.purity)
     row = [cell.victim, _quartiles(answers), _quartiles(share[answers > 0])]
     rows.append([*row, f'{np.sum(share >= 90)} of {_DRAWS}'])

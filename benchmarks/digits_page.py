@@ -11,6 +11,7 @@ What the page says of them is by hand, and is kept.
 import pathlib
 import warnings
 
+import by_hand
 import jax
 import numpy as np
 from absl import app, flags
@@ -81,8 +82,8 @@ def main(argv: list[str]) -> None:
   head = _HEAD.format(device=summary.device, jax=jax.__version__)
   _, rest = (found[0] / 'results.md').read_text('utf-8').split('\n', 1)
   page = docs / 'results' / 'digits.md'
-  kept = page.read_text('utf-8').split(_SAYS)[1].split('\n## ')[0].strip()
-  page.write_text(f'{title}\n{head}\n{_SAYS}\n\n{kept}\n{tables}{rest}', 'utf-8')
+  kept = by_hand.kept(page, _SAYS)
+  page.write_text(f'{title}\n{head}\n{kept}{tables}{rest}', 'utf-8')
 
 
 def _zoos(found: list[pathlib.Path]) -> Table:

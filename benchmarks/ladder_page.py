@@ -9,6 +9,7 @@ is kept.
 
 import pathlib
 
+import by_hand
 import jax
 import matplotlib.style
 from absl import app, flags
@@ -75,18 +76,18 @@ def main(argv: list[str]) -> None:
     summary=ladder.summary(first),
   )
   page = docs / 'results' / 'ladder.md'
-  kept = page.read_text('utf-8').split(_SAYS)[1].split('\n## ')[0].strip()
+  kept = by_hand.kept(page, _SAYS)
   written = text.as_markdown('Thieves against defenses: digits', tables)
   title, rest = written.split('\n', 1)
-  page.write_text(f'{title}\n{head}\n{_SAYS}\n\n{kept}\n{rest}', 'utf-8')
+  page.write_text(f'{title}\n{head}\n{kept}{rest}', 'utf-8')
   with matplotlib.style.context('default'):
     (docs / 'images' / 'ladder.png').write_bytes(ladder_plot.draw(first))
 
 
 def _told(study: Ladder) -> str:
   """How large a study is and how long it took."""
-  targets = sorted({rung.target or 1.0 for rung in study.rungs}, reverse=True)[1:]
-  goodputs = ', '.join(f'{100 * target:g}' for target in targets)
+  targets = {rung.target for rung in study.rungs if rung.target is not None}
+  goodputs = ', '.join(f'{100 * each:g}' for each in sorted(targets, reverse=True))
   return (
     f'- {study.name}: {study.queries} queries, goodputs of {goodputs} %, '
     f'{study.seconds / 60:.0f} minutes.'

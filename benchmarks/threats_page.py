@@ -9,6 +9,7 @@ import importlib.metadata
 import pathlib
 import platform
 
+import by_hand
 import matplotlib.style
 from absl import app, flags
 
@@ -64,13 +65,13 @@ def main(argv: list[str]) -> None:
   )
   docs = pathlib.Path(__file__).parents[1] / 'docs'
   page = docs / 'results' / 'threats.md'
-  kept = page.read_text('utf-8').split(_SAYS)[1].split('\n## ')[0].strip()
+  kept = by_hand.kept(page, _SAYS)
   written = text.as_markdown(
     'Membership and transfer through the router: digits',
     threats.tables(study).values(),
   )
   title, rest = written.split('\n', 1)
-  page.write_text(f'{title}\n{head}\n{_SAYS}\n\n{kept}\n{rest}', 'utf-8')
+  page.write_text(f'{title}\n{head}\n{kept}{rest}', 'utf-8')
   with matplotlib.style.context('default'):
     (docs / 'images' / 'threats.png').write_bytes(threats_plot.draw(study))
 

@@ -124,7 +124,8 @@ def _chunks(
       jnp.array(victims, jnp.int32),
       jax.tree.map(lambda *each: np.stack(each), *(got[i].harvest for i in whole)),
     )
-    mesh, earlier = train.global_mesh(), 0.0
+    mesh = train.global_mesh()
+    earlier = 0.0
     if config.pieces == 1:
       result = train.gather(scores(*rows, config.test_batch, config.width, mesh))
     else:

@@ -43,16 +43,23 @@ def run(
       fit the images, or a work directory of another config or in use.
   """
   del until
-  _check_surrogates(config, data_dir)
+  _check_surrogates(config, directory, data_dir)
   path = workdir.study(directory, config, lambda path: _work(config, path, data_dir))
   print(report.summary(workdir.read_json(path / 'study.json', Ladder)))
   return path
 
 
-def _check_surrogates(config: Config, data_dir: str | os.PathLike[str] | None) -> None:
-  folder = None if data_dir is None else str(_files.local('data_dir', data_dir))
+def _check_surrogates(
+  config: Config,
+  directory: str | os.PathLike[str],
+  data_dir: str | os.PathLike[str] | None,
+) -> None:
+  """Shapes them for the images, where there is still something to train."""
   first = config.zoos[0]
   try:
+    if (_files.local('workdir', directory) / 'report.html').exists():
+      return
+    folder = None if data_dir is None else str(_files.local('data_dir', data_dir))
     images = Experiment(config.of_zoo(first), pathlib.Path(), folder).images()
     for name in config.surrogates:
       own = config.of_zoo(first, name).extraction
