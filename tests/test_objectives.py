@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from psml_jax import train, zoo
 from psml_jax.core import Harvest
@@ -203,6 +204,29 @@ class TestAugmentation:
     np.testing.assert_allclose(found[:, 2:, :-1], self.images[:, :-2, 1:], atol=1e-5)
     assert not found[:, :2].any()
     assert not found[:, :, -1:].any()
+
+  @pytest.mark.parametrize('count', [1, 4, 5])
+  def test_a_warp_is_scipys_affine_transform(self, count):
+    image_key, *keys = jax.random.split(KEY, 4)
+    images = np.asarray(jax.random.uniform(image_key, (count, 7, 10, 2)))
+    turn, shear, shift = (
+      np.asarray(jax.random.normal(key, (count, *shape)))
+      for key, shape in zip(keys, [(), (2,), (2,)], strict=True)
+    )
+    found = augmentation.warp(images, turn, 0.3 * shear, 0.3 * shift)
+    for n in range(count):
+      cosine, sine = np.cos(turn[n]), np.sin(turn[n])
+      sheared = np.array([[1, 0.3 * shear[n, 0]], [0.3 * shear[n, 1], 1]])
+      matrix = np.array([[cosine, sine], [-sine, cosine]]) @ sheared
+      centre, size = np.array([3, 4.5]), np.array([7, 10])
+      offset = centre - matrix @ centre - 0.3 * shift[n] * size
+      wanted = [
+        scipy.ndimage.affine_transform(
+          channel, matrix, offset, order=1, mode='grid-constant'
+        )
+        for channel in np.moveaxis(images[n], -1, 0)
+      ]
+      np.testing.assert_allclose(found[n], np.stack(wanted, -1), atol=1e-5)
 
   def test_strong_images_differ_and_stay_pixels(self):
     images = jnp.tile(self.images[:1], (64, 1, 1, 1))
