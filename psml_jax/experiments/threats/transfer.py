@@ -60,8 +60,8 @@ class Fooling:
     self._given = given
     self._offers = offers
     self._harvest_key = zoo.experiment.key('extraction')
-    self._noise_key, self._box_key, self._send_key = jax.random.split(
-      zoo.experiment.key('transfer'), 3
+    self._noise_key, self._box_key, self._send_key, self._ascent_key = jax.random.split(
+      zoo.experiment.key('transfer'), 4
     )
     config, profile, samples = (
       zoo.experiment.config,
@@ -158,13 +158,14 @@ class Fooling:
     runs = runs_of(own, place, offer, self._harvest_key, seeds)
     harvest, spec = self._stolen(place.attack, place.defense, tables.pool_outputs, runs)
     sending = runs_of(own, place, offer, self._send_key, seeds)
+    fold_in = jax.vmap(jax.random.fold_in, (None, 0))
     made = train.gather(
       _on_surrogates(
         self._extraction.training(tables.pool_outputs.shape[-1]),
         tables,
         self._given,
         runs,
-        sending.pairing_key,
+        fold_in(self._ascent_key, jnp.arange(seeds)),
         harvest,
         self._extraction.test_batch,
         self._extraction.width,
