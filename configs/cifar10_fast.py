@@ -3,12 +3,12 @@
 python launch/reproduce.py --config=configs/cifar10_fast.py \
   --workdir=runs/cifar10_fast --data_dir=DIR
 
-On two CPU cores under four hours, by what a surrogate takes that has them to itself, 42
-minutes of them the zoo (resnet20 at 82 %), and it resumes. At 4,000 queries the thief,
-a ResNet-9, gets 75.7 +-0.3 % accuracy and 82.5 +-0.4 % fidelity from the named large
-victim; fingerprint against naive +6.9 +-0.2 and +9.0 +-0.6 points (medium: +4.5 and
-+5.3); and at a goodput of 81 %, noise took 3.1 +-1.0 and 4.3 +-1.2 points from a thief
-told the best spec, who stayed 3.3 and 3.9 above naive (docs/results/cifar10_fast.md).
+On two CPU cores an hour and a half, 15 minutes of them the zoo (resnet20 at 82 %; on
+slower cores it took under four hours), and it resumes. At 4,000 queries the thief, a
+ResNet-9, gets 76.0 +-0.7 % accuracy and 82.8 +-0.5 % fidelity from the named large
+victim; fingerprint against naive +7.1 +-0.6 and +9.3 +-1.0 points (medium: +4.5 and
++4.9); and at a goodput of 81 %, noise took 3.2 +-1.2 and 4.2 +-1.2 points from a thief
+told the best spec, who stayed 3.9 and 4.5 above naive (docs/results/cifar10_fast.md).
 
 Others take the zoo of runs/cifar10_fast (`--config.zoo.stored`) and as long a
 surrogate: `--config=configs/cifar10_fast.py:hard` learns from labels alone, `:fixmatch`

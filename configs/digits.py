@@ -5,8 +5,8 @@ python launch/reproduce.py --config=configs/digits.py --workdir=runs/demo
 Two minutes on two CPU cores. At 400 queries: fingerprint against naive, medium victim,
 +12.1 +-0.6 points accuracy and +16.3 +-0.6 fidelity (large: +8.2 and +9.1); within 1
 point of explicit, but not at 100 and 200 queries, of which 18 are probes; at a goodput
-of 80 %, noise changes the fingerprint attack by -3.2 +-1.5 and -8.4 +-1.5, and a thief
-told the best spec under it by +1.4 +-0.3 and -3.3 +-0.3. These intervals cover one zoo;
+of 80 %, noise changes the fingerprint attack by -3.2 +-1.3 and -8.4 +-1.3, and a thief
+told the best spec under it by +1.7 +-0.4 and -3.6 +-0.3. These intervals cover one zoo;
 docs/results/digits.md has five.
 
 `--config=configs/digits.py:strong` steals from the zoo of runs/demo
