@@ -590,6 +590,12 @@ def test_one_budget_and_one_value(summary):
   drawn = [axes.get_legend_handles_labels()[1] for axes in figures['extraction'].axes]
   assert 'naive, defended by refusal(0.2)' in drawn[1]
   assert 'explicit' in drawn[0]
+  panel = figures['extraction'].axes[1]
+  named = [text.get_text() for text in panel.get_xticklabels()]
+  assert len(set(named)) == len(named) == len(drawn[1])
+  assert 'naive\nrefusal(0.2)' in named
+  places = [line.get_xdata()[0] for line in panel.lines if line.get_marker() in 'os^vD']
+  assert sorted(places) == [*range(len(named))]
   figures = plots.figures(checked(summary | {'protection': []}))
   assert_nothing_clipped(figures['goodput'])
 

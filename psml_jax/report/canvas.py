@@ -120,6 +120,13 @@ def query_ticks(axes: Axes, budgets: Sequence[int], billed: Sequence[float]) -> 
   axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:,.0f}'))
 
 
+def name_ticks(axes: Axes, names: Sequence[str]) -> None:
+  """Names the places 0, 1, ... of an axis."""
+  axes.set_xlim(-0.6, max(len(names), 1) - 0.4)
+  axes.set_xticks(range(len(names)), names, rotation=90, multialignment='right')
+  axes.tick_params('x', labelsize=FONT - 2)
+
+
 def labelled(panels: Iterable[Axes]) -> dict[str, Artist]:
   """What the panels draw, by label."""
   entries: dict[str, Artist] = {}

@@ -20,35 +20,48 @@ _Line = tuple[Sequence[float], Sequence[float]]
 
 
 def extraction(summary: Summary) -> Figure:
-  """Surrogates' accuracy and fidelity against the queries billed, by victim."""
+  """Surrogates' accuracy and fidelity against the queries billed, by victim.
+
+  Where there is one query budget only, attacks and defenses stand side by side.
+  """
   stolen = {row.victim for row in summary.extraction}
   sizes = [size for size in schema.SIZES if summary.victims[size] in stolen]
-  figure, grid = canvas.subplots(2, len(sizes), (max(6.0, 4.0 * len(sizes)), 7.4))
   budgets = sorted({row.query_budget for row in summary.extraction})
+  beside, place = len(budgets) == 1, 'Queries billed, probes included'
+  high = 9.0 if beside else 7.4
+  figure, grid = canvas.subplots(2, len(sizes), (max(6.0, 4.0 * len(sizes)), high))
   billed = [row.queries_billed for row in summary.extraction]
   for panels, size in zip(grid.T, sizes, strict=True):
     victim = summary.victims[size]
     name = labels.plain(labels.short(victim, 30))
     panels[0].set_title(f'{size} victim\n{name}', fontsize=FONT)
     for axes, metric in zip(panels, METRICS, strict=True):
-      _draw_extraction(axes, summary, victim, metric)
-      canvas.query_ticks(axes, budgets, billed)
+      names = _draw_extraction(axes, summary, victim, metric, beside)
+      if beside:
+        canvas.name_ticks(axes, names)
+      else:
+        canvas.query_ticks(axes, budgets, billed)
   for axes, metric in zip(grid[:, 0], METRICS, strict=True):
     axes.set_ylabel(f'Surrogate {metric} (%)', fontsize=FONT)
   for axes in grid[1, 1:2] if len(sizes) == 3 else grid[1]:
-    axes.set_xlabel('Queries billed, probes included', fontsize=FONT)
-  canvas.legend(figure, canvas.labelled(grid.flat), 4)
+    axes.set_xlabel(f'{place}: {budgets[0]:,}' if beside else place, fontsize=FONT)
+  if not beside:
+    canvas.legend(figure, canvas.labelled(grid.flat), 4)
   canvas.freeze(figure)
   return figure
 
 
-def _draw_extraction(axes: Axes, summary: Summary, victim: str, metric: str) -> None:
+def _draw_extraction(
+  axes: Axes, summary: Summary, victim: str, metric: str, beside: bool
+) -> list[str]:
+  """A line per attack and defense, or points side by side at 0, 1, ...; their names."""
   rows = [row for row in summary.extraction if row.victim == victim]
   alone = len({row.query_budget for row in rows}) == 1
   rows = [row for row in rows if getattr(row, metric).known]
   rows.sort(key=lambda row: row.query_budget)
   shown = {'none': 'none'} | schema.shown_defenses(summary)
   looks = styles.defenses(summary.knobs, shown)
+  names: list[str] = []
   for attack, look in _attacks(summary).items():
     for defense, label in shown.items():
       line = [
@@ -57,18 +70,22 @@ def _draw_extraction(axes: Axes, summary: Summary, victim: str, metric: str) -> 
         if (row.attack, row.defense, row.label) == (attack, defense, label)
       ]
       if len(line) > 1 or (line and alone):
+        x = [len(names)] if beside else [row.queries_billed for row in line]
+        parts = [attack] if defense == 'none' else [attack, label]
+        names.append(labels.plain('\n'.join(parts)))
         canvas.error_line(
           axes,
-          [Estimate(row.queries_billed).times(1) for row in line],
+          [Estimate(value).times(1) for value in x],
           [getattr(row, metric).times() for row in line],
           look.color,
           look.marker,
-          label=attack if defense == 'none' else f'{attack}, defended by {label}',
+          label=', defended by '.join(parts),
           dashes=looks[defense].dashes,
           width=4 if summary.roles.get(attack) == 'reference' else 1.8,
           hollow=defense != 'none',
         )
   canvas.note_if_empty(axes)
+  return names
 
 
 def _attacks(summary: Summary) -> dict[str, styles.Attack]:
