@@ -16,7 +16,7 @@ and `:mixmatch` also from all 10,000 images of the pool, 6,000 of them without a
 answer. What those can be worth is told by ablations, with the named large victim alone:
 `:half` has as many epochs as FixMatch has time for, `:answered` asks for all 10,000
 images; in 2.2 times the time, `:fixmatch_long` has as many epochs as soft answers have,
-`:soft_long` only the latter. `:named` compares fingerprint and name over eight seeds.
+`:soft_long` only the latter.
 """
 
 from ml_collections import ConfigDict
@@ -34,7 +34,6 @@ ABLATIONS = {
   'answered': ('soft', 13),
   'fixmatch_long': ('fixmatch', 32),
   'soft_long': ('soft', 75),
-  'named': ('soft', 32),
 }
 """Objective and epochs."""
 
@@ -111,6 +110,4 @@ def get_config(variant: str = 'soft') -> ConfigDict:
     config.attacks = {'explicit': {}}
   if variant == 'answered':
     config.extraction.query_budgets = (10_000,)
-  if variant == 'named':
-    config.seeds, config.attacks = 8, {'explicit': {}, 'fingerprint': {}}
   return config
