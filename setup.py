@@ -54,6 +54,7 @@ setuptools.setup(
       'pytest-xdist>=3.6.1',
       'ray[serve]>=2.60',
       'ruff>=0.8',
+      'setuptools>=68',
       'tritonclient[http]>=2.57',
     ],
   },
