@@ -30,7 +30,7 @@ setuptools.setup(
     'optax>=0.2.5',
     'orbax-checkpoint>=0.11.25',
     'pooch>=1.8',
-    'safetensors>=0.4.3',
+    'safetensors>=0.6.1',
     'scikit-learn>=1.5',
     'scipy>=1.13',
     'tensorboardX>=2.6.2.2',

@@ -52,6 +52,21 @@ def forget(held):
 
 
 @pytest.fixture
+def reported():
+  """What JAX reports of durations while the test runs: (event, details) pairs."""
+  events = []
+
+  def listen(event, seconds, **details):
+    events.append((event, details))
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  yield events
+  # JAX 0.8 cannot forget a listener.
+  if hasattr(jax.monitoring, 'unregister_event_duration_listener'):
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.fixture
 def strict():
   """No silent promotion of types either; Flax's layers of half precision need it."""
   with jax.numpy_dtype_promotion('strict'):

@@ -122,8 +122,8 @@ def test_the_integral_is_exact_to_a_millionth(size):
   for slope in (1e-6, 1.0, 30.0, 1e3):
     for shape in (1, 6):
       logits = -slope * rng.random(size) ** shape
-      logits = np.float32(logits - logits.max())
-      chances = np.exp(np.float64(logits))
+      logits = (logits - logits.max()).astype(np.float32)
+      chances = np.exp(logits.astype(np.float64))
       factors = 1 - chances[:, None] * y
       wanted = chances * ((factors.prod(0) / factors) @ shares)
       assert abs(wanted.sum() - 1) < 1e-9
