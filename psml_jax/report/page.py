@@ -22,7 +22,7 @@ _CAPTIONS = {
   ),
   'extraction': (
     'Accuracy and fidelity of surrogates at equal bills, mean and 95 % interval; '
-    'broken lines are under the strongest value of a defense attacked here that keeps '
+    'hollow points are under the strongest value of a defense attacked here that keeps '
     'the goodput target of {target} (the weakest where none does).'
   ),
   'protection': (
