@@ -116,7 +116,7 @@ def test_options_are_ones_that_this_version_takes(of):
 )
 def test_a_version_that_knows_fewer_kinds_gets_those(monkeypatch, kinds, wanted):
   if not _compile.options('serving'):
-    pytest.skip('this jaxlib gives nothing to YNNPACK')
+    wanted = None  # A jaxlib that knows no kind, such as 0.8.
   _compile._accepted.cache_clear()
   choices = [_compile._given_to_ynnpack(*each) for each in kinds]
   monkeypatch.setattr(_compile, '_CHOICES', {'training': choices})
