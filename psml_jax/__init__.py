@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     routers,
     servers,
     session,
+    struct,
     train,
     zoo,
   )
@@ -65,6 +66,7 @@ __all__ = [
   'routers',
   'servers',
   'session',
+  'struct',
   'train',
   'zoo',
 ]

@@ -10,10 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax.typing import ArrayLike
 
-from psml_jax import _csv, _validate
+from psml_jax import _csv, _validate, struct
 
 
 @struct.dataclass(eq=False)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
+from psml_jax import struct
 from psml_jax.core import Spec, ZooProfile
 
 _SMALL_ZOO = 64  # below, comparing with every model is faster than a binary search

@@ -8,9 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
-from psml_jax import _validate, routers, servers
+from psml_jax import _validate, routers, servers, struct
 from psml_jax.attacks.base import Attack
 from psml_jax.core import Bill, Knowledge, Query, Spec, ZooProfile
 from psml_jax.defenses import defend, laplace, relative_scale

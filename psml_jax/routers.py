@@ -5,9 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from psml_jax import _registry, _validate, feasible
+from psml_jax import _registry, _validate, feasible, struct
 from psml_jax.core import Route, Router, Spec, ZooProfile
 
 INFEASIBLE = ('refuse', 'best_effort')

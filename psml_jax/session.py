@@ -13,10 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax.typing import ArrayLike
 
-from psml_jax import _validate
+from psml_jax import _validate, struct
 from psml_jax.attacks.base import Attack, Phases
 from psml_jax.core import Bill, Knowledge, Observation, Query
 from psml_jax.servers.base import Server, State
@@ -73,7 +72,8 @@ def run(
     The session.
 
   Raises:
-    ValueError: a concrete budget below 0, or a key that is not typed.
+    ValueError: a concrete budget below 0, a key that is not typed, or an attack or
+      server of a class that `struct.check` refuses.
 
   >>> from psml_jax import Spec, ZooProfile, attacks, routers, servers
   >>> zoo = ZooProfile([0.7, 0.9], [1.0, 5.0], ('small', 'large'))
@@ -88,6 +88,8 @@ def run(
   (6, 6, [0, 6])
   """
   _validate.key('key', key)
+  for name, part in (('attack', attack), ('server', server)):
+    struct.check(name, part)
   return _run(key, attack, server, state, knowledge, _budget(budget))
 
 

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from flax import struct
 
+from psml_jax import struct
 from psml_jax.core import Query
 
 

@@ -1,5 +1,7 @@
 """Bisection and sweep against known frontiers."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,8 +109,8 @@ def check_sweep(corners, bill, log, profile, budget, resolution):
   assert bool(corners.done)
   found = jax.tree.map(
     lambda x: x[:count],
-    corners.replace(
-      count=jnp.ones(count), done=jnp.ones(count), total_probes=jnp.ones(count)
+    dataclasses.replace(
+      corners, count=jnp.ones(count), done=jnp.ones(count), total_probes=jnp.ones(count)
     ),
   )
   check_corners(found, accuracy[::-1], latency[::-1], budget, resolution)

@@ -1,5 +1,7 @@
 """Majority, probabilistic bisection, bandit and signatures against small zoos."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -198,8 +200,8 @@ def test_margins_grow_with_the_noise_and_shrink_with_neighbours():
   values = jnp.arange(1, 1025) / 1024
   sure = jnp.where(jnp.arange(1024) == 700, 0.0, -30.0)[:, None, None]
   flat = margins.Belief.flat(values, 1)
-  accuracy = flat.replace(log_weight=flat.log_weight + sure)
-  latency = accuracy.replace(values=values * 10)
+  accuracy = dataclasses.replace(flat, log_weight=flat.log_weight + sure)
+  latency = dataclasses.replace(accuracy, values=values * 10)
 
   def margin(scale, neighbours):
     told = defenses.laplace(scale, 1e-3)

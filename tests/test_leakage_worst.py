@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from flax import struct
 
-from psml_jax import defenses, leakage, pareto, routers
+from psml_jax import defenses, leakage, pareto, routers, struct
 from psml_jax.core import Spec
 from psml_jax.leakage.noisy import NoisySearch
 from tests import plane, references

@@ -90,8 +90,8 @@ class TestIdentities:
       stuck(0.0),
       Query.of(
         [0],
-        query.spec.replace(
-          min_accuracy=jnp.float32(0.4), max_latency_ms=jnp.float32(9)
+        dataclasses.replace(
+          query.spec, min_accuracy=jnp.float32(0.4), max_latency_ms=jnp.float32(9)
         ),
         client=2**31 - 1,
       ),

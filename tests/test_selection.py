@@ -1,5 +1,6 @@
 """Mechanisms that select: their laws, draws, extremes, and bounds over boxes."""
 
+import dataclasses
 import functools
 
 import jax
@@ -153,7 +154,7 @@ def test_no_epsilon_and_no_spec_gives_nan(name):
   @jax.jit
   @functools.partial(jax.vmap, in_axes=(0, None))
   def at(epsilon, spec):
-    one = router.replace(epsilon=epsilon)
+    one = dataclasses.replace(router, epsilon=epsilon)
     return one.kernel(spec), one.ceiling(spec, spec), one(jax.random.key(0), spec)
 
   epsilons = jnp.asarray([0.0, -1.0, np.nan, *EPSILONS], jnp.float32)

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 
-from psml_jax import defenses, routers, servers
+from psml_jax import defenses, routers, servers, struct
 from psml_jax.core import Bill, Observation, Query, Spec
 from tests import references
 

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 
-from psml_jax import _validate, defenses
+from psml_jax import _validate, defenses, struct
 from psml_jax.core import Query, Spec
 from psml_jax.defenses.reply import untouched
 from psml_jax.serving import accounts, vault

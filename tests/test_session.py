@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import struct
 
-from psml_jax import attacks, defenses, routers, servers, session
+from psml_jax import attacks, defenses, routers, servers, session, struct
 from psml_jax.attacks import extraction, fingerprint
 from psml_jax.core import Knowledge, Query, Spec
 from tests import references
@@ -43,9 +42,8 @@ class Endless:
     return jnp.int32(0)
 
   def ask(self, state):
-    return Query.of(jnp.arange(3, dtype=jnp.int32), Spec.of(0.0, 9.0)).replace(
-      client=jnp.full(3, state)
-    )
+    inputs, client = jnp.arange(3, dtype=jnp.int32), jnp.full(3, state)
+    return Query.of(inputs, Spec.of(0.0, 9.0), client=client)
 
   def tell(self, state, query, observation):
     del observation

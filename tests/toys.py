@@ -9,9 +9,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
-from psml_jax import data
+from psml_jax import data, struct
 from psml_jax.attacks import ATTACKS, Entry, Phases, extraction
 from psml_jax.core import Query, Route, Spec
 from psml_jax.defenses import MECHANISMS, Deployment, Knob, Mechanism

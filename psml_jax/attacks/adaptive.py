@@ -5,9 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from psml_jax import _validate, train
+from psml_jax import _validate, struct, train
 from psml_jax.attacks import extraction
 from psml_jax.attacks.base import ATTACKS, Attack, Entry, Phases, Resources
 from psml_jax.attacks.fingerprint import bisection

@@ -6,9 +6,8 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from psml_jax import _registry
+from psml_jax import _registry, struct
 from psml_jax.core import Knowledge, Observation, Query
 
 
@@ -16,7 +15,7 @@ class Attack(Protocol):
   """A pure program that decides on queries.
 
   `psml_jax.session` carries them to a server. Implement it as a
-  `flax.struct.dataclass`: numbers as leaves, sizes as static fields.
+  `psml_jax.struct.dataclass`: numbers as leaves, sizes as static fields.
   """
 
   def init(self, key: jax.Array, knowledge: Knowledge) -> Any:

@@ -9,10 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.typing import ArrayLike
 
-from psml_jax import _validate
+from psml_jax import _validate, struct
 from psml_jax.attacks import extraction
 from psml_jax.attacks.base import Attack, Phases
 from psml_jax.core import Knowledge, Observation, Query, Spec

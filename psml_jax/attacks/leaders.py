@@ -4,7 +4,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from flax import struct
+
+from psml_jax import struct
 
 
 @struct.dataclass(eq=False)

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
+from psml_jax import struct
 from psml_jax.core import Spec
 
 _CEILINGS, _FLOORS = (1.0, 0.75, 0.5), (0.0, 0.05, 0.15)

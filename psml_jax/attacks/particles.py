@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax.scipy.special import gammaln
 
+from psml_jax import struct
 from psml_jax.core import Spec
 
 _LATENCY_SPREAD = 0.4  # of log latencies on each side of the budget: Gamma's scale

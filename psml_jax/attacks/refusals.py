@@ -3,10 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax.typing import ArrayLike
 
-from psml_jax import _validate
+from psml_jax import _validate, struct
 from psml_jax.core import Spec
 
 

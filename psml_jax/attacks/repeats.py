@@ -4,9 +4,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from psml_jax import _validate
+from psml_jax import _validate, struct
 from psml_jax.attacks import extraction
 from psml_jax.attacks.base import ATTACKS, Entry, Resources
 from psml_jax.core import Harvest, Knowledge, Observation, Query

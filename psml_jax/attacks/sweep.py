@@ -5,10 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.typing import ArrayLike
 
-from psml_jax import _validate
+from psml_jax import _validate, struct
 from psml_jax.attacks.extraction import choose_inputs
 from psml_jax.attacks.refusals import (
   Brackets,

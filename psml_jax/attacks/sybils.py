@@ -5,10 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.typing import ArrayLike
 
-from psml_jax import _validate
+from psml_jax import _validate, struct
 from psml_jax.attacks.base import ATTACKS, Entry, Resources
 from psml_jax.attacks.extraction import Replay, replay
 from psml_jax.core import Harvest, Knowledge, Observation, Query, Spec

@@ -21,10 +21,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax.typing import ArrayLike
 
-from psml_jax import _validate, feasible, pareto
+from psml_jax import _validate, feasible, pareto, struct
 from psml_jax.core import Query, Route, Spec, ZooProfile
 from psml_jax.defenses.mechanisms import MECHANISMS, Deployment, Knob, Mechanism
 from psml_jax.defenses.transform import Stateless, kernel_of

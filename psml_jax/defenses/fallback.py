@@ -12,10 +12,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.typing import ArrayLike
 
-from psml_jax import _validate, feasible, routers
+from psml_jax import _validate, feasible, routers, struct
 from psml_jax.core import Route, Spec, ZooProfile
 from psml_jax.defenses.mechanisms import MECHANISMS, Deployment, Knob, Mechanism
 from psml_jax.defenses.scores import meets_between

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax.typing import ArrayLike
 
-from psml_jax import _validate, pareto, routers
+from psml_jax import _validate, pareto, routers, struct
 from psml_jax.core import Query, Spec, ZooProfile
 from psml_jax.defenses.fieldwise import Fieldwise
 from psml_jax.defenses.mechanisms import MECHANISMS, Deployment, Knob, Mechanism

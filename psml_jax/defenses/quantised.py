@@ -4,10 +4,9 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.typing import ArrayLike
 
-from psml_jax import _validate
+from psml_jax import _validate, struct
 from psml_jax.core import Query, Spec, ZooProfile
 from psml_jax.defenses.fieldwise import Fieldwise
 from psml_jax.defenses.mechanisms import MECHANISMS, Deployment, Knob, Mechanism

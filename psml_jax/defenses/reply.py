@@ -10,9 +10,8 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from psml_jax import _registry, _validate
+from psml_jax import _registry, _validate, struct
 from psml_jax.core import Observation, Query
 from psml_jax.defenses.transform import InTurn, Stateless
 

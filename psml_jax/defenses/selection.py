@@ -23,10 +23,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.typing import ArrayLike
 
-from psml_jax import _validate, pareto
+from psml_jax import _validate, pareto, struct
 from psml_jax.core import Route, Spec, ZooProfile
 from psml_jax.defenses import laws
 from psml_jax.defenses.mechanisms import MECHANISMS, Deployment, Knob, Mechanism

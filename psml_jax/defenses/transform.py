@@ -5,9 +5,8 @@ from typing import Any, Protocol, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from psml_jax import _validate, routers
+from psml_jax import _validate, routers, struct
 from psml_jax.core import Query, Route, Router, Spec
 
 T = TypeVar('T')
@@ -16,8 +15,8 @@ T = TypeVar('T')
 class SpecTransform(Protocol):
   """A keyed map from queries to queries, in front of the router: a defense.
 
-  Implement it as a `flax.struct.dataclass` whose strength is a leaf, so that another
-  strength compiles nothing.
+  Implement it as a `psml_jax.struct.dataclass` whose strength is a leaf, so that
+  another strength compiles nothing.
   """
 
   def init(self, key: jax.Array) -> Any:
@@ -247,9 +246,10 @@ def defend(router: Router | MemoryRouter, transform: SpecTransform) -> Defended:
 
   Raises:
     ValueError: the transform or the router behind keeps state, which a router cannot
-      carry from one call to the next.
+      carry from one call to the next; or is of a class that `struct.check` refuses.
   """
   for name, part in (('router', router), ('transform', transform)):
+    struct.check(name, part)
     if not keeps_state(part):
       continue
     raise ValueError(

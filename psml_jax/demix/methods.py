@@ -5,9 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from psml_jax import _registry, train
+from psml_jax import _registry, struct, train
 from psml_jax.core import Harvest
 from psml_jax.demix.latency import by_known_latency, by_latency
 from psml_jax.demix.outputs import by_confidence, by_surrogates

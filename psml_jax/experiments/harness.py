@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.sharding import Mesh
 
 from psml_jax import (
@@ -19,6 +18,7 @@ from psml_jax import (
   routers,
   servers,
   session,
+  struct,
   train,
 )
 from psml_jax.core import Bill, Harvest, Knowledge, Spec, ZooProfile

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from psml_jax import _compile, train
+from psml_jax import _compile, struct, train
 from psml_jax.core import Harvest
 from psml_jax.experiments import harness, processes, workdir
 from psml_jax.experiments.config import Extraction

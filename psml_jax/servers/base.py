@@ -6,9 +6,8 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
-from psml_jax import _validate, routers
+from psml_jax import _validate, routers, struct
 from psml_jax.core import Bill, Observation, Query, Router, Transcript
 from psml_jax.defenses.reply import ReplyTransform
 from psml_jax.defenses.transform import (
@@ -108,7 +107,10 @@ class Front:
   def of(
     cls, router: Router | MemoryRouter, defense: SpecTransform, reply: ReplyTransform
   ) -> 'Front':
-    return cls(routers.as_pytree(router), defense, reply)
+    parts = {'router': routers.as_pytree(router), 'defense': defense, 'reply': reply}
+    for name, part in parts.items():
+      struct.check(name, part)
+    return cls(**parts)
 
   @property
   def keeps_state(self) -> bool:

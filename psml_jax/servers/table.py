@@ -5,10 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax.typing import ArrayLike
 
-from psml_jax import _validate, defenses
+from psml_jax import _validate, defenses, struct
 from psml_jax.core import Observation, Query, Router, Transcript
 from psml_jax.defenses.reply import ReplyTransform, untouched
 from psml_jax.defenses.transform import MemoryRouter, SpecTransform

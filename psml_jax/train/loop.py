@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import struct
 
+from psml_jax import struct
 from psml_jax.core import Harvest
 from psml_jax.train.model import abstract_variables
 from psml_jax.train.objectives import CROSS_ENTROPY, Aux, Batch, Learner, Objective
