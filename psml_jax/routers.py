@@ -124,7 +124,12 @@ class _Function:
 
 
 def as_pytree(router: Any) -> Any:
-  """The router, or, for a plain function, one that programs take as an argument."""
+  """The router, or, for a plain function, one that programs take as an argument.
+
+  Raises:
+    ValueError: a class that `struct.check` refuses.
+  """
+  struct.check('router', router)
   plain = any(callable(leaf) for leaf in jax.tree.leaves(router))
   return _Function(router) if plain else router
 

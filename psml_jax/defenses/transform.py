@@ -248,8 +248,8 @@ def defend(router: Router | MemoryRouter, transform: SpecTransform) -> Defended:
     ValueError: the transform or the router behind keeps state, which a router cannot
       carry from one call to the next; or is of a class that `struct.check` refuses.
   """
+  struct.check('transform', transform)
   for name, part in (('router', router), ('transform', transform)):
-    struct.check(name, part)
     if not keeps_state(part):
       continue
     raise ValueError(

@@ -107,10 +107,9 @@ class Front:
   def of(
     cls, router: Router | MemoryRouter, defense: SpecTransform, reply: ReplyTransform
   ) -> 'Front':
-    parts = {'router': routers.as_pytree(router), 'defense': defense, 'reply': reply}
-    for name, part in parts.items():
+    for name, part in (('defense', defense), ('reply', reply)):
       struct.check(name, part)
-    return cls(**parts)
+    return cls(routers.as_pytree(router), defense, reply)
 
   @property
   def keeps_state(self) -> bool:
