@@ -1,6 +1,7 @@
 """Replays of a spec, and what the code of attacks may import."""
 
 import ast
+import dataclasses
 import pathlib
 
 import jax
@@ -33,7 +34,7 @@ KNOWLEDGE = Knowledge(jnp.float32(5), pool_size=50, num_classes=3)
 
 def asked(which, **known):
   attack = extraction.replay(which, 4)
-  return attack.ask(attack.init(KEY, KNOWLEDGE.replace(**known))).spec
+  return attack.ask(attack.init(KEY, dataclasses.replace(KNOWLEDGE, **known))).spec
 
 
 def test_the_naive_attack_asks_for_anything_within_its_budget():
