@@ -16,19 +16,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar, dataclass_transform, overload
 
 import jax
+from flax.struct import field
+
+__all__ = ['check', 'dataclass', 'field']
 
 T = TypeVar('T')
-
-
-def field(*, pytree_node: bool = True, **options: Any) -> Any:
-  """A field of a `dataclass`.
-
-  Args:
-    pytree_node: whether its value is a part of the tree; otherwise it is static, must
-      be hashable, and another value compiles another program.
-    **options: of `dataclasses.field`, such as `default`.
-  """
-  return dataclasses.field(metadata={'pytree_node': pytree_node}, **options)
 
 
 @overload
@@ -69,14 +61,15 @@ def dataclass(cls: Any = None, **options: Any) -> Any:
 
 
 def _register(cls: type, parts: tuple[str, ...], static: tuple[str, ...]) -> None:
-  children_of, fixed_of = _getter(parts), _getter(static)
   keys = tuple(map(jax.tree_util.GetAttrKey, parts))
 
   def flatten(value: Any) -> tuple[Any, Any]:
-    return children_of(value), fixed_of(value)
+    children = tuple([getattr(value, name) for name in parts])
+    return children, tuple([getattr(value, name) for name in static])
 
   def flatten_with_keys(value: Any) -> tuple[Any, Any]:
-    return tuple(zip(keys, children_of(value), strict=True)), fixed_of(value)
+    children, fixed = flatten(value)
+    return tuple(zip(keys, children, strict=True)), fixed
 
   def unflatten(fixed: Any, children: Any) -> Any:
     return cls(
@@ -84,14 +77,6 @@ def _register(cls: type, parts: tuple[str, ...], static: tuple[str, ...]) -> Non
     )
 
   jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
-
-
-def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
-  """Reads attributes, always as a tuple."""
-  if not names:
-    return lambda value: ()
-  get = operator.attrgetter(*names)
-  return get if len(names) > 1 else lambda value: (get(value),)
 
 
 def check(name: str, value: Any) -> None:
